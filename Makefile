@@ -1,0 +1,42 @@
+# Two commands: `make demo` and `make test`. Everything goes into .venv and demo/.
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
+GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
+
+.PHONY: demo test clean
+
+# FAISS: one of two distributions of the same module. faiss-gpu where there is an NVIDIA GPU and it loads, else faiss-cpu.
+.venv/installed: setup.cfg pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
+	@$(PYTHON) -m venv .venv || { echo "The venv module is missing; install it with: apt install python3-venv"; exit 1; }
+	@echo "Installing into .venv (PyTorch is the large part) ..."
+ifeq ($(GPU),yes)
+	@$(PIP) --editable '.[gpu]' && $(BIN)/python -c 'import faiss' 2>/dev/null || { \
+	  echo "faiss-gpu does not load here; faiss-cpu takes its place."; \
+	  $(BIN)/python -m pip uninstall --quiet --yes faiss-gpu; $(PIP) --editable '.[cpu]'; }
+else
+	@$(PIP) --editable '.[cpu]'
+endif
+	@$(BIN)/python -c 'import faiss'
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(PIP) --editable '.[heif,dev]'
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/python -m retrieval.drawings demo/gallery
+	@$(BIN)/diffsim index demo/gallery --index demo/index --by style --by instance
+	@echo; echo "Same style as the query:"
+	@$(BIN)/diffsim query demo/gallery/$(DEMO) --index demo/index --by style --top 7 --sheet demo/sheet.png
+	@echo; echo "The ranked neighbours as a picture: demo/sheet.png"
+
+test: .venv/installed-dev
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+	@$(BIN)/pytest
+
+clean:
+	rm -rf .venv demo

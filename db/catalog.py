@@ -1,0 +1,281 @@
+"""The catalog: what is in the index, and what makes a picture exist in a feature space."""
+
+import os
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from types import TracebackType
+
+import numpy as np
+from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+
+from .database import Database
+from .files import FileRows, KnownRoot, chunks, present
+from .models import Content, Feature, File, Generation, Recall, Root, Space
+from .status import Status, read_status
+
+
+@dataclass(frozen=True)
+class KnownSpace:
+    id: int
+    fingerprint: str
+    name: str
+    network: str
+    record: str  # the space's whole definition as JSON
+    created: str  # ISO 8601, UTC
+
+
+@dataclass(frozen=True)
+class PendingContent:
+    content_id: int
+    sha256: bytes
+    paths: list[bytes]  # absolute; any of them will do
+
+
+@dataclass(frozen=True)
+class IndexedContents:
+    """The pictures of one space, by id, and the catalog's generation at that moment."""
+
+    ids: np.ndarray  # int64 [n], ascending
+    sha256: list[bytes]
+    generations: np.ndarray  # int64 [n]
+    visible: np.ndarray  # bool [n], at least one file is there
+    generation: int
+
+
+@dataclass(frozen=True)
+class FileLocation:
+    root_id: int
+    root_path: bytes
+    path: bytes  # absolute
+    display: str  # absolute, valid text
+
+
+@dataclass(frozen=True)
+class RecallFile:
+    generation: int
+    digest: str
+
+
+class Catalog:
+    """The one door to the catalog. Every method is one transaction and returns plain values.
+
+    `files` holds what only a scan needs.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self.files = FileRows(database)
+
+    @classmethod
+    def open(cls, where: str | Path, *, create: bool = False, readonly: bool = False) -> "Catalog":
+        """Open the catalog at a path or database URL; errors as for `Database.open`. A readonly one writes nothing."""
+        return cls(Database.open(where, create=create, readonly=readonly))
+
+    def close(self) -> None:
+        self._database.close()
+
+    def __enter__(self) -> "Catalog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def roots(self) -> list[KnownRoot]:
+        """The folders that were asked for, by path."""
+        return self.files.roots()
+
+    def status(self) -> Status:
+        """Counts and failures, for `status`."""
+        with self._database.reading() as connection:
+            return read_status(connection)
+
+    # Spaces
+
+    def spaces(self) -> list[KnownSpace]:
+        """All feature spaces, oldest first."""
+        columns = (Space.id, Space.fingerprint, Space.name, Space.network, Space.record, Space.created)
+        with self._database.reading() as connection:
+            return [KnownSpace(*row) for row in connection.execute(select(*columns).order_by(Space.id))]
+
+    def add_space(self, fingerprint: str, name: str, network: str, record: str) -> int:
+        """The id of this space. One that is known keeps its name and record; its `network` is brought up to date."""
+        with self._database.writing() as connection:
+            known = connection.scalar(select(Space.id).where(Space.fingerprint == fingerprint))
+            if known is not None:
+                connection.execute(update(Space).where(Space.id == known).values(network=network))
+                return known
+            created = datetime.now(UTC).isoformat(timespec="seconds")
+            row = insert(Space).values(
+                fingerprint=fingerprint, name=name, network=network, record=record, created=created
+            )
+            return connection.scalars(row.returning(Space.id)).one()
+
+    # What is to be extracted, and what was
+
+    def pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> list[PendingContent]:
+        """Contents with a present file that lack features in one of the spaces and did not fail, by id.
+
+        Files of `skip_roots` do not count: those of offline roots cannot be read now.
+        """
+        spaces_with_it = (
+            select(func.count())
+            .where(Feature.content_id == Content.id, Feature.space_id.in_(space_ids))
+            .scalar_subquery()
+        )
+        statement = (
+            select(Content.id, Content.sha256, Root.path, File.path)
+            .join(File, File.content_id == Content.id)
+            .join(Root, Root.id == File.root_id)
+            .where(Content.failure.is_(None), present(), spaces_with_it < len(space_ids))
+            .where(File.root_id.not_in(skip_roots))
+            .order_by(Content.id, Root.path, File.path)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+        return [
+            PendingContent(content_id, sha256, [os.path.join(root, path) for _, _, root, path in group])
+            for (content_id, sha256), group in groupby(rows, key=lambda row: (row[0], row[1]))
+        ]
+
+    def mark_indexed(self, space_ids: Sequence[int], pictures: Sequence[tuple[int, str, int, int]]) -> int:
+        """Make pictures (content id, format, width, height) exist in the spaces, in one commit; returns its generation.
+
+        A picture that existed already gets the new generation: its features were written anew.
+        """
+        facts = [{"row": row, "format": f, "width": w, "height": h} for row, f, w, h in pictures]
+        content_ids = [picture[0] for picture in pictures]
+        with self._database.writing() as connection:
+            generation = _next_generation(connection)
+            _delete_features(connection, content_ids, space_ids)
+            features = [
+                {"space_id": space_id, "content_id": content_id, "generation": generation}
+                for space_id in space_ids
+                for content_id in content_ids
+            ]
+            if features:
+                connection.execute(
+                    update(Content)
+                    .where(Content.id == bindparam("row"))
+                    .values(
+                        format=bindparam("format"),
+                        width=bindparam("width"),
+                        height=bindparam("height"),
+                        failure=None,
+                    ),
+                    facts,
+                )
+                connection.execute(insert(Feature), features)
+            return generation
+
+    def mark_failed(self, content_id: int, reason: str) -> None:
+        """Remember why a content is no picture; it is not pending again until `clear_failures`."""
+        with self._database.writing() as connection:
+            connection.execute(update(Content).where(Content.id == content_id).values(failure=reason))
+
+    def clear_failures(self) -> None:
+        """Forget all failures: contents are pending again, and the next scan reads the unreadable files again."""
+        with self._database.writing() as connection:
+            connection.execute(update(Content).where(Content.failure.is_not(None)).values(failure=None))
+            connection.execute(
+                update(File).where(File.failure.is_not(None)).values(failure=None, mtime_ns=None, ctime_ns=None)
+            )
+
+    def unindex(self, space_id: int, ids: Collection[int]) -> int:
+        """Take pictures out of a space, in one commit; returns its generation. They are pending again."""
+        with self._database.writing() as connection:
+            generation = _next_generation(connection)
+            _delete_features(connection, ids, [space_id])
+            return generation
+
+    def indexed(self, space_id: int) -> IndexedContents:
+        """Every picture that exists in a space, those without a present file too."""
+        visible = Feature.content_id.in_(select(File.content_id).where(present()))
+        statement = (
+            select(Feature.content_id, Content.sha256, Feature.generation, visible)
+            .join(Content, Content.id == Feature.content_id)
+            .where(Feature.space_id == space_id)
+            .order_by(Feature.content_id)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement).all()
+            generation = connection.scalars(select(Generation.value)).one()
+        ids, sha256, generations, seen = zip(*rows, strict=True) if rows else ((), (), (), ())
+        return IndexedContents(
+            ids=np.array(ids, dtype=np.int64),
+            sha256=list(sha256),
+            generations=np.array(generations, dtype=np.int64),
+            visible=np.array(seen, dtype=np.bool_),
+            generation=generation,
+        )
+
+    def recall_file(self, space_id: int) -> RecallFile | None:
+        """Which FAISS file of a space is the valid one; None when there is none."""
+        statement = select(Recall.generation, Recall.digest).where(Recall.space_id == space_id)
+        with self._database.reading() as connection:
+            row = connection.execute(statement).one_or_none()
+        return RecallFile(*row) if row else None
+
+    def set_recall_file(self, space_id: int, generation: int, digest: str) -> None:
+        with self._database.writing() as connection:
+            connection.execute(delete(Recall).where(Recall.space_id == space_id))
+            connection.execute(insert(Recall).values(space_id=space_id, generation=generation, digest=digest))
+
+    # Look-ups
+
+    def content_by_sha256(self, sha256: bytes) -> int | None:
+        with self._database.reading() as connection:
+            return connection.scalar(select(Content.id).where(Content.sha256 == sha256))
+
+    def files_of(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
+        """The present files of each content, by path; an empty list where there is none.
+
+        Whether a root is offline is not known here.
+        """
+        found: dict[int, list[FileLocation]] = {content_id: [] for content_id in ids}
+        with self._database.reading() as connection:
+            for some in chunks(found):
+                statement = (
+                    select(Content.id, Root.id, Root.path, File.path, Root.display, File.display)
+                    .join(File, File.content_id == Content.id)
+                    .join(Root, Root.id == File.root_id)
+                    .where(Content.id.in_(some), present())
+                    .order_by(Root.path, File.path)
+                )
+                for content_id, root_id, root, path, root_text, text in connection.execute(statement):
+                    location = FileLocation(root_id, root, os.path.join(root, path), os.path.join(root_text, text))
+                    found[content_id].append(location)
+        return found
+
+    # Forgetting
+
+    def prune(self) -> list[int]:
+        """Forget missing files, then contents without any file and roots without any; returns the contents' ids.
+
+        Their features are gone from the catalog after this; the stores may drop them at leisure.
+        """
+        with self._database.writing() as connection:
+            connection.execute(delete(File).where(File.missing.is_(True)))
+            without_file = ~exists().where(File.content_id == Content.id)
+            gone = list(connection.scalars(select(Content.id).where(without_file).order_by(Content.id)))
+            if gone:
+                _next_generation(connection)
+            for some in chunks(gone):
+                connection.execute(delete(Feature).where(Feature.content_id.in_(some)))
+                connection.execute(delete(Content).where(Content.id.in_(some)))
+            connection.execute(delete(Root).where(~exists().where(File.root_id == Root.id)))
+            return gone
+
+
+def _next_generation(connection: Connection) -> int:
+    connection.execute(update(Generation).values(value=Generation.value + 1))
+    return connection.scalars(select(Generation.value)).one()
+
+
+def _delete_features(connection: Connection, content_ids: Iterable[int], space_ids: Sequence[int]) -> None:
+    for some in chunks(content_ids):
+        connection.execute(delete(Feature).where(Feature.space_id.in_(space_ids), Feature.content_id.in_(some)))

@@ -1,0 +1,135 @@
+"""One open database: transactions for reading and writing, schema checks, and errors as sentences."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sqlalchemy import Connection, Engine, create_engine, exc, make_url
+
+from . import sqlite
+from .errors import CatalogError
+from .migrations import MIGRATIONS, migrate, schema_version
+
+
+class NoCatalog(CatalogError):
+    """There is no catalog at this place."""
+
+
+class CatalogDamaged(CatalogError):
+    """The file is not a database, not a catalog, or broken."""
+
+
+class CatalogTooNew(CatalogError):
+    """A newer program wrote the catalog."""
+
+
+class CatalogTooOld(CatalogError):
+    """An older program wrote the catalog, and it was opened for reading only."""
+
+
+class CatalogUnavailable(CatalogError):
+    """The database did not do what was asked: locked, disk full, not allowed."""
+
+
+class Database:
+    """Hands out transactions on one catalog; `name` is how it is called in messages."""
+
+    def __init__(self, engine: Engine, name: str, on_close: Callable[[], None]) -> None:
+        self._engine = engine
+        self._on_close = on_close
+        self.name = name
+
+    @classmethod
+    def open(cls, where: str | Path, *, create: bool, readonly: bool) -> "Database":
+        """Open the catalog at `where`, a path or a database URL.
+
+        With `create` a missing one is made; an old one is brought up to date unless `readonly`.
+
+        Raises:
+            NoCatalog, CatalogDamaged, CatalogTooNew, CatalogTooOld, CatalogUnavailable.
+        """
+        database = cls._connected(where, create, readonly)
+        try:
+            database._check_schema(create, readonly)
+        except BaseException:
+            database.close()
+            raise
+        return database
+
+    @classmethod
+    def _connected(cls, where: str | Path, create: bool, readonly: bool) -> "Database":
+        if isinstance(where, str) and "://" in where:
+            url = make_url(where)
+            if url.get_backend_name() != "sqlite":
+                engine = create_engine(url)
+                return cls(engine, url.render_as_string(hide_password=True), lambda: None)
+            path = Path(url.database or "")
+        else:
+            path = Path(where)
+        if not create and not path.is_file():
+            raise _no_catalog(str(path))
+        on_close = (lambda: None) if readonly else (lambda: sqlite.settle(path))
+        return cls(sqlite.sqlite_engine(path, readonly), str(path), on_close)
+
+    def _check_schema(self, create: bool, readonly: bool) -> None:
+        with self.reading() as connection:
+            version = schema_version(connection)
+        newest = len(MIGRATIONS)
+        if version is None:
+            raise CatalogDamaged(
+                f"{self.name} is a database but not a diffsim-search catalog; choose another index folder."
+            )
+        if version == 0 and not create:
+            raise _no_catalog(self.name)
+        if version > newest:
+            raise CatalogTooNew(
+                f"The catalog {self.name} has schema version {version} and this program knows versions up to {newest};"
+                " update diffsim-search."
+            )
+        if version < newest and readonly:
+            raise CatalogTooOld(
+                f"The catalog {self.name} has schema version {version} and this program reads version {newest};"
+                " run `diffsim index` on it once, which brings it up to date."
+            )
+        todo = version < newest
+        while todo:
+            with self.writing() as connection:
+                todo = migrate(connection, MIGRATIONS)
+
+    @contextmanager
+    def reading(self) -> Iterator[Connection]:
+        """A transaction that sees one state of the database."""
+        with self._named_errors(), self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def writing(self) -> Iterator[Connection]:
+        """A transaction that is committed at the end, or leaves no trace when an exception passes."""
+        engine = self._engine.execution_options(writes=True)
+        with self._named_errors(), engine.begin() as connection:
+            yield connection
+
+    def close(self) -> None:
+        self._engine.dispose()
+        self._on_close()
+
+    @contextmanager
+    def _named_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.OperationalError as error:
+            raise CatalogUnavailable(
+                f"The catalog {self.name} could not be used ({error.orig}); check that the disk has room, that you may"
+                " write there and that no other `diffsim index` is running, then try again."
+            ) from error
+        except exc.DatabaseError as error:
+            if type(error) is not exc.DatabaseError:
+                raise  # a broken constraint or a wrong statement is a bug
+            raise CatalogDamaged(
+                f"The catalog {self.name} is damaged ({error.orig}); restore it from a backup, or delete the index"
+                " and run `diffsim index` again."
+            ) from error
+
+
+def _no_catalog(name: str) -> NoCatalog:
+    return NoCatalog(f"There is no catalog at {name}; make one with `diffsim index FOLDER`.")

@@ -1,0 +1,254 @@
+"""Roots and files: the rows that a scan compares with the folders and rewrites."""
+
+import os
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, TypeVar
+
+from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy.sql import ColumnElement
+
+from .database import Database
+from .models import Content, Feature, File, Root
+
+
+@dataclass(frozen=True)
+class KnownRoot:
+    id: int
+    path: bytes  # absolute
+    display: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileRow:
+    id: int
+    root_id: int
+    path: bytes  # relative to the root
+    size: int
+    mtime_ns: int | None
+    ctime_ns: int | None
+    content_id: int | None
+    missing: bool
+    failure: str | None
+
+
+@dataclass(frozen=True)
+class Holders:
+    """A known content and every file row that has it."""
+
+    content_id: int
+    files: list[FileRow]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What a scan found at a path: the content's hash, or why it could not be read. `row_id` is None for a new path."""
+
+    row_id: int | None
+    root_id: int
+    path: bytes
+    size: int
+    mtime_ns: int | None
+    ctime_ns: int | None
+    sha256: bytes | None
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FileState:
+    """A file as the account sees it: `failure` is its own or its content's; `indexed` in all of the asked spaces."""
+
+    path: bytes
+    missing: bool
+    failure: str | None
+    indexed: bool
+
+
+FILE_COLUMNS = (
+    File.id,
+    File.root_id,
+    File.path,
+    File.size,
+    File.mtime_ns,
+    File.ctime_ns,
+    File.content_id,
+    File.missing,
+    File.failure,
+)
+
+
+def display_text(path: bytes) -> str:
+    """The path as valid text: bytes that are no UTF-8 become backslash escapes."""
+    return path.decode("utf-8", "backslashreplace")
+
+
+def present() -> ColumnElement[bool]:
+    """Files that are there and could be read."""
+    return and_(File.missing.is_(False), File.failure.is_(None), File.content_id.is_not(None))
+
+
+def inside(root_id: int, folder: bytes) -> ColumnElement[bool]:
+    """Files of a root below `folder` (relative; b"" is the root itself)."""
+    if not folder:
+        return File.root_id == root_id
+    # b"0" is the byte after b"/": the paths below a folder are one range, in every database and every language.
+    return and_(File.root_id == root_id, File.path > folder + b"/", File.path < folder + b"0")
+
+
+T = TypeVar("T")
+
+
+def chunks(items: Iterable[T], size: int = 500) -> Iterator[list[T]]:
+    """Pieces short enough for an IN list."""
+    iterator = iter(items)
+    while piece := list(islice(iterator, size)):
+        yield piece
+
+
+class FileRows:
+    """The part of the catalog that a scan reads and writes."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def roots(self) -> list[KnownRoot]:
+        """All roots, by path."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(Root.id, Root.path, Root.display).order_by(Root.path))
+            return [KnownRoot(*row) for row in rows]
+
+    def add_root(self, path: bytes) -> KnownRoot:
+        with self._database.writing() as connection:
+            display = display_text(path)
+            row = insert(Root).values(path=path, display=display).returning(Root.id)
+            root_id = connection.scalars(row).one()
+            return KnownRoot(root_id, path, display)
+
+    def absorb(self, inner: KnownRoot, outer: KnownRoot) -> None:
+        """Make the files of `inner`, a folder below `outer`, files of `outer`; nothing else about them changes."""
+        prefix = os.path.relpath(inner.path, outer.path) + b"/"
+        change = (
+            update(File)
+            .where(File.id == bindparam("row"))
+            .values(root_id=outer.id, path=bindparam("new_path"), display=bindparam("new_display"))
+        )
+        with self._database.writing() as connection:
+            rows = connection.execute(select(File.id, File.path).where(File.root_id == inner.id)).all()
+            longer = [(row, prefix + path) for row, path in rows]
+            if longer:
+                connection.execute(
+                    change,
+                    [{"row": row, "new_path": path, "new_display": display_text(path)} for row, path in longer],
+                )
+            connection.execute(delete(Root).where(Root.id == inner.id))
+
+    def count(self, root_id: int, folder: bytes) -> tuple[int, int]:
+        """How many files below a folder are there, and how many are missing."""
+        statement = select(File.missing, func.count()).where(inside(root_id, folder)).group_by(File.missing)
+        with self._database.reading() as connection:
+            counts = dict(connection.execute(statement).all())
+        return counts.get(False, 0), counts.get(True, 0)
+
+    def below(self, root_id: int, folder: bytes) -> list[FileRow]:
+        """The rows of all files below a folder of a root, missing ones too, in no particular order."""
+        with self._database.reading() as connection:
+            rows = connection.execute(select(*FILE_COLUMNS).where(inside(root_id, folder)))
+            return [FileRow(*row) for row in rows]
+
+    def at(self, root_id: int, path: bytes) -> FileRow | None:
+        with self._database.reading() as connection:
+            statement = select(*FILE_COLUMNS).where(File.root_id == root_id, File.path == path)
+            row = connection.execute(statement).one_or_none()
+            return FileRow(*row) if row else None
+
+    def holders(self, sha256s: Collection[bytes]) -> dict[bytes, Holders]:
+        """The contents known by these hashes, each with its files by id."""
+        found: dict[bytes, Holders] = {}
+        with self._database.reading() as connection:
+            for some in chunks(sha256s):
+                known = connection.execute(select(Content.sha256, Content.id).where(Content.sha256.in_(some)))
+                for sha256, content_id in known:
+                    found[sha256] = Holders(content_id, [])
+            by_id = {holders.content_id: holders for holders in found.values()}
+            for ids in chunks(by_id):
+                statement = select(*FILE_COLUMNS).where(File.content_id.in_(ids)).order_by(File.id)
+                for row in connection.execute(statement):
+                    by_id[row.content_id].files.append(FileRow(*row))
+        return found
+
+    def write(self, findings: Sequence[Finding], forget: Sequence[int]) -> None:
+        """Write what was found, in one commit; unknown contents get their ids in the order of `findings`.
+
+        `forget` are rows of files that moved: their old place.
+        """
+        with self._database.writing() as connection:
+            contents = _content_ids(connection, findings)
+            for ids in chunks(forget):
+                connection.execute(delete(File).where(File.id.in_(ids)))
+            new, read, unread = [], [], []
+            for finding in findings:
+                values = {
+                    "size": finding.size,
+                    "mtime_ns": finding.mtime_ns,
+                    "ctime_ns": finding.ctime_ns,
+                    "missing": False,
+                    "failure": finding.failure,
+                }
+                content_id = contents[finding.sha256] if finding.sha256 else None
+                if finding.row_id is None:
+                    place = {"root_id": finding.root_id, "path": finding.path, "display": display_text(finding.path)}
+                    new.append(values | place | {"content_id": content_id})
+                elif content_id is None:
+                    unread.append(values | {"row": finding.row_id})  # it keeps the content that it last had
+                else:
+                    read.append(values | {"row": finding.row_id, "content_id": content_id})
+            change = update(File).where(File.id == bindparam("row"))
+            stat: dict[str, Any] = {
+                name: bindparam(name) for name in ("size", "mtime_ns", "ctime_ns", "missing", "failure")
+            }
+            if new:
+                connection.execute(insert(File), new)
+            if read:
+                connection.execute(change.values(**stat, content_id=bindparam("content_id")), read)
+            if unread:
+                connection.execute(change.values(**stat), unread)
+
+    def set_missing(self, gone: Iterable[int], back: Iterable[int]) -> None:
+        """Mark these rows as missing and those as there again, in one commit."""
+        with self._database.writing() as connection:
+            for ids, missing in ((gone, True), (back, False)):
+                for some in chunks(ids):
+                    connection.execute(update(File).where(File.id.in_(some)).values(missing=missing))
+
+    def states(self, root_id: int, folder: bytes, space_ids: Sequence[int]) -> list[FileState]:
+        """Every file below a folder, as the account counts it."""
+        spaces_with_it = (
+            select(func.count())
+            .where(Feature.content_id == File.content_id, Feature.space_id.in_(space_ids))
+            .scalar_subquery()
+        )
+        failure = func.coalesce(File.failure, Content.failure)
+        statement = (
+            select(File.path, File.missing, failure, spaces_with_it)
+            .join(Content, Content.id == File.content_id, isouter=True)
+            .where(inside(root_id, folder))
+            .order_by(File.path)
+        )
+        with self._database.reading() as connection:
+            rows = connection.execute(statement)
+            wanted = len(space_ids)
+            return [FileState(path, missing, why, wanted > 0 and n == wanted) for path, missing, why, n in rows]
+
+
+def _content_ids(connection: Connection, findings: Sequence[Finding]) -> dict[bytes, int]:
+    wanted = {finding.sha256: finding.size for finding in findings if finding.sha256}
+    ids: dict[bytes, int] = {}
+    for some in chunks(wanted):
+        known = connection.execute(select(Content.sha256, Content.id).where(Content.sha256.in_(some)))
+        ids.update((sha256, content_id) for sha256, content_id in known)
+    new = [{"sha256": sha256, "size": size} for sha256, size in wanted.items() if sha256 not in ids]
+    if new:
+        in_order = insert(Content).returning(Content.sha256, Content.id, sort_by_parameter_order=True)
+        ids.update(connection.execute(in_order, new).all())
+    return ids

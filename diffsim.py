@@ -1,0 +1,59 @@
+"""diffsim-search: find pictures by style, instance or look, with the attention of a diffusion network.
+
+    import diffsim
+
+    diffsim.index("gallery.idx", ["Pictures"], by=["style"])
+    for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
+        print(hit.rank, hit.score, hit.path)
+"""
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+from db.errors import CatalogError
+from indexer.build import IndexOptions, IndexReport, index_folders
+from indexer.errors import IndexerError
+from indexer.index_folder import IndexFolder
+from indexer.spaces import requested_spaces
+from query.search import Answer, Hit, Query, Searcher
+from retrieval.errors import RetrievalError
+from retrieval.space import FeatureSpace, Tap
+
+__all__ = [
+    "Answer",
+    "CatalogError",
+    "FeatureSpace",
+    "Hit",
+    "IndexOptions",
+    "IndexReport",
+    "IndexerError",
+    "Query",
+    "RetrievalError",
+    "Searcher",
+    "Tap",
+    "index",
+    "open",
+]
+
+
+def open(index: str | os.PathLike[str], device: str = "auto") -> Searcher:  # noqa: A001
+    """Open an index to ask it: `diffsim.open(folder).search("cat.jpg")` gives a list of hits."""
+    return Searcher(index, device)
+
+
+def index(
+    index: str | os.PathLike[str],
+    folders: Iterable[str | os.PathLike[str]],
+    *,
+    model: str = "mini",
+    by: Iterable[str] = (),
+    options: IndexOptions | None = None,
+) -> IndexReport:
+    """Build an index from folders of pictures, or bring it up to date.
+
+    by: `style`, `instance`, `look`; none means every feature space of the index, or the default one for a new index.
+    """
+    profiles = list(by)
+    requests = requested_spaces(model, profiles) if profiles or model != "mini" else []
+    return index_folders(IndexFolder.create(Path(index)), [Path(folder) for folder in folders], requests, options)

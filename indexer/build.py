@@ -1,0 +1,233 @@
+"""Build or update an index: scan, decode, extract, store, commit, in that order (DESIGN sections 4 and 5).
+
+The feature store is committed before the catalog: the row in the catalog is what makes a picture exist. Wherever a run is
+cut off, the next one goes on; nothing is lost and nothing is there twice.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from db.catalog import Catalog, PendingContent
+from retrieval.extractor import Extractor, PictureFeatures
+from retrieval.store import FeatureStore, Record
+
+from .account import Account, account
+from .decode import Changed, Decoded, DecodePool, Failed, Job
+from .devices import choose_device
+from .index_folder import IndexFolder
+from .recall_files import RecallReport, refresh_recall
+from .roots import offline_roots
+from .scan import ScanReport, rescan_file, scan
+from .spaces import DEFAULT_PROFILE, Networks, OpenSpace, SpaceRequest, known_spaces, requested_spaces, settle_spaces
+from .walk import DEFAULT_EXCLUDE_DIRS
+
+COMMIT_SECONDS = 4.0
+_PASSES = 3
+
+
+@dataclass(frozen=True)
+class IndexOptions:
+    """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate recall
+    may take when it is asked. retry_failed: try files that failed before although they have not changed."""
+
+    exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS
+    include_hidden: bool = False
+    device: str = "auto"
+    batch_size: int = 16
+    workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))
+    memory: int = 2**30
+    retry_failed: bool = False
+    file_timeout_s: float = 60.0
+    decoder_memory: int = 2 * 10**9
+
+
+@dataclass(frozen=True)
+class IndexReport:
+    """What a run did. account: every file, counted once. offline: roots that could not be looked at, with the reason."""
+
+    account: Account
+    offline: list[tuple[bytes, str]]
+    spaces: list[OpenSpace]
+    extracted: int
+    seconds: float
+    recall: list[RecallReport]
+
+
+def index_folders(
+    index: IndexFolder,
+    folders: Sequence[Path],
+    requests: Sequence[SpaceRequest] = (),
+    options: IndexOptions | None = None,
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> IndexReport:
+    """Bring the index in line with the folders; without folders, with all that it knows.
+
+    requests: feature spaces to fill; none means every space of the index (a first run makes the default one).
+    on_step: called after every commit with its name, in the order in which they happen: "root committed",
+    "files committed", "missing committed" (scan), "features stored", "features committed" (extraction),
+    "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
+
+    Raises IndexBusy, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
+    """
+    options = options or IndexOptions()
+    started = time.monotonic()
+    with index.writing(), index.catalog(create=True) as catalog:
+        networks = Networks(choose_device(options.device))
+        if not requests and not catalog.spaces():
+            requests = requested_spaces("mini", [DEFAULT_PROFILE])
+        spaces = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+        if options.retry_failed:
+            catalog.clear_failures()
+        roots = list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()]
+        report = scan(
+            catalog, roots, exclude_dirs=options.exclude_dirs, include_hidden=options.include_hidden, on_step=on_step
+        )
+        extracted = 0
+        for _, group in groupby(sorted(spaces, key=_shared), key=_shared):
+            run = _Extraction(index, catalog, report, list(group), networks, options, on_step, on_progress)
+            extracted += run.all_pending()
+        recall = [refresh_recall(index, catalog, space.known, options.memory, on_step) for space in spaces]
+        return IndexReport(
+            account(catalog, report, [space.known.id for space in spaces]),
+            report.offline,
+            spaces,
+            extracted,
+            time.monotonic() - started,
+            [done for done in recall if done is not None],
+        )
+
+
+def _shared(space: OpenSpace) -> tuple[str, str, int]:
+    """What spaces must have in common to be filled in one pass over the pictures."""
+    return (space.known.network, space.kit.space.dtype, space.kit.space.size)
+
+
+class _Extraction:
+    """Fills some spaces of one network: each picture is decoded and encoded once for all of them."""
+
+    def __init__(
+        self,
+        index: IndexFolder,
+        catalog: Catalog,
+        report: ScanReport,
+        spaces: list[OpenSpace],
+        networks: Networks,
+        options: IndexOptions,
+        on_step: Callable[[str], None],
+        on_progress: Callable[[int, int], None],
+    ) -> None:
+        self._index = index
+        self._catalog = catalog
+        self._report = report
+        self._spaces = spaces
+        self._networks = networks
+        self._options = options
+        self._on_step = on_step
+        self._on_progress = on_progress
+        self._ids = [space.known.id for space in spaces]
+        self._done = 0
+
+    def all_pending(self) -> int:
+        """Extract whatever lacks features; returns how many pictures that were.
+
+        A file that changed or vanished meanwhile is looked at again, so a few passes may be needed.
+        """
+        extracted = 0
+        for _ in range(_PASSES):
+            pending = self._catalog.pending(self._ids, offline_roots(self._catalog))
+            if not pending:
+                break
+            extracted += self._extract(pending)
+        return extracted
+
+    def _extract(self, pending: list[PendingContent]) -> int:
+        space = self._spaces[0]
+        network = self._networks.get(space.known.network, space.kit.space.dtype)
+        extractor = Extractor(network, [each.kit for each in self._spaces])
+        options = self._options
+        stores = [self._index.store(each.known.fingerprint, readonly=False) for each in self._spaces]
+        extracted, self._done = 0, 0
+        waiting: list[tuple[Decoded, list[PictureFeatures]]] = []
+        committed = time.monotonic()
+        try:
+            with DecodePool(options.workers, extractor.size, options.file_timeout_s, options.decoder_memory) as pool:
+                jobs = (Job(content.content_id, content.paths[0], content.sha256) for content in pending)
+                for batch in _batches(self._decoded(pool, jobs, len(pending)), options.batch_size):
+                    waiting += zip(
+                        batch, _by_picture(extractor, np.stack([item.pixels for item in batch])), strict=True
+                    )
+                    if time.monotonic() - committed >= COMMIT_SECONDS:
+                        extracted += self._commit(stores, waiting)
+                        committed = time.monotonic()
+                    self._done += len(batch)
+                    self._on_progress(self._done, len(pending))
+        finally:
+            # Also when the run is interrupted: what has been computed is kept.
+            extracted += self._commit(stores, waiting)
+            for store in stores:
+                store.close()
+        return extracted
+
+    def _decoded(self, pool: DecodePool, jobs: Iterator[Job], total: int) -> Iterator[Decoded]:
+        """The pictures that could be decoded; the others are put down in the catalog with their reason."""
+        for result in pool.run(jobs):
+            if isinstance(result, Decoded):
+                yield result
+                continue
+            self._done += 1
+            self._on_progress(self._done, total)
+            self._set_aside(result)
+
+    def _set_aside(self, result: Failed | Changed) -> None:
+        """Tell a file that changed or cannot be read any more from a content that is no picture."""
+        now = rescan_file(self._catalog, self._report, result.job.path)
+        if isinstance(result, Failed) and now.content_id == result.job.content_id:
+            self._catalog.mark_failed(result.job.content_id, result.reason)
+
+    def _commit(self, stores: Sequence[FeatureStore], waiting: list[tuple[Decoded, list[PictureFeatures]]]) -> int:
+        """First the features, then the rows that make them count."""
+        if not waiting:
+            return 0
+        for number, store in enumerate(stores):
+            store.put(
+                Record(item.job.content_id, item.job.sha256, features[number].descriptor, features[number].tokens)
+                for item, features in waiting
+            )
+            self._on_step("features stored")
+        pictures = [(item.job.content_id, item.format, item.width, item.height) for item, _ in waiting]
+        self._catalog.mark_indexed(self._ids, pictures)
+        waiting.clear()
+        self._on_step("features committed")
+        return len(pictures)
+
+
+def _batches(items: Iterator[Decoded], size: int) -> Iterator[list[Decoded]]:
+    batch: list[Decoded] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _by_picture(extractor: Extractor, pixels: np.ndarray) -> list[list[PictureFeatures]]:
+    """For each picture its features in every space; a batch that does not fit the GPU is halved."""
+    try:
+        return [list(features) for features in zip(*extractor.extract(pixels), strict=True)]
+    except torch.cuda.OutOfMemoryError:
+        if len(pixels) == 1:
+            raise
+    torch.cuda.empty_cache()
+    half = len(pixels) // 2
+    return _by_picture(extractor, pixels[:half]) + _by_picture(extractor, pixels[half:])

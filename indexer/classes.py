@@ -1,0 +1,59 @@
+"""New, changed, moved, copied or unchanged: what became of a file since the last scan."""
+
+import os
+from enum import StrEnum
+
+from db.catalog import Catalog
+from db.files import FileRow, Holders
+
+from .roots import Scope, join, trouble, within
+from .survey import Survey
+
+
+class FileClass(StrEnum):
+    NEW = "new"
+    CHANGED = "changed"  # another content at a known path
+    MOVED = "moved"  # a known content at a new path, and no longer at its old one
+    COPIED = "copied"  # a known content at a new path, and still at its old one
+    UNCHANGED = "unchanged"
+
+
+class GoneFiles:
+    """Tells whether the file of a row left the disk; one below an offline folder did not."""
+
+    def __init__(self, catalog: Catalog, scopes: list[Scope], survey: Survey) -> None:
+        self._roots = {root.id: root.path for root in catalog.roots()}
+        self._offline = [scope.path for scope in scopes if scope.offline]
+        self._online: dict[int, bool] = {}
+        self._survey = survey
+
+    def __call__(self, row: FileRow) -> bool:
+        if row.id in self._survey.scanned:
+            return row.id in self._survey.gone
+        root = self._roots[row.root_id]
+        path = join(root, row.path)
+        if row.root_id not in self._online:
+            self._online[row.root_id] = trouble(root, had_files=True) is None
+        if not self._online[row.root_id] or any(within(path, folder) for folder in self._offline):
+            return False
+        try:
+            os.lstat(path)
+        except (FileNotFoundError, NotADirectoryError):
+            return True
+        except OSError:
+            return False
+        return False
+
+
+def class_of_new_path(
+    known: Holders | None, met: bool, left: set[int], is_gone: GoneFiles
+) -> tuple[FileClass, int | None]:
+    """The class of a file at a path that had no content yet, and the row that it moved away from."""
+    others = [row for row in known.files if row.id not in left] if known else []
+    for row in others:
+        if is_gone(row):
+            return FileClass.MOVED, row.id
+    if others or met:
+        return FileClass.COPIED, None
+    # A known content without any file: something else was written over its old place.
+    return (FileClass.MOVED if known else FileClass.NEW), None

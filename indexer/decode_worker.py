@@ -1,0 +1,97 @@
+"""The program of a decoding process: reads files, checks their hash, hands back pixels. Started by `indexer.decode`.
+
+Loads Pillow and numpy, never torch: a worker starts in a fraction of a second and takes some 40 MB. Answers are JSON
+and raw pixels, never a pickle: a decoder that a hostile picture took over gets no code into the main process.
+"""
+
+import hashlib
+import json
+import mmap
+import os
+import resource
+import signal
+import stat
+import sys
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from PIL import AvifImagePlugin
+
+from retrieval.images import Picture, UnreadableImage, decode
+
+from .walk import plain_reason
+
+MAX_FILE_BYTES = 1 << 30
+
+
+def read_file(path: bytes) -> bytes:
+    """All bytes of a regular file. Follows no link in the last part of the path and never waits for a FIFO.
+
+    Raises UnreadableImage ("permission denied", "no longer there", ...).
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            if not stat.S_ISREG(found.st_mode):
+                raise UnreadableImage("not a regular file")
+            if found.st_size > MAX_FILE_BYTES:
+                raise UnreadableImage(f"{found.st_size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise UnreadableImage(plain_reason(error)) from None
+
+
+def main(connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes: int, patience_s: float) -> None:
+    """Serve jobs (slot, path, sha256) until the other end closes. Pixels go to their slot of the shared memory."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    pixels = np.frombuffer(mmap.mmap(pixels_fd, slots * size * size * 3), np.uint8).reshape(slots, size, size, 3)
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core per worker, and each thread would take address space
+    _limit_memory(memory_bytes)
+    connection = Connection(connection_fd)
+    try:
+        connection.send_bytes(b'"ready"')
+        # From here on, stderr would only carry the chatter of C libraries (libtiff, libpng) about odd files.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+        while True:
+            slot, path, sha256 = connection.recv()
+            connection.send_bytes(b'"begun"')
+            # The main process keeps the time. Should it die meanwhile, the kernel ends this one, even in a C loop.
+            signal.setitimer(signal.ITIMER_REAL, patience_s)
+            answer, picture = _answer(path, sha256, size, memory_bytes)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            if picture is not None:
+                pixels[slot] = picture.pixels
+            connection.send_bytes(json.dumps(answer).encode())
+    except (EOFError, ConnectionError):
+        return
+
+
+def _answer(path: bytes, sha256: bytes, size: int, memory_bytes: int) -> tuple[dict[str, Any], Picture | None]:
+    try:
+        data = read_file(path)
+        if sha256 and hashlib.sha256(data).digest() != sha256:
+            return {"changed": True}, None
+        picture = decode(data, size)
+    except UnreadableImage as error:
+        return {"failed": str(error)}, None
+    except MemoryError:
+        return {"failed": f"needs more than {memory_bytes // 10**6:,} MB of memory"}, None
+    return {"format": picture.format, "width": picture.width, "height": picture.height}, picture
+
+
+def _limit_memory(memory_bytes: int) -> None:
+    """Let this process take `memory_bytes` on top of what it has now (Linux; macOS knows no such limit)."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if sys.platform != "linux":
+        return
+    with open("/proc/self/statm") as statm:
+        taken = int(statm.read().split()[0]) * resource.getpagesize()
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    wanted = taken + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

@@ -1,0 +1,131 @@
+"""The index on disk: what lies where in its folder, and who may write.
+
+INDEX/
+  index.toml                     format version, catalog URL
+  catalog.sqlite                 the truth
+  writer.lock, writer.json       held by, and telling of, the one process that writes
+  spaces/<fingerprint>/
+    space.json, space.safetensors    the space's record and kit
+    shards/0000/                 descriptors and token records
+    recall.faiss                 a cache over the descriptors
+"""
+
+import json
+import os
+import socket
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import platformdirs
+from filelock import FileLock, Timeout
+
+from db.catalog import Catalog
+from retrieval.store import FeatureStore
+
+from .errors import IndexerError
+
+FORMAT = 1
+_CATALOG = "sqlite:///catalog.sqlite"
+
+
+class NoIndex(IndexerError):
+    """There is no index in this folder."""
+
+
+class IndexTooNew(IndexerError):
+    """A newer program wrote the index."""
+
+
+class IndexBusy(IndexerError):
+    """Another process is writing to the index."""
+
+
+def default_index() -> Path:
+    """$DIFFSIM_INDEX, else the platform's user data folder."""
+    return Path(os.environ.get("DIFFSIM_INDEX") or platformdirs.user_data_path("diffsim") / "index")
+
+
+@dataclass(frozen=True)
+class IndexFolder:
+    """One index. catalog_url: a relative SQLite path is meant inside the folder."""
+
+    path: Path
+    catalog_url: str
+
+    @classmethod
+    def open(cls, path: Path) -> "IndexFolder":
+        """Raises NoIndex or IndexTooNew."""
+        try:
+            settings = tomllib.loads((path / "index.toml").read_text(encoding="utf-8"))
+            version, url = int(settings["format"]), str(settings["catalog"])
+        except (FileNotFoundError, NotADirectoryError):
+            raise NoIndex(
+                f"There is no index in {path}; make one with `diffsim index FOLDER`, or name another with --index DIR."
+            ) from None
+        except (ValueError, KeyError, TypeError) as problem:
+            raise NoIndex(
+                f"{path / 'index.toml'} cannot be understood ({problem}); restore it from a backup."
+            ) from problem
+        if version > FORMAT:
+            raise IndexTooNew(
+                f"The index in {path} has format {version} and this program knows formats up to {FORMAT}; "
+                "update diffsim-search."
+            )
+        return cls(path, url)
+
+    @classmethod
+    def create(cls, path: Path) -> "IndexFolder":
+        """Open the index, or begin an empty one in a folder that is new or empty; raises NoIndex for any other folder."""
+        if not (path / "index.toml").exists():
+            path.mkdir(parents=True, exist_ok=True)
+            if any(entry.name not in ("index.toml.part",) for entry in path.iterdir()):
+                raise NoIndex(
+                    f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR."
+                )
+            part = path / "index.toml.part"
+            part.write_text(f'format = {FORMAT}\ncatalog = "{_CATALOG}"\n', encoding="utf-8")
+            os.replace(part, path / "index.toml")
+        return cls.open(path)
+
+    def catalog(self, *, create: bool = False, readonly: bool = False) -> Catalog:
+        prefix = "sqlite:///"
+        local = self.catalog_url.startswith(prefix) and not Path(self.catalog_url.removeprefix(prefix)).is_absolute()
+        where = self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
+        return Catalog.open(where, create=create, readonly=readonly)
+
+    def space(self, fingerprint: str) -> Path:
+        return self.path / "spaces" / fingerprint
+
+    def recall_file(self, fingerprint: str) -> Path:
+        return self.space(fingerprint) / "recall.faiss"
+
+    def store(self, fingerprint: str, *, readonly: bool) -> FeatureStore:
+        return FeatureStore(self.space(fingerprint) / "shards" / "0000", readonly=readonly)
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
+        lock = FileLock(self.path / "writer.lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise IndexBusy(
+                f"The index in {self.path} is being written by {self._writer()}; try again when it is done."
+            ) from None
+        try:
+            writer = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
+            (self.path / "writer.json").write_text(json.dumps(writer), encoding="utf-8")
+            yield
+        finally:
+            lock.release()
+
+    def _writer(self) -> str:
+        try:
+            writer = json.loads((self.path / "writer.json").read_text(encoding="utf-8"))
+            return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
+        except (OSError, ValueError, KeyError):
+            return "another process"

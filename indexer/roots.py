@@ -1,0 +1,132 @@
+"""Which folders a run looks at, and which of them are offline."""
+
+import os
+import stat
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from db.catalog import Catalog
+from db.files import KnownRoot, display_text
+
+from .errors import IndexerError
+from .walk import Entry, Skipped, Unreadable, plain_reason, walk
+
+Walker = Callable[[bytes], Iterator[Entry | Skipped | Unreadable]]
+
+
+class FolderNotFound(IndexerError):
+    """A folder that was asked for cannot be scanned and was never known."""
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A root, or a folder of it, that a run covers; `folder` is relative, b"" for the whole root."""
+
+    root: KnownRoot
+    folder: bytes
+    offline: str | None  # why it cannot be looked at now
+
+    @property
+    def path(self) -> bytes:
+        return join(self.root.path, self.folder)
+
+
+def join(folder: bytes, path: bytes) -> bytes:
+    return os.path.join(folder, path) if path else folder
+
+
+def within(path: bytes, folder: bytes) -> bool:
+    return path == folder or path.startswith(folder.rstrip(b"/") + b"/")
+
+
+def root_of(roots: Iterable[KnownRoot], path: bytes) -> KnownRoot | None:
+    """The innermost root that holds an absolute path."""
+    return max((root for root in roots if within(path, root.path)), key=lambda root: len(root.path), default=None)
+
+
+def trouble(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
+    """Why a folder cannot be looked at now; None if it can.
+
+    A folder that had files and holds nothing at all is taken for a disk that is not mounted.
+    """
+    try:
+        mode = Path(os.fsdecode(path)).stat().st_mode
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return plain_reason(error)
+    if not stat.S_ISDIR(mode):
+        return "is not a folder"
+    first = next(walker(path), None)
+    if isinstance(first, Unreadable) and not first.path:
+        return first.reason
+    return "is empty, though pictures were known there" if first is None and had_files else None
+
+
+def offline_roots(catalog: Catalog) -> dict[int, str]:
+    """The roots that cannot be looked at now, with the reason."""
+    reasons = ((root, trouble(root.path, catalog.files.count(root.id, b"")[0] > 0)) for root in catalog.roots())
+    return {root.id: reason for root, reason in reasons if reason}
+
+
+def settle_roots(
+    catalog: Catalog, folders: Sequence[Path], walker: Walker, on_step: Callable[[str], None]
+) -> list[Scope]:
+    """The scopes of these folders in byte order of their paths; their roots are in the catalog afterwards.
+
+    A folder inside a root is a part of that root. A folder around roots absorbs them, save those that are offline:
+    these stay roots of their own, and the run reports them.
+
+    Raises:
+        FolderNotFound: before anything changed.
+    """
+    wanted = _outermost(os.path.realpath(os.fsencode(folder)) for folder in folders)
+    for path in wanted:
+        reason = trouble(path, had_files=False, walker=walker)
+        if reason and not _is_known(catalog, path):
+            raise FolderNotFound(f"The folder {display_text(path)} cannot be indexed: {_advice(reason)}.")
+    return [scope for path in wanted for scope in _settle(catalog, path, walker, on_step)]
+
+
+def _settle(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[str], None]) -> list[Scope]:
+    outer = root_of(catalog.roots(), path)
+    if outer is None:
+        outer = catalog.files.add_root(path)
+        on_step("root committed")
+    folder = b"" if path == outer.path else os.path.relpath(path, outer.path)
+    reason = trouble(path, catalog.files.count(outer.id, folder)[0] > 0, walker)
+    scopes = []
+    for inner in catalog.roots():
+        if inner.id == outer.id or not within(inner.path, path):
+            continue
+        inner_reason = trouble(inner.path, catalog.files.count(inner.id, b"")[0] > 0, walker)
+        if inner_reason:
+            scopes.append(Scope(inner, b"", inner_reason))
+        else:
+            catalog.files.absorb(inner, outer)
+            on_step("root committed")
+    return [Scope(outer, folder, reason), *scopes]
+
+
+def _outermost(paths: Iterable[bytes]) -> list[bytes]:
+    kept: list[bytes] = []
+    for path in sorted(set(paths), key=lambda path: path + b"/"):
+        if not kept or not within(path, kept[-1]):
+            kept.append(path)
+    return kept
+
+
+def _is_known(catalog: Catalog, path: bytes) -> bool:
+    root = root_of(catalog.roots(), path)
+    if root is None:
+        return False
+    return path == root.path or sum(catalog.files.count(root.id, os.path.relpath(path, root.path))) > 0
+
+
+def _advice(reason: str) -> str:
+    if reason == "does not exist":
+        return "it does not exist; check the name, and whether its disk is mounted"
+    if reason == "is not a folder":
+        return "it is not a folder; name the folder that holds the pictures"
+    return f"{reason}; make it readable for this user"

@@ -1,0 +1,185 @@
+"""Bring the catalog in line with the folders: look at every file, read those whose stat proves nothing, commit.
+
+Ids are given here, in byte order of the paths and before anything is extracted. Commits keep that order, so a run that
+was killed leaves a prefix and the next one goes on to the same ids.
+"""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from db.catalog import Catalog
+from db.files import Finding, display_text
+
+from .classes import FileClass, GoneFiles, class_of_new_path
+from .errors import IndexerError
+from .hashing import Digest, Unread, read_digest, trusted_times
+from .roots import Scope, Walker, root_of, settle_roots, trouble
+from .survey import Survey, ToRead, look
+from .walk import DEFAULT_EXCLUDE_DIRS, walk
+
+
+class FolderWentAway(IndexerError):
+    """A folder went offline while it was scanned."""
+
+
+@dataclass(frozen=True)
+class ScanReport:
+    """What a scan saw. All paths are absolute. Decoding may add to it: `account` draws the final sum."""
+
+    scopes: list[Scope]
+    on_disk: int  # everything that the walk met
+    classes: dict[bytes, FileClass]  # readable files; those left out are unchanged
+    unchanged: int
+    failed: list[tuple[bytes, str]]  # files and folders that could not be read, with the reason
+    excluded: Counter[str]  # by reason
+    missing: int  # files that went missing since the last scan
+    unseen: frozenset[bytes]  # files and folders that could not be looked at: nothing is known about them now
+
+    @property
+    def offline(self) -> list[tuple[bytes, str]]:
+        return [(scope.path, scope.offline) for scope in self.scopes if scope.offline]
+
+    def count(self, kind: FileClass) -> int:
+        if kind is FileClass.UNCHANGED:
+            return self.unchanged
+        return sum(found is kind for found in self.classes.values())
+
+
+def scan(
+    catalog: Catalog,
+    folders: Sequence[Path],
+    *,
+    exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS,
+    include_hidden: bool = False,
+    on_step: Callable[[str], None] = lambda step: None,
+    commit_every_s: float = 2.0,
+) -> ScanReport:
+    """Scan folders (recursively) into the catalog.
+
+    `on_step` is called after every commit: "root committed", "files committed", "missing committed".
+
+    Raises:
+        FolderNotFound: a folder does not exist (or is none, or is closed to us) and was never known; nothing changed.
+        FolderWentAway: a folder went offline under the scan; what was committed is right, and nothing became missing.
+    """
+    walker = partial(walk, exclude_dirs=exclude_dirs, include_hidden=include_hidden)
+    scopes = settle_roots(catalog, folders, walker, on_step)
+    survey = look(catalog, scopes, walker)
+    is_gone = GoneFiles(catalog, scopes, survey)
+    classes: dict[bytes, FileClass] = {}
+    batch: list[tuple[ToRead, Digest | Unread]] = []
+    committed = time.monotonic()
+    for number, item in enumerate(survey.to_read, start=1):
+        batch.append((item, read_digest(item.absolute)))
+        if number == len(survey.to_read) or time.monotonic() - committed >= commit_every_s:
+            _commit(catalog, batch, survey, is_gone, classes)
+            on_step("files committed")
+            batch.clear()
+            committed = time.monotonic()
+    missing = [row.id for row in survey.gone.values() if not row.missing]
+    if missing or survey.back:
+        _check_still_there(catalog, scopes, walker)
+        catalog.files.set_missing(missing, survey.back)
+        on_step("missing committed")
+    return ScanReport(
+        scopes=scopes,
+        on_disk=survey.on_disk,
+        classes=classes,
+        unchanged=survey.unchanged,
+        failed=survey.failed,
+        excluded=survey.excluded,
+        missing=len(missing),
+        unseen=frozenset(survey.unseen),
+    )
+
+
+@dataclass(frozen=True)
+class Rescanned:
+    """What a file holds now; both None with a `failure` when it cannot be read."""
+
+    content_id: int | None
+    sha256: bytes | None
+    failure: str | None
+
+
+def rescan_file(catalog: Catalog, report: ScanReport, path: bytes) -> Rescanned:
+    """Read one known file (absolute path) again, because its bytes changed after the scan; commits what is found."""
+    root = root_of(catalog.roots(), path)
+    row = catalog.files.at(root.id, os.path.relpath(path, root.path)) if root else None
+    if row is None:
+        raise ValueError(f"'{display_text(path)}' is not in the catalog")
+    found = read_digest(path)
+    if isinstance(found, Unread):
+        catalog.files.write([Finding(row.id, row.root_id, row.path, row.size, None, None, None, found.reason)], [])
+        return Rescanned(None, None, found.reason)
+    catalog.files.write([_finding(row.id, row.root_id, row.path, found)], [])
+    content_id = catalog.content_by_sha256(found.sha256)
+    if content_id != row.content_id:
+        report.classes.setdefault(path, FileClass.CHANGED)
+    return Rescanned(content_id, found.sha256, None)
+
+
+def _commit(
+    catalog: Catalog,
+    batch: list[tuple[ToRead, Digest | Unread]],
+    survey: Survey,
+    is_gone: GoneFiles,
+    classes: dict[bytes, FileClass],
+) -> None:
+    holders = catalog.files.holders({found.sha256 for _, found in batch if isinstance(found, Digest)})
+    met: set[bytes] = set()  # contents that an earlier file of this batch has
+    left: set[int] = set()  # rows that lost their content to this batch
+    forget: list[int] = []
+    findings = []
+    for item, found in batch:
+        row_id = item.row.id if item.row else None
+        if isinstance(found, Unread):
+            survey.failed.append((item.absolute, found.reason))
+            mtime_ns, ctime_ns = None, None
+            if found.lasting:
+                mtime_ns, ctime_ns = trusted_times(item.entry.mtime_ns, item.entry.ctime_ns, time.time_ns())
+            findings.append(
+                Finding(row_id, item.root_id, item.path, item.entry.size, mtime_ns, ctime_ns, None, found.reason)
+            )
+            continue
+        findings.append(_finding(row_id, item.root_id, item.path, found))
+        known = holders.get(found.sha256)
+        if item.row and item.row.content_id is not None:
+            kind = FileClass.CHANGED
+            if known and known.content_id == item.row.content_id:
+                kind = FileClass.UNCHANGED
+            else:
+                left.add(item.row.id)
+        else:
+            kind, old = class_of_new_path(known, found.sha256 in met, left, is_gone)
+            if old is not None:
+                left.add(old)
+                forget.append(old)
+        met.add(found.sha256)
+        if kind is FileClass.UNCHANGED:
+            survey.unchanged += 1
+        else:
+            classes[item.absolute] = kind
+    catalog.files.write(findings, forget)
+    for old in forget:
+        survey.gone.pop(old, None)
+
+
+def _finding(row_id: int | None, root_id: int, path: bytes, found: Digest) -> Finding:
+    return Finding(row_id, root_id, path, found.size, found.mtime_ns, found.ctime_ns, found.sha256, None)
+
+
+def _check_still_there(catalog: Catalog, scopes: list[Scope], walker: Walker) -> None:
+    for scope in scopes:
+        had_files = catalog.files.count(scope.root.id, scope.folder)[0] > 0
+        reason = trouble(scope.path, had_files, walker)
+        if reason and not scope.offline:
+            raise FolderWentAway(
+                f"The folder {display_text(scope.path)} went away while it was scanned ({reason}); run the same command"
+                " again when it is back."
+            )

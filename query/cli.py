@@ -1,0 +1,81 @@
+"""The command `diffsim`: results on stdout, everything else on stderr; exit 0 ok, 1 a named problem, 2 wrong usage.
+
+The commands are loaded when they are called, and they load torch and FAISS when they need them, so that `--help` and
+`status` start at once.
+"""
+
+import errno
+import importlib
+import os
+import sys
+from typing import Any
+
+import click
+
+from db.errors import CatalogError
+from indexer.errors import IndexerError
+from retrieval.errors import RetrievalError
+
+_COMMANDS = {
+    "index": "query.commands.index",
+    "query": "query.commands.query",
+    "status": "query.commands.status",
+    "verify": "query.commands.maintain",
+    "prune": "query.commands.maintain",
+    "models": "query.commands.models",
+}
+
+
+class _Group(click.Group):
+    """Finds commands by name and turns named problems into one sentence."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in _COMMANDS:
+            return None
+        command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (RetrievalError, CatalogError, IndexerError) as problem:
+            raise click.ClickException(str(problem)) from problem
+        except BrokenPipeError:
+            raise
+        except OSError as problem:
+            raise click.ClickException(_sentence(problem)) from problem
+
+
+def _sentence(problem: OSError) -> str:
+    where = f" ({os.fsdecode(problem.filename)})" if problem.filename else ""
+    if problem.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"The disk is full{where}; what was committed is intact: make room and run the same command again."
+    if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return f"Permission denied{where}; choose a folder that this user may write with --index DIR, or change its rights."
+    return f"{problem.strerror or problem}{where}; check the path and try again."
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(package_name="diffsim-search", prog_name="diffsim")
+def cli() -> None:
+    """Find pictures that look like a picture: by style, by instance, by overall look.
+
+    \b
+      diffsim index ~/Pictures              build or update the index
+      diffsim query cat.jpg --by style      ranked neighbours
+    """
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    # File names need not be UTF-8; what is printed for a person must not fail for that.
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
+    cli()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,79 @@
+"""Options and formats that several commands share."""
+
+import unicodedata
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+PROFILES = click.Choice(["style", "instance", "look"])
+
+
+def index_option(command: Command) -> Command:
+    """--index DIR, else $DIFFSIM_INDEX, else the platform's user data folder."""
+    return click.option(
+        "--index",
+        "index_path",
+        type=click.Path(path_type=Path, file_okay=False),
+        envvar="DIFFSIM_INDEX",
+        show_envvar=True,
+        help="Folder of the index.  [default: the platform's user data folder]",
+    )(command)
+
+
+def device_option(command: Command) -> Command:
+    return click.option(
+        "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
+    )(command)
+
+
+def printable(name: str) -> str:
+    """A file name on one line of a terminal: control characters and undecodable bytes as escapes."""
+    return "".join(_escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp") else char for char in name)
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode() if code > 31 or char in "\n\r\t" else f"\\x{code:02x}"
+
+
+def size_text(count: float) -> str:
+    """Bytes in plain units."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+def time_text(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+class ByteSize(click.ParamType):
+    """A number of bytes in plain units: 500M, 2G."""
+
+    name = "size"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        if isinstance(value, int):
+            return value
+        units = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+        text = str(value).strip().upper().removesuffix("B")
+        factor = units.get(text[-1:], 1)
+        try:
+            size = int(float(text.rstrip("KMGT")) * factor)
+        except (ValueError, OverflowError):
+            size = 0
+        if size < 1:
+            self.fail(f"{value!r} is not an amount of memory; write for example 500M or 2G.", param, ctx)
+        return size

@@ -1,0 +1,141 @@
+"""`diffsim query`: ranked neighbours of one picture."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from .options import PROFILES, device_option, index_option, printable
+
+if TYPE_CHECKING:
+    from query.search import Answer, Hit
+
+
+@click.command()
+@click.argument("image", type=click.Path(path_type=Path))
+@index_option
+@click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many neighbours.")
+@click.option("--candidates", type=click.IntRange(min=1), default=200, show_default=True, help="How many the first stage hands to the second.")
+@click.option("--by", "profile", type=PROFILES, help="What similar means.  [default: the first space of the index]")
+@click.option("--space", help="A feature space by name or fingerprint, as `diffsim status` lists them.")
+@click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
+@click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
+@click.option("--max-by-chance", type=click.FloatRange(min=0), help="Leave out hits that more pictures than this would equal by chance.")
+@click.option("--include-self", is_flag=True, help="List the query picture itself too.")
+@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "paths"]), default="table", show_default=True, help="json is JSON Lines, one hit a line.")
+@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the query and its neighbours into this PNG.")
+@device_option
+def query(
+    image: Path,
+    index_path: Path | None,
+    top: int,
+    candidates: int,
+    profile: str | None,
+    space: str | None,
+    no_rerank: bool,
+    exact: bool,
+    max_by_chance: float | None,
+    include_self: bool,
+    form: str,
+    sheet: Path | None,
+    device: str,
+) -> None:
+    """Rank the pictures of the index by likeness to IMAGE."""
+    if profile and space:
+        raise click.UsageError("--by and --space both choose the feature space; give one of them.")
+    from indexer.index_folder import default_index
+    from query.search import Query, Searcher
+
+    asked = Query(
+        image,
+        space=profile or space,
+        k=top,
+        candidates=candidates,
+        rerank=not no_rerank,
+        exact=exact,
+        include_self=include_self,
+        max_by_chance=max_by_chance,
+    )
+    answer = Searcher(index_path or default_index(), device).answer(asked)
+    if sheet:
+        _draw(image, answer, sheet)
+    click.get_binary_stream("stdout").write(_FORMATS[form](answer.hits))
+    for note in _notes(answer):
+        click.echo(note, err=True)
+
+
+def _notes(answer: "Answer") -> list[str]:
+    stages = f"{answer.space.name}: {answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention."
+    return [*answer.notes, stages]
+
+
+def _table(hits: list["Hit"]) -> bytes:
+    lines = ["rank   score  by chance  picture"]
+    ended = False
+    for hit in hits:
+        if hit.by_chance is not None and hit.by_chance > 1 and not ended:
+            lines.append("-- likeness ends here: by chance alone, more than one picture would score as high --")
+            ended = True
+        chance = "" if hit.by_chance is None else chance_text(hit.by_chance)
+        more = f"  (and {len(hit.paths) - 1} more files)" if len(hit.paths) > 1 else ""
+        offline = "  (offline)" if hit.offline else ""
+        lines.append(f"{hit.rank:4d}  {hit.score:.4f}  {chance:>9}  {printable(hit.path)}{more}{offline}")
+    return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
+
+
+def chance_text(by_chance: float) -> str:
+    """Two digits, and none that the sample does not support."""
+    if by_chance < 0.001:
+        return "< 0.001"
+    return f"{by_chance:.2g}" if by_chance < 100 else f"{by_chance:.0f}"
+
+
+def _json(hits: list["Hit"]) -> bytes:
+    """ASCII only: a byte of a path that is no UTF-8 stands as \\udcXX, which Python's os.fsencode turns back."""
+    rows = [
+        {
+            "rank": hit.rank,
+            "path": hit.path,
+            "score": round(hit.score, 6),
+            "recall_rank": hit.recall_rank,
+            "by_chance": hit.by_chance,
+            "paths": hit.paths,
+            "offline": hit.offline,
+        }
+        for hit in hits
+    ]
+    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+
+
+def _csv(hits: list["Hit"]) -> bytes:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    table.writerow(["rank", "score", "by_chance", "recall_rank", "path"])
+    for hit in hits:
+        by_chance = "" if hit.by_chance is None else hit.by_chance
+        table.writerow([hit.rank, f"{hit.score:.6f}", by_chance, hit.recall_rank, hit.path])
+    return text.getvalue().encode("utf-8", "surrogateescape")
+
+
+def _paths(hits: list["Hit"]) -> bytes:
+    return b"".join(os.fsencode(hit.path) + b"\n" for hit in hits)
+
+
+_FORMATS = {"table": _table, "json": _json, "csv": _csv, "paths": _paths}
+
+
+def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
+    from query.sheet import SheetHit, draw_sheet
+    from query.thumbnails import thumbnail
+
+    hits = [
+        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name) for hit in answer.hits
+    ]
+    title = f"{printable(image.name)} by {answer.space.name}"
+    part = sheet.with_name(sheet.name + ".part")
+    draw_sheet(thumbnail(image), hits, title).save(part, format="PNG")
+    os.replace(part, sheet)

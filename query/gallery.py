@@ -1,0 +1,88 @@
+"""The pictures of one feature space as a query sees them: one state of the catalog, its FAISS file and the tail."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from db.catalog import IndexedContents, RecallFile
+from indexer.index_folder import IndexFolder
+from retrieval.recall import merge, open_recall_file, search_exact, search_file
+from retrieval.store import FeatureStore
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """ids: int64 [n], ascending, of the pictures that can be hits; sha256: the content hash of each.
+
+    covered: those that the FAISS file answers for. tail_ids, tail: the others and their descriptors float16, searched
+    exactly: what came after the file was built, or everything where there is no valid file.
+    """
+
+    contents: IndexedContents
+    store: FeatureStore
+    ids: np.ndarray
+    sha256: dict[int, bytes]
+    file: faiss.Index | None
+    covered: np.ndarray
+    tail_ids: np.ndarray
+    tail: np.ndarray
+    warning: str | None
+
+    @classmethod
+    def load(cls, index: IndexFolder, fingerprint: str, contents: IndexedContents, recall: RecallFile | None) -> "Gallery":
+        """Read the catalog's state; a FAISS file that disagrees with the catalog is left alone and said so."""
+        store = index.store(fingerprint, readonly=True)
+        ids = contents.ids[contents.visible]
+        generations = contents.generations[contents.visible]
+        sha256 = {int(row): sha for row, sha, seen in zip(contents.ids, contents.sha256, contents.visible, strict=True) if seen}
+        file = open_recall_file(index.recall_file(fingerprint), recall.digest) if recall else None
+        warning = None
+        if recall is not None and file is None:
+            warning = "The FAISS file is missing or not the one that was built, so every descriptor was compared; `diffsim verify` rebuilds it."
+        in_file = generations <= recall.generation if recall and file is not None else np.zeros(len(ids), bool)
+        tail_ids, tail = store.descriptors({int(row): sha256[int(row)] for row in ids[~in_file]})
+        return cls(contents, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning)
+
+    def is_current(self, contents: IndexedContents) -> bool:
+        """Whether the catalog still says what it said when this was loaded."""
+        return self.contents.generation == contents.generation and np.array_equal(self.contents.visible, contents.visible)
+
+    def recall(self, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+        """The `count` nearest by descriptor, best first: ids int64, cosines float32."""
+        exact = search_exact(self.tail_ids, self.tail, descriptor, count)
+        if self.file is None:
+            return exact
+        return merge(search_file(self.file, descriptor, count, self.covered), exact, count)
+
+    def all_descriptors(self) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and descriptors of every picture."""
+        return self.store.descriptors(self.sha256)
+
+    def sample(self, size: int, without: int | None) -> np.ndarray:
+        """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as drawn
+        at random, stay the same as the collection grows, and can be found shard by shard."""
+        ordered = sorted((sha, content_id) for content_id, sha in self.sha256.items() if content_id != without)
+        return np.array(sorted(content_id for _, content_id in ordered[:size]), np.int64)
+
+    def tokens(self, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
+        """Token records of these pictures."""
+        return self.store.tokens({content_id: self.sha256[content_id] for content_id in ids.tolist()})
+
+    def record(self, content_id: int) -> tuple[np.ndarray, bytes] | None:
+        """Descriptor and token record of one picture of the catalog, None where it has none here."""
+        position = int(np.searchsorted(self.contents.ids, content_id))
+        if position == len(self.contents.ids) or self.contents.ids[position] != content_id:
+            return None
+        wanted = {content_id: self.contents.sha256[position]}
+        _, descriptors = self.store.descriptors(wanted)
+        records = [bytes(record) for _, record in self.store.tokens(wanted)]
+        return (descriptors[0], records[0]) if len(descriptors) and records else None
+
+    def notes(self, unread: int) -> list[str]:
+        """What an asker should know. unread: candidates whose token record could not be read."""
+        notes = [self.warning] if self.warning else []
+        if unread:
+            notes.append(f"{unread} pictures have no readable features and were left out; `diffsim verify` repairs them.")
+        return notes

@@ -1,0 +1,33 @@
+"""Where a content's files are now: a file that is gone is no hit, one on an absent disk is marked."""
+
+import os
+
+from db.catalog import Catalog
+
+
+class Locator:
+    """Looks files up for one answer; whether a root is there is asked once."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._offline: dict[bytes, bool] = {}
+
+    def locate(self, content_id: int) -> tuple[tuple[str, ...], bool] | None:
+        """(all its files, whether all are offline), those that can be opened first; None where no file is left."""
+        here, offline = [], []
+        for file in self._catalog.files_of([content_id])[content_id]:
+            if os.path.lexists(file.path):
+                here.append(os.fsdecode(file.path))
+            elif self._is_offline(file.root_path):
+                offline.append(os.fsdecode(file.path))
+        return (tuple(here + offline), not here) if here or offline else None
+
+    def _is_offline(self, root: bytes) -> bool:
+        """An absent, unreadable or empty root is taken for a disk that is not mounted."""
+        if root not in self._offline:
+            try:
+                with os.scandir(root) as entries:
+                    self._offline[root] = next(entries, None) is None
+            except OSError:
+                self._offline[root] = True
+        return self._offline[root]

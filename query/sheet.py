@@ -1,0 +1,164 @@
+"""The result sheet: a query and its ranked neighbours as one picture, in the manner of the paper's Figure 4."""
+
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+
+from PIL import Image, ImageDraw, ImageFont
+
+GROUND = (250, 249, 246)
+CELL_GROUND = (240, 238, 233)
+INK = (38, 38, 43)
+GREY = (128, 126, 122)
+FAINT = (176, 173, 167)
+ACCENT = (196, 77, 44)
+
+CELL = 224
+GAP = 22
+MARGIN = 40
+CAPTION = 60
+HEADER = 90
+PER_ROW = 6
+# The characters Pillow's own font can draw; for one that it cannot, it draws an empty box.
+GLYPHS = frozenset(map(chr, range(32, 127))) | frozenset("©«°±·»‘’“”…‹›™")
+BOX = "\ufffd"
+LOOKALIKES = {"–": "-", "—": "-", "−": "-", "×": "x", "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE"}
+LOOKALIKES |= {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "þ": "th", "ð": "d"}
+# How much of a picture past the end of likeness gives way to the ground.
+DIMMED = 0.62
+
+
+@dataclass(frozen=True)
+class SheetHit:
+    """One neighbour as the sheet shows it.
+
+    `score` is in [-1, 1]; `by_chance` is the number of pictures expected by chance to score as high, or None where
+    it was not judged. `name` may hold anything a file name can.
+    """
+
+    picture: Image.Image
+    rank: int
+    score: float
+    by_chance: float | None
+    name: str
+
+
+def draw_sheet(query: Image.Image, hits: Sequence[SheetHit], title: str) -> Image.Image:
+    """The RGB sheet: the framed query on the left, `hits` in the given order beside it, six to a row.
+
+    Pictures are fitted into squares of 224 pixels, never cropped or enlarged beyond them. From the first hit that
+    chance alone explains (`by_chance` above 1) on, hits are dimmed and a mark says that likeness ends.
+    """
+    columns = min(max(len(hits), 2), PER_ROW)
+    rows = max(1, -(-len(hits) // PER_ROW))
+    left = MARGIN + CELL + 2 * GAP
+    width = left + columns * CELL + (columns - 1) * GAP + MARGIN
+    sheet = Image.new("RGB", (width, HEADER + rows * (CELL + CAPTION) + (rows - 1) * GAP + MARGIN), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN), fitted(title, font(22), width - 2 * MARGIN), INK, font(22), anchor="lm")
+
+    put(sheet, query, MARGIN, HEADER)
+    pen.rectangle((MARGIN - 5, HEADER - 5, MARGIN + CELL + 4, HEADER + CELL + 4), outline=INK, width=3)
+    pen.text((MARGIN + CELL / 2, HEADER + CELL + 20), "query", INK, font(18), anchor="mm")
+
+    ended = False
+    for i, hit in enumerate(hits):
+        x = left + i % PER_ROW * (CELL + GAP)
+        y = HEADER + i // PER_ROW * (CELL + CAPTION + GAP)
+        ends_here = not ended and hit.by_chance is not None and hit.by_chance > 1
+        ended = ended or ends_here
+        put(sheet, hit.picture, x, y, dimmed=ended)
+        caption(pen, hit, x, y + CELL, GREY if ended else INK, FAINT if ended else GREY)
+        if ends_here:
+            mark_end(sheet, x - GAP // 2, y)
+    return sheet
+
+
+@cache
+def font(size: int) -> ImageFont.FreeTypeFont:
+    face = ImageFont.load_default(size)
+    assert isinstance(face, ImageFont.FreeTypeFont)  # the bitmap font is given only where no size is asked for
+    return face
+
+
+def put(sheet: Image.Image, picture: Image.Image, x: int, y: int, dimmed: bool = False) -> None:
+    """The picture, its sides' ratio kept, in the middle of the square cell at (x, y)."""
+    scale = min(CELL / picture.width, CELL / picture.height)
+    size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
+    fit = picture.convert("RGB")
+    if fit.size != size:
+        fit = fit.resize(size, Image.Resampling.LANCZOS)
+    cell = Image.new("RGB", (CELL, CELL), CELL_GROUND)
+    cell.paste(fit, ((CELL - size[0]) // 2, (CELL - size[1]) // 2))
+    if dimmed:
+        cell = Image.blend(cell, Image.new("RGB", cell.size, GROUND), DIMMED)
+    sheet.paste(cell, (x, y))
+
+
+def caption(
+    pen: ImageDraw.ImageDraw, hit: SheetHit, x: int, y: int, strong: tuple[int, ...], weak: tuple[int, ...]
+) -> None:
+    """Rank and score on the first line, what chance would give at its right end, the name below."""
+    pen.text((x, y + 20), f"{hit.rank}", strong, font(18), anchor="lm")
+    rank_width = font(18).getlength(f"{hit.rank}")
+    pen.text((x + rank_width + 10, y + 20), f"{hit.score:.3f}", weak, font(18), anchor="lm")
+    if hit.by_chance is not None:
+        pen.text((x + CELL, y + 20), f"by chance {count(hit.by_chance)}", weak, font(14), anchor="rm")
+    pen.text((x, y + 41), fitted(hit.name, font(14), CELL), weak, font(14), anchor="lm")
+
+
+def mark_end(sheet: Image.Image, x: int, y: int) -> None:
+    """A thin rule before the first hit past the end of likeness, with the words along it."""
+    pen = ImageDraw.Draw(sheet)
+    pen.line((x, y, x, y + CELL + CAPTION - 12), ACCENT, 2)
+    words = "likeness ends here"
+    label = Image.new("RGB", (round(font(14).getlength(words)) + 12, 18), GROUND)
+    ImageDraw.Draw(label).text((6, 9), words, ACCENT, font(14), anchor="lm")
+    label = label.rotate(90, expand=True)
+    sheet.paste(label, (x - label.width // 2, y + (CELL - label.height) // 2))
+
+
+def count(by_chance: float) -> str:
+    """At most two significant digits, and a bound for tiny figures: the sample behind it supports no more."""
+    if by_chance < 0.01:
+        return "< 0.01"
+    if by_chance < 10:
+        return f"{by_chance:.2f}" if by_chance < 1 else f"{by_chance:.1f}"
+    return f"{float(f'{by_chance:.1e}'):,.0f}" if by_chance < 1e6 else f"{by_chance:.0e}"
+
+
+def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
+    """`text` in glyphs the font has, its middle left out where it would be wider than `width` pixels."""
+    text = plain(text)
+    if len(text) > 200:
+        text = shortened(text, 200)
+    if face.getlength(text) <= width:
+        return text
+    kept = len(text) - 1
+    while kept > 2 and face.getlength(shortened(text, kept)) > width:
+        kept -= 1
+    return shortened(text, kept)
+
+
+def shortened(text: str, kept: int) -> str:
+    # The end of a file name tells more than its beginning: it holds the number and the suffix.
+    return text[: kept - kept * 3 // 5] + "…" + text[len(text) - kept * 3 // 5 :]
+
+
+def plain(text: str) -> str:
+    """`text` in the glyphs of Pillow's own font: accents dropped, invisible characters too, a box for the rest.
+
+    File names hold anything: undecodable bytes (surrogates), marks that turn the direction of writing, emoji.
+    """
+    drawn = []
+    for character in text:
+        if character in GLYPHS:
+            drawn.append(character)
+            continue
+        for piece in unicodedata.normalize("NFKD", LOOKALIKES.get(character, character)):
+            if piece in GLYPHS:
+                drawn.append(piece)
+            elif unicodedata.category(piece) not in ("Mn", "Cf"):
+                drawn.append(" " if piece.isspace() else BOX)
+    return "".join(drawn)

@@ -1,0 +1,19 @@
+"""Small pictures for sheets: upright, on white, whatever the file holds."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from retrieval.images import UnreadableImage, open_picture
+
+_SIDE = 384
+
+
+def thumbnail(path: Path) -> Image.Image:
+    """The picture at most 384 pixels wide and high; a plain grey square where the file cannot be read now."""
+    try:
+        picture, _ = open_picture(path.read_bytes())
+    except (OSError, UnreadableImage):
+        return Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
+    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
+    return picture

@@ -1,0 +1,51 @@
+"""Likeness judged against chance: how many pictures of this collection would score as high without being related?
+
+The query is scored against a fixed sample of the collection; the upper part of these scores is taken for chance, and its
+tail is continued beyond the sample. Like BLAST's E-value, the figure is a number of pictures, not a percentage.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+NULL_SAMPLE = 256
+"""Pictures scored to learn what chance looks like."""
+
+
+@dataclass(frozen=True)
+class Tail:
+    """P(score > s) = share * (1 + (z(s) - threshold) / (points * scale)) ** -points above the threshold.
+
+    The predictive form of an exponential tail whose scale was estimated from `points` exceedances: heavier than the
+    exponential, so that a small sample promises little. Below the threshold the sample itself counts.
+    """
+
+    sample: np.ndarray
+    threshold: float
+    share: float
+    scale: float
+    points: float
+
+    def expected(self, scores: np.ndarray, pictures: int) -> list[float]:
+        """How many of `pictures` unrelated ones would score at least each of `scores` by chance."""
+        z = _stretch(scores)
+        above = (1 + np.maximum(z - self.threshold, 0) / (self.points * self.scale)) ** -self.points * self.share
+        below = (len(self.sample) - np.searchsorted(self.sample, z) + 1) / (len(self.sample) + 1)
+        chance = np.where(z >= self.threshold, above, below)
+        return [float(f"{value:.2g}") for value in np.minimum(chance, 1) * pictures]
+
+
+def _stretch(scores: np.ndarray) -> np.ndarray:
+    """Fisher's z of a cosine: bounded scores have no room for a tail."""
+    return np.arctanh(np.clip(scores.astype(np.float64), -1 + 1e-7, 1 - 1e-7))
+
+
+def fit_tail(scores: np.ndarray) -> Tail | None:
+    """Fit to the query's scores against a sample, [n]; None for fewer than 20, which support no figure."""
+    if len(scores) < 20:
+        return None
+    z = np.sort(_stretch(scores))
+    threshold = float(np.quantile(z, 0.75))
+    excess = z[z > threshold] - threshold
+    scale = max(float(np.median(excess)) / np.log(2) if len(excess) else 0.0, 1e-6)
+    return Tail(z, threshold, max(len(excess), 1) / len(z), scale, max(len(excess), 1) / 2)

@@ -1,0 +1,202 @@
+"""Bytes of a picture file -> RGB pixels. The one place that knows Pillow.
+
+A picture is what a viewer shows first: frame one, turned as its EXIF orientation says, transparent parts on white,
+deep pixels scaled to 8 bit. Colour profiles are ignored, as in DiffSim's released code. Pillow reads a closed list of
+formats and goes by the content, never by the name. Hostile files can still hang or crash a C decoder: for files that
+nobody vouches for, `indexer.decode` calls this module in worker processes.
+"""
+
+import io
+import re
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+# Imported for their entry in Pillow's table of formats; left to itself, Pillow would load all its forty plugins.
+from PIL import (  # noqa: F401  isort: skip
+    AvifImagePlugin,
+    BmpImagePlugin,
+    GifImagePlugin,
+    IcoImagePlugin,
+    Jpeg2KImagePlugin,
+    JpegImagePlugin,
+    PngImagePlugin,
+    PpmImagePlugin,
+    QoiImagePlugin,
+    TgaImagePlugin,
+    TiffImagePlugin,
+    WebPImagePlugin,
+)
+
+from .errors import RetrievalError
+
+DECODE_REVISION = 1
+"""Part of every feature space: raised whenever a change in this module changes a pixel."""
+
+MAX_PIXELS = 500_000_000
+"""Largest declared width x height that is decoded. Decoding takes 4 to 9 bytes of memory per pixel."""
+
+# fmt: off
+PICTURE_SUFFIXES = frozenset({
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib",
+    ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
+    ".tga", ".qoi", ".heic", ".heics", ".heif", ".heifs", ".hif",
+})
+# fmt: on
+"""Suffixes (lower case) of files that are taken for pictures when a folder is walked."""
+
+# Pillow tries them in this order. TGA has no magic number, so every other format is asked before it. MPO files come out
+# of the JPEG plugin. Never EPS (runs Ghostscript), PDF or SVG.
+_FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM", "QOI"]
+_LAST_FORMATS = ["TGA"]
+_HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+
+_TURNS: dict[int | None, Image.Transpose] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_EXIF_ORIENTATION = 0x0112
+_ROWS_AT_ONCE = 256
+
+_pillow_globals = threading.Lock()
+
+
+class UnreadableImage(RetrievalError):
+    """These bytes give no picture: not one at all, cut off, damaged, too large, or in a format without a decoder."""
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A decoded picture. `pixels`: uint8 [size, size, 3], RGB; `format`: "JPEG", "PNG", ...; `width`, `height`: of the
+    whole picture as shown, that is after its orientation was applied."""
+
+    pixels: np.ndarray
+    format: str
+    width: int
+    height: int
+
+
+def decode(data: bytes, size: int) -> Picture:
+    """Decode a file's bytes and squash the picture to size x size by Lanczos. Raises UnreadableImage."""
+    picture, format_name = open_picture(data)
+    pixels = np.array(picture.resize((size, size), Image.Resampling.LANCZOS))
+    return Picture(pixels, format_name, picture.width, picture.height)
+
+
+def open_picture(data: bytes) -> tuple[Image.Image, str]:
+    """Decode a file's bytes at full size -> (upright RGB picture, name of its format).
+
+    Raises UnreadableImage, whose text tells the reason, or MemoryError. Calls from several threads take turns, because
+    Pillow's limit on pixels is a global.
+    """
+    if not data:
+        raise UnreadableImage("the file is empty")
+    try:
+        with _our_limit():
+            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
+            format_name = picture.format or "?"
+            picture.load()
+            # TIFF turns itself while loading and then no longer reports an orientation.
+            turn = _turn(picture)
+            if turn is not None:
+                picture = picture.transpose(turn)
+            return _to_rgb(picture), format_name
+    except (UnreadableImage, MemoryError):
+        raise
+    except UnidentifiedImageError:
+        raise UnreadableImage("not a picture, or in a format that is not read here") from None
+    except Image.DecompressionBombError as error:
+        raise UnreadableImage(_too_large(error)) from None
+    except Exception as error:  # the bytes are anybody's: whatever Pillow's parsers trip over is the file's fault
+        raise _damaged(error) from error
+
+
+@contextmanager
+def _our_limit() -> Iterator[None]:
+    """Pillow refuses more than MAX_PIXELS (also inside containers, as a PNG within an ICO) and prints no warnings."""
+    with _pillow_globals, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = Image.MAX_IMAGE_PIXELS
+        Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above its limit and refuses above twice that
+        try:
+            yield
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+
+
+def _formats(data: bytes) -> list[str]:
+    brand = data[8:12] if data[4:8] == b"ftyp" else b""
+    if brand not in _HEIF_BRANDS:
+        return _FORMATS + _LAST_FORMATS
+    try:
+        import pillow_heif
+    except ImportError:
+        if brand in (b"mif1", b"msf1"):  # general brands, which AVIF files may carry too
+            return _FORMATS
+        raise UnreadableImage(
+            "a HEIC/HEIF picture, which needs one more package: pip install 'diffsim-search[heif]'"
+        ) from None
+    pillow_heif.register_heif_opener()
+    return [*_FORMATS, "HEIF"]
+
+
+def _turn(picture: Image.Image) -> Image.Transpose | None:
+    try:
+        return _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION))
+    except Exception:  # a broken EXIF block does not spoil the picture beside it
+        return None
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
+        picture = _to_8_bit(picture)
+    if not picture.has_transparency_data:
+        return picture if picture.mode == "RGB" else picture.convert("RGB")
+    picture = picture.convert("RGBA")
+    flat = Image.new("RGB", picture.size, "white")
+    flat.paste(picture, mask=picture)
+    return flat
+
+
+def _to_8_bit(picture: Image.Image) -> Image.Image:
+    """Scale deep greys to 0..255, where Pillow's own conversion would clip at 255.
+
+    Black and white are 0 and 65535 for integers, 0 and 1 (or 0 and 255) for floats; values beyond those carry no
+    agreed meaning, so such a picture is stretched over the range that it uses.
+    """
+    values = np.asarray(picture)
+    finite = values[np.isfinite(values)] if picture.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    whites = (1.0, 255.0) if picture.mode == "F" else (65535.0,)
+    black, white = next(((0.0, white) for white in whites if low >= 0 and high <= white), (low, high))
+    grey = np.empty(values.shape, np.uint8)
+    for top in range(0, len(values), _ROWS_AT_ONCE):  # by rows, because float64 takes eight times the memory
+        rows = values[top : top + _ROWS_AT_ONCE].astype(np.float64)
+        rows = np.nan_to_num(rows, copy=False, nan=black, posinf=white, neginf=black)
+        grey[top : top + _ROWS_AT_ONCE] = np.rint((rows - black) * (255 / ((white - black) or 1)))
+    return Image.fromarray(grey)
+
+
+def _too_large(error: Exception) -> str:
+    declared = re.search(r"\d+", str(error))
+    megapixels = f"{int(declared[0]) / 1e6:,.0f}" if declared else "too many"
+    return f"{megapixels} megapixels, over the limit of {MAX_PIXELS / 1e6:,.0f}"
+
+
+def _damaged(error: Exception) -> Exception:
+    words = str(error) or type(error).__name__
+    if "out of memory" in words:  # how Pillow's codecs report a failed allocation
+        return MemoryError(words)
+    if isinstance(error, EOFError) or re.search("truncated|not enough", words, re.IGNORECASE):
+        return UnreadableImage("the picture is cut off")
+    return UnreadableImage(f"the picture is damaged ({words})")

@@ -1,0 +1,149 @@
+"""First stage: recall candidates by their pooled descriptors.
+
+A FAISS file is an immutable cache of descriptors: built elsewhere, synced, renamed, known by the hash of its bytes. It is
+never edited in place (ids shift or double when FAISS indices are). Whatever it does not cover is searched exactly.
+"""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import faiss
+import numpy as np
+
+from .errors import RetrievalError
+
+EXACT_LIMIT = 100_000
+"""Up to this many pictures every descriptor is compared: see docs/speed.md for what that costs."""
+
+LEAST_RECALL = 0.99
+"""Share of the exact candidates that an approximate index must find; it probes as many lists as that takes."""
+
+_PROBES = (8, 16, 32, 64, 128, 256, 512)
+
+
+class OverBudget(RetrievalError):
+    """No index type fits the memory budget."""
+
+
+@dataclass(frozen=True)
+class RecallFile:
+    """What was built. factory: in FAISS's own notation. loss: share of exact candidates that it misses, measured on
+    descriptors of the collection; 0 where every descriptor is compared."""
+
+    digest: str
+    factory: str
+    loss: float
+
+
+def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
+    """FAISS factory string for a collection size and a memory budget in bytes; raises OverBudget.
+
+    Half precision holds the descriptors as stored (2 bytes a dimension); then one byte; then product quantisation.
+    """
+    lists = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
+    prefix = "" if pictures <= EXACT_LIMIT else f"IVF{lists},"
+    fine = [size for size in (dimensions // 2, dimensions // 4, dimensions // 8) if size and dimensions % size == 0]
+    codes = [("SQfp16", 2 * dimensions), ("SQ8", dimensions)] + [(f"PQ{size}", size) for size in fine]
+    for code, size in codes:
+        if pictures * (size + 8) <= memory:
+            return prefix + code
+    least = pictures * (codes[-1][1] + 8)
+    raise OverBudget(
+        f"{pictures} pictures need at least {least / 2**20:.0f} MB of memory for candidate recall, more than the budget of "
+        f"{memory / 2**20:.0f} MB; give a larger one with --memory."
+    )
+
+
+def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memory: int) -> RecallFile:
+    """Build a FAISS file over ids int64 [n] and descriptors float16 [n, dimensions] (unit norm), and put it at `path`.
+
+    Training sample, clustering and probing are seeded: the same descriptors give the same file.
+    """
+    dimensions = descriptors.shape[1]
+    factory = choose_factory(len(ids), dimensions, memory)
+    index = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
+    if not index.is_trained:
+        chosen = np.random.default_rng(0).permutation(len(ids))[:100_000]
+        index.train(descriptors[np.sort(chosen)].astype(np.float32))
+    index = index if factory.startswith("IVF") else faiss.IndexIDMap2(index)
+    for start in range(0, len(ids), 65_536):
+        part = slice(start, start + 65_536)
+        index.add_with_ids(descriptors[part].astype(np.float32), ids[part])
+    loss = 0.0 if factory == "SQfp16" else _tune(index, ids, descriptors)
+    part_path = path.with_name(path.name + ".part")
+    faiss.write_index(index, str(part_path))
+    with open(part_path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        os.fsync(file.fileno())
+    os.replace(part_path, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+    return RecallFile(digest, factory, loss)
+
+
+def _tune(index: faiss.Index, ids: np.ndarray, descriptors: np.ndarray) -> float:
+    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200. Returns the loss that is left."""
+    asking = np.random.default_rng(1).permutation(len(ids))[:64]
+    exact = [set(search_exact(ids, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
+    queries = descriptors[asking].astype(np.float32)
+    loss = 1.0
+    for probes in _PROBES if isinstance(index, faiss.IndexIVF) else (0,):
+        if probes:
+            index.nprobe = probes
+        found = index.search(queries, 200)[1]
+        hits = sum(len(wanted & set(row.tolist())) for wanted, row in zip(exact, found, strict=True))
+        loss = 1 - hits / sum(map(len, exact))
+        if loss <= 1 - LEAST_RECALL or (probes and probes >= index.nlist):
+            break
+    return loss
+
+
+def open_recall_file(path: Path, digest: str) -> faiss.Index | None:
+    """The FAISS index at `path`, or None where the file is not byte for byte the one that was built."""
+    try:
+        with open(path, "rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
+                return None
+        return faiss.read_index(str(path))
+    except (OSError, RuntimeError):
+        return None
+
+
+def search_file(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` nearest of `allowed` (int64 ids, a set) in a FAISS file: ids int64, similarities float32, best first."""
+    if not len(allowed):
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    bitmap = np.zeros(int(allowed.max()) // 8 + 1, np.uint8)
+    np.bitwise_or.at(bitmap, allowed >> 3, np.left_shift(1, allowed & 7).astype(np.uint8))
+    selector = faiss.IDSelectorBitmap(bitmap)
+    if isinstance(index, faiss.IndexIVF):
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+    else:
+        parameters = faiss.SearchParameters(sel=selector)
+    similarities, ids = index.search(descriptor.astype(np.float32)[None], min(count, len(allowed)), params=parameters)
+    found = ids[0] >= 0
+    return ids[0][found], similarities[0][found]
+
+
+def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The `count` nearest of descriptors float16 [n, dimensions] by inner product: ids, similarities, best first."""
+    asked = descriptor.astype(np.float32)
+    blocks = [descriptors[start : start + 16_384].astype(np.float32) @ asked for start in range(0, len(ids), 16_384)]
+    similarities = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    order = np.lexsort((ids, -similarities))[:count]
+    return ids[order], similarities[order]
+
+
+def merge(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
+    """One list of two, best first; an id that stands in both counts once."""
+    ids, similarities = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
+    order = np.lexsort((ids, -similarities))
+    ids, similarities = ids[order], similarities[order]
+    _, seen_first = np.unique(ids, return_index=True)
+    keep = np.sort(seen_first)[:count]
+    return ids[keep], similarities[keep]

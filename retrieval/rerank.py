@@ -1,0 +1,43 @@
+"""Second stage: the full token-level score of a query against stored token records, in bounded memory."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+
+import numpy as np
+
+from .kit import SpaceKit
+from .score import AttentionFeatures, score
+from .tiers import decode_tokens
+
+_BATCH_FLOATS = 8_000_000
+"""Token numbers per batch: some 32 MB of float32, times about ten while the maps are computed."""
+
+
+def score_records(
+    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[tuple[int, bytes | memoryview]]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Score one query (its features per tap, one picture) against token records, in the order in which they come.
+
+    Returns content ids int64 [n] and scores float32 [n] in [-1, 1].
+    """
+    size = max(1, _BATCH_FLOATS // sum(tokens * channels for tokens, channels in kit.shapes))
+    ids: list[int] = []
+    scores: list[np.ndarray] = []
+    for batch in _batches(records, size):
+        device = query[0].query.device
+        tokens = [tap.to(device) for tap in decode_tokens([record for _, record in batch], kit.shapes, kit.space.tier)]
+        scores.append(score(query, kit.attention(tokens), kit.weights).cpu().numpy())
+        ids.extend(content_id for content_id, _ in batch)
+    return np.array(ids, np.int64), np.concatenate(scores) if scores else np.empty(0, np.float32)
+
+
+def _batches(records: Iterable[tuple[int, bytes | memoryview]], size: int) -> Iterator[list[tuple[int, bytes | memoryview]]]:
+    iterator = iter(records)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def rank(ids: np.ndarray, scores: np.ndarray, first: int | None = None) -> np.ndarray:
+    """Positions by falling score; scores that agree to six decimals (the precision of the score) are ties, in which the
+    content `first` (the query itself) leads and then the smaller id."""
+    return np.lexsort((ids, ids != first, -np.round(scores.astype(np.float64), 6)))

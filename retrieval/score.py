@@ -1,0 +1,68 @@
+"""The Aligned Attention Score (DiffSim, ICCV 2025, arXiv 2412.14580).
+
+    Attn(Q,K,V) = softmax(Q K^T / sqrt(head_dim)) V                 per head
+    AAS(A<-B)   = cos( vec Attn(Q_A,K_A,V_A), vec Attn(Q_A,K_B,V_B) )
+    score(A,B)  = ( AAS(A<-B) + AAS(B<-A) ) / 2                     in [-1, 1], symmetric, larger is more similar
+
+`vec` makes ONE vector of all heads, tokens and channels before the cosine; the map is taken before the output projection.
+Everything is computed in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class AttentionFeatures:
+    """What one tap knows of some pictures: tensors [pictures, heads, tokens, head_dim], float32.
+
+    map: the picture's own attention map Attn(Q,K,V), which depends on that picture alone.
+    """
+
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    map: Tensor
+
+    def __len__(self) -> int:
+        return len(self.query)
+
+    def __getitem__(self, rows: slice) -> "AttentionFeatures":
+        return AttentionFeatures(self.query[rows], self.key[rows], self.value[rows], self.map[rows])
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim], the number of pictures may broadcast."""
+    pictures = max(len(query), len(key))
+    query, key, value = (part.expand(pictures, -1, -1, -1) for part in (query, key, value))
+    return F.scaled_dot_product_attention(query, key, value)
+
+
+def aligned_attention(a: AttentionFeatures, b: AttentionFeatures) -> tuple[Tensor, Tensor]:
+    """Both directions of the score of one picture `a` (length 1) against each picture of `b`.
+
+    Returns AAS(A<-B) and AAS(B<-A), each [pictures of b].
+    """
+    forward = _cosine(a.map, attend(a.query, b.key, b.value))
+    backward = _cosine(b.map, attend(b.query, a.key, a.value))
+    return forward, backward
+
+
+def _cosine(x: Tensor, y: Tensor) -> Tensor:
+    return F.cosine_similarity(x.flatten(1), y.flatten(1), dim=1)
+
+
+def score(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float]) -> Tensor:
+    """The score of one picture against each of several, [pictures of b]: the weighted mean over the taps.
+
+    a, b: one AttentionFeatures per tap, in the same order; those of `a` hold one picture.
+    """
+    total = torch.zeros(len(b[0]), device=b[0].query.device)
+    for tap_a, tap_b, weight in zip(a, b, weights, strict=True):
+        forward, backward = aligned_attention(tap_a, tap_b)
+        total += weight * (forward + backward) / 2
+    return (total / sum(weights)).clamp(-1, 1)

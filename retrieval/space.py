@@ -1,0 +1,120 @@
+"""Feature spaces: one frozen record of everything that changes a number.
+
+Two pictures can be compared only in the same space. A space is identified by its `fingerprint`; a new network, tap,
+prompt, seed, size, precision or revision of our own code is a new space beside the old one, never a change of it.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from .errors import RetrievalError
+from .images import DECODE_REVISION
+
+EXTRACTOR_REVISION = 1
+"""Raised whenever this project's code changes a number in a token record or a descriptor."""
+
+DTYPES = ("float32", "bfloat16", "float16")
+TIERS = ("fp32", "fp16", "int8")
+TIMESTEPS = 1000
+
+
+class InvalidSpace(RetrievalError, ValueError):
+    """A setting of a feature space is outside what is allowed."""
+
+
+class SpaceMismatch(RetrievalError):
+    """Features of two feature spaces were about to be compared."""
+
+    def __init__(self, ours: str, theirs: str) -> None:
+        super().__init__(
+            f"The features come from two feature spaces, {ours} and {theirs}, and cannot be compared; "
+            "ask in one of them with --space, or index the pictures again with the same settings."
+        )
+
+
+@dataclass(frozen=True)
+class Tap:
+    """Where attention is read: a self-attention module of the U-Net, at a noise level.
+
+    module: dotted name of the attention in the U-Net, for example
+        `up_blocks.1.attentions.2.transformer_blocks.0.attn1`.
+    timestep: DDPM timestep, 0..999; larger is noisier. (The released scripts' `--target_step i` is t = 1001 - i.)
+    weight: share of this tap in the score, > 0; the score is the weighted mean over the taps.
+    """
+
+    module: str
+    timestep: int
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.timestep < TIMESTEPS:
+            raise InvalidSpace(f"The timestep {self.timestep} is not a DDPM timestep; choose one from 0 to 999.")
+        if not 0 < self.weight < float("inf"):
+            raise InvalidSpace(f"The tap weight {self.weight} is not a positive number.")
+
+    def __str__(self) -> str:
+        place = self.module.removesuffix(".attn1").removesuffix(".transformer_blocks.0")
+        return f"{place}@t{self.timestep}"
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Everything that changes a number (DESIGN section 3).
+
+    weights, noise, conditioning: SHA-256 (hex) of the network's weights and configuration, of the one noise tensor that
+    every picture gets, and of the prompt embedding.
+    size: side of the square that a picture is resized to, pixels. dtype: what the network computes in.
+    tier: how tokens are stored, `fp32`, `fp16` or `int8`.
+    """
+
+    weights: str
+    taps: tuple[Tap, ...]
+    size: int
+    noise: str
+    conditioning: str
+    prompt: str = ""
+    seed: int = 2334
+    variant: str = "S"
+    fit: str = "squash"
+    dtype: str = "float32"
+    tier: str = "fp16"
+    decode_revision: int = DECODE_REVISION
+    extractor_revision: int = EXTRACTOR_REVISION
+
+    def __post_init__(self) -> None:
+        if not self.taps:
+            raise InvalidSpace("A feature space needs at least one tap (a module and a timestep).")
+        if self.dtype not in DTYPES:
+            raise InvalidSpace(f"The precision {self.dtype} is unknown; choose one of {', '.join(DTYPES)}.")
+        if self.tier not in TIERS:
+            raise InvalidSpace(f"The storage tier {self.tier} is unknown; choose one of {', '.join(TIERS)}.")
+        if self.variant != "S":
+            raise InvalidSpace(f"The variant {self.variant} is unknown; this version computes S (self-attention).")
+
+    @property
+    def fingerprint(self) -> str:
+        """Twelve hex digits that stand for the whole record."""
+        return hashlib.sha256(json.dumps(self.record(), sort_keys=True).encode()).hexdigest()[:12]
+
+    def record(self) -> dict[str, Any]:
+        """The record as plain values, for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> "FeatureSpace":
+        """The inverse of `record`; raises InvalidSpace for a record of another program version."""
+        try:
+            return cls(**{**record, "taps": tuple(Tap(**tap) for tap in record["taps"])})
+        except (TypeError, KeyError) as problem:
+            raise InvalidSpace(f"A feature space written by another version cannot be read ({problem}).") from problem
+
+    def same_request(self, other: "FeatureSpace") -> bool:
+        """Whether both were asked for in the same way: only the drawn noise may differ (no library promises a
+        stable generator, so an existing space keeps the tensor that it saved)."""
+        return replace(self, noise=other.noise) == other
+
+    def __str__(self) -> str:
+        return " + ".join(str(tap) for tap in self.taps)

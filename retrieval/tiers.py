@@ -1,0 +1,66 @@
+"""Storage tiers: attention tokens as bytes and back.
+
+A record holds the tokens of each tap in turn. `fp32` and `fp16` are the plain little-endian numbers; `int8` has, per tap,
+one fp16 scale per channel and then the rounded numbers. The query goes through the same tier as the gallery, so that
+score(A, A) = 1 on every tier.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Shapes = Sequence[tuple[int, int]]
+"""(tokens, channels) of each tap."""
+
+_FLOAT = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
+
+
+def encode_tokens(tokens: Sequence[Tensor], tier: str) -> bytes:
+    """One picture's tokens, per tap [tokens, channels] float on the CPU, as one record of the tier."""
+    return b"".join(_encode_tap(tap.numpy(), tier) for tap in tokens)
+
+
+def _encode_tap(tokens: np.ndarray, tier: str) -> bytes:
+    if tier in _FLOAT:
+        return tokens.astype(_FLOAT[tier]).tobytes()
+    scale = (np.abs(tokens).max(axis=0) / 127).astype("<f2")
+    safe = np.where(scale > 0, scale, 1).astype(np.float32)
+    return scale.tobytes() + np.clip(np.rint(tokens / safe), -127, 127).astype(np.int8).tobytes()
+
+
+def record_bytes(shapes: Shapes, tier: str) -> int:
+    """Bytes of one token record."""
+    if tier in _FLOAT:
+        return sum(tokens * channels for tokens, channels in shapes) * _FLOAT[tier].itemsize
+    return sum((tokens + 2) * channels for tokens, channels in shapes)
+
+
+def decode_tokens(records: Sequence[bytes | memoryview], shapes: Shapes, tier: str) -> tuple[Tensor, ...]:
+    """Token records of several pictures as one float32 tensor per tap, [pictures, tokens, channels].
+
+    Raises ValueError for a record of another length: it cannot be of this space.
+    """
+    size = record_bytes(shapes, tier)
+    for record in records:
+        if len(record) != size:
+            raise ValueError(f"a token record has {len(record)} bytes where this space has {size}")
+    raw = np.empty((len(records), size), np.uint8)
+    for row, record in enumerate(records):
+        raw[row] = np.frombuffer(record, np.uint8)
+    taps, start = [], 0
+    for tokens, channels in shapes:
+        end = start + record_bytes([(tokens, channels)], tier)
+        taps.append(_decode_tap(raw[:, start:end], tokens, channels, tier))
+        start = end
+    return tuple(taps)
+
+
+def _decode_tap(raw: np.ndarray, tokens: int, channels: int, tier: str) -> Tensor:
+    raw = np.ascontiguousarray(raw)
+    if tier in _FLOAT:
+        return torch.from_numpy(raw.view(_FLOAT[tier]).reshape(len(raw), tokens, channels)).float()
+    scale = torch.from_numpy(np.ascontiguousarray(raw[:, : 2 * channels]).view("<f2")).float()
+    steps = torch.from_numpy(raw[:, 2 * channels :].view(np.int8).reshape(len(raw), tokens, channels))
+    return steps.float() * scale[:, None, :]

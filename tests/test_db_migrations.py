@@ -1,0 +1,117 @@
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Connection, create_engine, inspect
+
+import db.database
+from db.catalog import Catalog
+from db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, NoCatalog
+from db.migrations import MIGRATIONS
+from db.models import Base
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "catalog.sqlite"
+
+
+def _shape(connection: Connection) -> dict[str, object]:
+    """Tables, columns, keys and indexes as the database sees them."""
+    look = inspect(connection)
+    return {
+        table: (
+            [(c["name"], str(c["type"]), c["nullable"], c["primary_key"]) for c in look.get_columns(table)],
+            sorted((f["constrained_columns"], f["referred_table"]) for f in look.get_foreign_keys(table)),
+            sorted(u["column_names"] for u in look.get_unique_constraints(table)),
+            sorted(i["column_names"] for i in look.get_indexes(table)),
+            look.get_table_options(table),
+        )
+        for table in sorted(look.get_table_names())
+    }
+
+
+def _statements(path: Path) -> Iterator[str]:
+    with closing(sqlite3.connect(path)) as connection:
+        for (statement,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"):
+            yield statement
+
+
+def test_the_migrations_end_at_the_models(path: Path, tmp_path: Path) -> None:
+    Catalog.open(path, create=True).close()
+    by_models = create_engine(f"sqlite:///{tmp_path / 'models.sqlite'}")
+    by_migrations = create_engine(f"sqlite:///{path}")
+    with by_models.begin() as connection:
+        Base.metadata.create_all(connection)
+        expected = _shape(connection)
+    with by_migrations.begin() as connection:
+        assert _shape(connection) == expected
+    by_models.dispose()
+    by_migrations.dispose()
+    assert any("AUTOINCREMENT" in statement for statement in _statements(path))
+    assert sorted(_statements(path)) == sorted(_statements(tmp_path / "models.sqlite"))
+
+
+def test_opening_again_changes_nothing(path: Path) -> None:
+    Catalog.open(path, create=True).close()
+    before = path.read_bytes()
+    Catalog.open(path, create=True, readonly=False).close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT version, name FROM schema_version").fetchall() == [(1, "m001_first_tables")]
+    assert len(path.read_bytes()) == len(before)
+
+
+def test_a_newer_catalog_is_refused(path: Path) -> None:
+    Catalog.open(path, create=True).close()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("INSERT INTO schema_version VALUES (7, 'from the future')")
+    for readonly in (False, True):
+        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 1; update diffsim-search"):
+            Catalog.open(path, readonly=readonly)
+
+
+def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def m002_breaks(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
+        raise RuntimeError("power cut")
+
+    def m002_works(connection: Connection) -> None:
+        connection.exec_driver_sql("CREATE TABLE whole (x INTEGER)")
+
+    Catalog.open(path, create=True).close()
+    before = list(_statements(path))
+
+    def set_migrations(second: object) -> None:
+        migrations = (*MIGRATIONS, second)
+        monkeypatch.setattr(db.database, "MIGRATIONS", migrations)
+
+    set_migrations(m002_breaks)
+    with pytest.raises(CatalogTooOld, match="version 1 .* reads version 2"):
+        Catalog.open(path, readonly=True)
+    with pytest.raises(RuntimeError):
+        Catalog.open(path)
+    assert list(_statements(path)) == before
+    set_migrations(m002_works)
+    Catalog.open(path).close()
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (2,)
+        assert connection.execute("SELECT count(*) FROM whole").fetchone() == (0,)
+
+
+def test_what_is_no_catalog(path: Path) -> None:
+    with pytest.raises(NoCatalog, match="diffsim index FOLDER"):
+        Catalog.open(path)
+    assert not path.exists()
+    path.write_bytes(b"")
+    with pytest.raises(NoCatalog):
+        Catalog.open(path, readonly=True)
+    path.write_bytes(b"these are the notes of last tuesday" * 100)
+    with pytest.raises(CatalogDamaged, match="is damaged"):
+        Catalog.open(path, create=True)
+    path.unlink()
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("CREATE TABLE recipes (x)")
+    with pytest.raises(CatalogDamaged, match="not a diffsim-search catalog"):
+        Catalog.open(path, create=True)
