@@ -1,0 +1,36 @@
+"""What the tests share: a tiny network in the real layout, small pictures, one thread for torch."""
+
+import os
+from pathlib import Path
+
+# Tiny networks gain nothing from threads, which wait for each other actively when the machine is busy.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+torch.set_num_threads(1)
+
+DATA = Path(__file__).parent / "data"
+TINY = DATA / "tiny-sd15"
+"""Stable Diffusion 1.5's layout with narrow layers and random weights."""
+
+
+def random_picture(seed: int, width: int = 96, height: int = 72) -> Image.Image:
+    """A picture with structure: a few random patches of colour, smoothed."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with twelve different pictures, two of them in a subfolder."""
+    folder = tmp_path / "pictures"
+    (folder / "sub").mkdir(parents=True)
+    for number in range(12):
+        name = f"sub/{number:02d}.png" if number > 9 else f"{number:02d}.png"
+        random_picture(number).save(folder / name)
+    return folder
