@@ -260,6 +260,8 @@ class Segments:
 class Ours:
     """FeatureStore itself: LMDB with hash, checksum, growth of the map and retries."""
 
+    held: lmdb.Transaction | None = None
+
     def __init__(self, folder: Path) -> None:
         self.store = FeatureStore(folder / "shard", readonly=False)
 
@@ -282,12 +284,16 @@ class Ours:
         return int(self.store.descriptors(wanted)[1].nbytes)
 
     def begin_read(self) -> object:
-        return self.read_tokens([0])
+        self.store.close()  # a transaction held open is not something that a FeatureStore can do
+        self.held = lmdb.open(str(self.store.folder), readonly=True, max_dbs=2).begin()
+        return self.held
 
     def compact(self) -> None:
         self.store.compact()
 
     def close(self) -> None:
+        if self.held is not None:
+            self.held.abort()
         self.store.close()
 
 
@@ -384,7 +390,8 @@ def measure(make: type[Store], size: Size, folder: Path) -> dict[str, float]:
 
 
 def grown_by_overwriting(make: type[Store], size: Size, folder: Path, *, kill: bool) -> float:
-    """Disk over payload after overwriting 64 records five times, beside a reader that `kill` ended in a transaction."""
+    """Disk over payload after overwriting 64 records five times; a reader's transaction ended before, or its process
+    was killed with the transaction open."""
     ids = list(range(64))
     store = make(folder)
     timed_put(store, size, ids)
@@ -398,6 +405,7 @@ def grown_by_overwriting(make: type[Store], size: Size, folder: Path, *, kill: b
         reader.begin_read()
         os.write(tell, b"x")
         os.read(hold, 1)
+        reader.close()
         os._exit(0)
     os.read(told, 1)
     store = make(folder)  # before the reader dies: the first to open a store alone would clean up after it

@@ -85,6 +85,10 @@ class Catalog:
     ) -> None:
         self.close()
 
+    def check(self) -> None:
+        """Read the whole catalog; raises CatalogDamaged where it is broken."""
+        self._database.check()
+
     def roots(self) -> list[KnownRoot]:
         """The folders that were asked for, by path."""
         return self.files.roots()

@@ -109,6 +109,15 @@ class Database:
         with self._named_errors(), engine.begin() as connection:
             yield connection
 
+    def check(self) -> None:
+        """Have the database check itself, where it can; raises CatalogDamaged."""
+        if self._engine.dialect.name != "sqlite":
+            return
+        with self.reading() as connection:
+            problem = sqlite.quick_check(connection)
+        if problem:
+            raise self._damaged(problem)
+
     def close(self) -> None:
         self._engine.dispose()
         self._on_close()
@@ -125,10 +134,13 @@ class Database:
         except exc.DatabaseError as error:
             if type(error) is not exc.DatabaseError:
                 raise  # a broken constraint or a wrong statement is a bug
-            raise CatalogDamaged(
-                f"The catalog {self.name} is damaged ({error.orig}); restore it from a backup, or delete the index"
-                " and run `diffsim index` again."
-            ) from error
+            raise self._damaged(str(error.orig)) from error
+
+    def _damaged(self, problem: str) -> CatalogDamaged:
+        return CatalogDamaged(
+            f"The catalog {self.name} is damaged ({problem}); restore it from a backup, or delete the index"
+            " and run `diffsim index` again."
+        )
 
 
 def _no_catalog(name: str) -> NoCatalog:

@@ -41,6 +41,12 @@ def settle(path: Path) -> None:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
+def quick_check(connection: Connection) -> str | None:
+    """The first thing that SQLite finds wrong in the whole file, None where it is sound."""
+    found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
+    return None if found == "ok" else found
+
+
 def _connect(path: Path) -> sqlite3.Connection:
     connection = _open(path, "mode=rwc", BUSY_TIMEOUT_S)
     connection.execute("PRAGMA journal_mode=WAL")

@@ -7,6 +7,7 @@ cut off, the next one goes on; nothing is lost and nothing is there twice.
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -23,19 +24,19 @@ from .decode import Changed, Decoded, DecodePool, Failed, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
 from .recall_files import RecallReport, refresh_recall
-from .roots import offline_roots
+from .roots import find_folders, offline_roots
 from .scan import ScanReport, rescan_file, scan
-from .spaces import DEFAULT_PROFILE, Networks, OpenSpace, SpaceRequest, known_spaces, requested_spaces, settle_spaces
+from .spaces import DEFAULT_MODEL, Networks, OpenSpace, SpaceRequest, known_spaces, requested_spaces, settle_spaces
 from .walk import DEFAULT_EXCLUDE_DIRS
 
-COMMIT_SECONDS = 4.0
 _PASSES = 3
 
 
 @dataclass(frozen=True)
 class IndexOptions:
     """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate recall
-    may take when it is asked. retry_failed: try files that failed before although they have not changed."""
+    may take when it is asked. retry_failed: try files that failed before although they have not changed.
+    commit_seconds: how much work a killed run may lose."""
 
     exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS
     include_hidden: bool = False
@@ -46,6 +47,7 @@ class IndexOptions:
     retry_failed: bool = False
     file_timeout_s: float = 60.0
     decoder_memory: int = 2 * 10**9
+    commit_seconds: float = 4.0
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,20 @@ def index_folders(
     started = time.monotonic()
     with index.writing(), index.catalog(create=True) as catalog:
         networks = Networks(choose_device(options.device))
+        find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
         if not requests and not catalog.spaces():
-            requests = requested_spaces("mini", [DEFAULT_PROFILE])
+            requests = requested_spaces(DEFAULT_MODEL, [])
         spaces = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
         if options.retry_failed:
             catalog.clear_failures()
         roots = list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()]
         report = scan(
-            catalog, roots, exclude_dirs=options.exclude_dirs, include_hidden=options.include_hidden, on_step=on_step
+            catalog,
+            roots,
+            exclude_dirs=options.exclude_dirs,
+            include_hidden=options.include_hidden,
+            on_step=on_step,
+            commit_every_s=options.commit_seconds,
         )
         extracted = 0
         for _, group in groupby(sorted(spaces, key=_shared), key=_shared):
@@ -106,9 +114,9 @@ def index_folders(
         )
 
 
-def _shared(space: OpenSpace) -> tuple[str, str, int]:
+def _shared(space: OpenSpace) -> tuple[str, str, str, int]:
     """What spaces must have in common to be filled in one pass over the pictures."""
-    return (space.known.network, space.kit.space.dtype, space.kit.space.size)
+    return (space.known.network, space.kit.space.weights, space.kit.space.dtype, space.kit.space.size)
 
 
 class _Extraction:
@@ -154,27 +162,30 @@ class _Extraction:
         network = self._networks.get(space.known.network, space.kit.space.dtype)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
-        stores = [self._index.store(each.known.fingerprint, readonly=False) for each in self._spaces]
         extracted, self._done = 0, 0
         waiting: list[tuple[Decoded, list[PictureFeatures]]] = []
         committed = time.monotonic()
-        try:
-            with DecodePool(options.workers, extractor.size, options.file_timeout_s, options.decoder_memory) as pool:
+        with ExitStack() as opened:
+            stores = [
+                opened.enter_context(self._index.store(each.known.fingerprint, readonly=False)) for each in self._spaces
+            ]
+            try:
+                pool = opened.enter_context(
+                    DecodePool(options.workers, extractor.size, options.file_timeout_s, options.decoder_memory)
+                )
                 jobs = (Job(content.content_id, content.paths[0], content.sha256) for content in pending)
                 for batch in _batches(self._decoded(pool, jobs, len(pending)), options.batch_size):
                     waiting += zip(
                         batch, _by_picture(extractor, np.stack([item.pixels for item in batch])), strict=True
                     )
-                    if time.monotonic() - committed >= COMMIT_SECONDS:
+                    if time.monotonic() - committed >= options.commit_seconds:
                         extracted += self._commit(stores, waiting)
                         committed = time.monotonic()
                     self._done += len(batch)
                     self._on_progress(self._done, len(pending))
-        finally:
-            # Also when the run is interrupted: what has been computed is kept.
-            extracted += self._commit(stores, waiting)
-            for store in stores:
-                store.close()
+            finally:
+                # Also when the run is interrupted: what has been computed is kept.
+                extracted += self._commit(stores, waiting)
         return extracted
 
     def _decoded(self, pool: DecodePool, jobs: Iterator[Job], total: int) -> Iterator[Decoded]:

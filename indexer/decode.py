@@ -187,13 +187,15 @@ class DecodePool:
                     self._losses = 0
                 elif message != "ready":
                     answers.append(self._result(worker, message))
+                    worker.jobs.popleft()
         except (EOFError, OSError, ValueError, LookupError, TypeError):
             return False
         return True
 
     def _result(self, worker: _Worker, message: dict[str, str]) -> Decoded | Failed | Changed:
+        """The first job's, from the worker's answer to it."""
         slot = (worker.sent - len(worker.jobs)) % _JOBS_PER_WORKER
-        job = worker.jobs.popleft()
+        job = worker.jobs[0]
         if "changed" in message:
             return Changed(job)
         if "failed" in message:

@@ -3,21 +3,26 @@
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from retrieval.extractor import Extractor, make_space
+from db.catalog import Catalog
+from retrieval.extractor import Extractor
+from retrieval.kit import SpaceKit
+from retrieval.networks import Network
 from retrieval.tiers import record_bytes
 
 from .build import IndexOptions
 from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
-from .roots import root_of
-from .spaces import Networks, SpaceRequest
+from .roots import find_folders
+from .spaces import DEFAULT_MODEL, Networks, SpaceRequest, find_space, known_spaces, make_kit, requested_spaces
 from .walk import Entry, walk
 
 _TIMED = 12
@@ -25,8 +30,8 @@ _TIMED = 12
 
 @dataclass(frozen=True)
 class Estimate:
-    """pictures: files that look like pictures. known: those of them whose stat is as at the last run. seconds, disk: for
-    the others, from a few of them that were really decoded and extracted, and from the size of a record in bytes."""
+    """pictures: files that look like pictures. known: those of them that the last run did and that have not changed since.
+    seconds, disk: for the others, from a few of them that were really decoded and extracted, and from the size of a record in bytes."""
 
     pictures: int
     known: int
@@ -35,46 +40,68 @@ class Estimate:
 
 
 def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
-    """Count, time a dozen pictures, write nothing. Raises as `index_folders` does."""
-    files = list(_files(folders, options))
-    known = _unchanged(where, files)
-    todo = [path for path, entry in files if path not in known]
+    """Count, time a dozen pictures, write nothing. `where` need not hold an index yet. Raises as `index_folders` does."""
     networks = Networks(choose_device(options.device))
-    kits = [
-        make_space(networks.get(request.network, request.dtype), request.taps, size=request.size, prompt=request.prompt,
-                   dtype=request.dtype, tier=request.tier)
-        for request in requests
-    ]
-    network = networks.get(requests[0].network, requests[0].dtype)
-    per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + _descriptor_bytes(kit.shapes) for kit in kits)
-    seconds = _time_per_picture(Extractor(network, kits), todo, options) * len(todo) if todo else 0.0
+    with ExitStack() as opened:
+        catalog = None
+        if (where / "index.toml").exists():
+            catalog = opened.enter_context(IndexFolder.open(where).catalog(readonly=True))
+        roots = find_folders(catalog, folders) if folders else [root.path for root in catalog.roots()] if catalog else []
+        kits, ids = _spaces(where, catalog, requests, networks)
+        files = list(_files(roots, options))
+        known = _known(catalog, ids, files) if catalog else set()
+    todo = [path for path, _ in files if path not in known]
+    seconds = 0.0
+    for _, group in groupby(sorted(kits, key=_shared), key=_shared):
+        extractor = Extractor(*_together(list(group), networks))
+        seconds += _time_per_picture(extractor, todo, options) * len(todo) if todo else 0.0
+    per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + _descriptor_bytes(kit.shapes) for _, kit in kits)
     return Estimate(len(files), len(known), seconds, per_picture * len(todo))
 
 
-def _files(folders: Sequence[Path], options: IndexOptions) -> list[tuple[bytes, Entry]]:
-    found = []
-    for folder in folders:
-        root = os.path.realpath(os.fsencode(folder))
+def _spaces(
+    where: Path, catalog: Catalog | None, requests: Sequence[SpaceRequest], networks: Networks
+) -> tuple[list[tuple[str, SpaceKit]], list[int] | None]:
+    """The spaces that a run would fill, each with its network, and their ids; None where one of them is new."""
+    if not requests and catalog and catalog.spaces():
+        spaces = known_spaces(IndexFolder.open(where), catalog)
+        return [(space.known.network, space.kit) for space in spaces], [space.known.id for space in spaces]
+    requests = requests or requested_spaces(DEFAULT_MODEL, [])
+    kits = [(request.network, make_kit(request, networks)) for request in requests]
+    found = [find_space(catalog, kit) if catalog else None for _, kit in kits]
+    return kits, None if None in found else [space.id for space in found if space]
+
+
+def _shared(space: tuple[str, SpaceKit]) -> tuple[str, str, int]:
+    network, kit = space
+    return network, kit.space.dtype, kit.space.size
+
+
+def _together(group: list[tuple[str, SpaceKit]], networks: Networks) -> tuple[Network, list[SpaceKit]]:
+    network, kit = group[0]
+    return networks.get(network, kit.space.dtype), [kit for _, kit in group]
+
+
+def _files(roots: Sequence[bytes], options: IndexOptions) -> Iterator[tuple[bytes, Entry]]:
+    for root in roots:
         for item in walk(root, exclude_dirs=options.exclude_dirs, include_hidden=options.include_hidden):
             if isinstance(item, Entry):
-                found.append((os.path.join(root, item.path), item))
-    return found
+                yield os.path.join(root, item.path), item
 
 
-def _unchanged(where: Path, files: Sequence[tuple[bytes, Entry]]) -> set[bytes]:
-    """Those of the files that an index at `where`, if there is one, has seen with this very stat."""
-    if not (where / "index.toml").exists():
+def _known(catalog: Catalog, space_ids: Sequence[int] | None, files: Sequence[tuple[bytes, Entry]]) -> set[bytes]:
+    """Those of the files that the catalog has with this very stat, and with features in all spaces (or as failed)."""
+    if space_ids is None:
         return set()
-    with IndexFolder.open(where).catalog(readonly=True) as catalog:
-        roots = catalog.roots()
-        rows = {root.id: {row.path: row for row in catalog.files.below(root.id, b"")} for root in roots}
-    unchanged = set()
-    for path, entry in files:
-        root = root_of(roots, path)
-        row = rows[root.id].get(os.path.relpath(path, root.path)) if root else None
-        if row and (row.size, row.mtime_ns, row.ctime_ns) == (entry.size, entry.mtime_ns, entry.ctime_ns):
-            unchanged.add(path)
-    return unchanged
+    roots = catalog.roots()
+    stats, done = {}, set()
+    for root in roots:
+        for row in catalog.files.below(root.id, b""):
+            stats[os.path.join(root.path, row.path)] = (row.size, row.mtime_ns, row.ctime_ns)
+        for state in catalog.files.states(root.id, b"", space_ids):
+            if state.indexed or state.failure:
+                done.add(os.path.join(root.path, state.path))
+    return {path for path, entry in files if path in done and stats[path] == (entry.size, entry.mtime_ns, entry.ctime_ns)}
 
 
 def _descriptor_bytes(shapes: Sequence[tuple[int, int]]) -> int:

@@ -6,6 +6,8 @@ import numpy as np
 
 from db.catalog import Catalog, KnownSpace
 
+from retrieval.kit import SpaceKit
+
 from .index_folder import IndexFolder
 from .recall_files import refresh_recall
 
@@ -36,13 +38,17 @@ class Pruned:
 
 
 def verify_index(index: IndexFolder, memory: int) -> Verified:
-    """Read every record of every space; queue damaged ones again, rebuild a bad FAISS file. Raises IndexBusy."""
+    """Read every record of every space; queue damaged ones again, rebuild a bad FAISS file.
+
+    Raises IndexBusy, CatalogDamaged, DamagedKit.
+    """
     with index.writing(), index.catalog() as catalog:
         catalog.check()
         return Verified([_check_space(index, catalog, space, memory) for space in catalog.spaces()])
 
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
+    SpaceKit.load(index.space(space.fingerprint))
     contents = catalog.indexed(space.id)
     wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
     with index.store(space.fingerprint, readonly=False) as store:

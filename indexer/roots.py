@@ -81,12 +81,18 @@ def settle_roots(
     Raises:
         FolderNotFound: before anything changed.
     """
+    return [scope for path in find_folders(catalog, folders) for scope in _settle(catalog, path, walker, on_step)]
+
+
+def find_folders(catalog: Catalog | None, folders: Sequence[Path]) -> list[bytes]:
+    """The absolute paths of folders, without those inside others. Raises FolderNotFound for one that cannot be scanned
+    and was never known."""
     wanted = _outermost(os.path.realpath(os.fsencode(folder)) for folder in folders)
     for path in wanted:
-        reason = trouble(path, had_files=False, walker=walker)
-        if reason and not _is_known(catalog, path):
+        reason = trouble(path, had_files=False)
+        if reason and not (catalog and _is_known(catalog, path)):
             raise FolderNotFound(f"The folder {display_text(path)} cannot be indexed: {_advice(reason)}.")
-    return [scope for path in wanted for scope in _settle(catalog, path, walker, on_step)]
+    return wanted
 
 
 def _settle(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[str], None]) -> list[Scope]:

@@ -14,6 +14,7 @@ from retrieval.space import FeatureSpace, InvalidSpace, Tap
 
 from .index_folder import IndexFolder
 
+DEFAULT_MODEL = "mini"
 DEFAULT_PROFILE = "look"
 _FOLDER_SIZE = 512
 _FOLDER_PROMPT = "High quality image"
@@ -102,15 +103,26 @@ def settle_spaces(
     return [_settle(index, catalog, request, networks) for request in requests]
 
 
-def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
+def make_kit(request: SpaceRequest, networks: Networks) -> SpaceKit:
+    """A new feature space as it is asked for; raises as `Networks.get` and `make_space` do."""
     network = networks.get(request.network, request.dtype)
-    kit = make_space(
+    return make_space(
         network, request.taps, size=request.size, prompt=request.prompt, dtype=request.dtype, tier=request.tier
     )
-    for known in catalog.spaces():
-        if _space_of(known).same_request(kit.space):
-            return OpenSpace(known, SpaceKit.load(index.space(known.fingerprint)))
+
+
+def find_space(catalog: Catalog, kit: SpaceKit) -> KnownSpace | None:
+    """The space of the catalog that was asked for in the same way as this new one."""
+    return next((known for known in catalog.spaces() if _space_of(known).same_request(kit.space)), None)
+
+
+def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
+    kit = make_kit(request, networks)
+    found = find_space(catalog, kit)
+    if found:
+        return OpenSpace(found, SpaceKit.load(index.space(found.fingerprint)))
     kit.save(index.space(kit.space.fingerprint))
+    index.store(kit.space.fingerprint, readonly=False).close()  # an empty one, so that it can be asked
     catalog.add_space(kit.space.fingerprint, request.name, request.network, json.dumps(kit.space.record()))
     (known,) = (known for known in catalog.spaces() if known.fingerprint == kit.space.fingerprint)
     return OpenSpace(known, kit)

@@ -135,15 +135,15 @@ class Searcher:
 
     def answer(self, query: Query) -> Answer:
         """The neighbours and the account of how they were found. Raises BadQuery, UnknownSpace, UnreadableImage, ..."""
-        space = self._choose(query.space)
-        gallery = self._gallery(space)
+        space = self.choose(query.space)
+        gallery = self.gallery(space)
         example = self._example(Path(query.picture), space, gallery)
         recalled, similarities = self._recall(query, example, gallery)
         tail: Tail | None = None
         if query.rerank:
             sample = gallery.sample(NULL_SAMPLE, example.content_id)
             wanted = np.concatenate([recalled, np.setdiff1d(sample, recalled)])
-            ids, scores = score_records(self._kit(space), example.features, gallery.tokens(wanted))
+            ids, scores = score_records(self.kit(space), example.features, gallery.tokens(wanted))
             tail = fit_tail(scores[np.isin(ids, sample)])
             candidate = np.isin(ids, recalled)
             ids, scores = ids[candidate], scores[candidate]
@@ -190,7 +190,8 @@ class Searcher:
                 )
         return hits
 
-    def _choose(self, wanted: str | None) -> KnownSpace:
+    def choose(self, wanted: str | None) -> KnownSpace:
+        """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
         spaces = self.spaces()
         if not spaces:
             raise UnknownSpace(f"The index in {self.index.path} holds no pictures yet; add some with `diffsim index FOLDER`.")
@@ -205,7 +206,8 @@ class Searcher:
         problem = "stands for several feature spaces" if found else "is no feature space of this index"
         raise UnknownSpace(f"{wanted!r} {problem}; choose one of: {names}.")
 
-    def _gallery(self, space: KnownSpace) -> Gallery:
+    def gallery(self, space: KnownSpace) -> Gallery:
+        """The pictures of a space as the catalog has them now."""
         known = self._galleries.get(space.fingerprint)
         contents = self._catalog.indexed(space.id)
         if known is None or not known.is_current(contents):
@@ -213,7 +215,8 @@ class Searcher:
             self._galleries[space.fingerprint] = known
         return known
 
-    def _kit(self, space: KnownSpace) -> SpaceKit:
+    def kit(self, space: KnownSpace) -> SpaceKit:
+        """What the space needs to work on stored tokens."""
         if space.fingerprint not in self._kits:
             self._kits[space.fingerprint] = SpaceKit.load(self.index.space(space.fingerprint))
         return self._kits[space.fingerprint]
@@ -221,7 +224,7 @@ class Searcher:
     def _example(self, picture: Path, space: KnownSpace, gallery: Gallery) -> _Example:
         """Read the picture's features where it is indexed (no network is loaded), else extract them."""
         content_id = self._catalog.content_by_sha256(_sha256(picture))
-        kit = self._kit(space)
+        kit = self.kit(space)
         stored = gallery.record(content_id) if content_id is not None else None
         if stored is None:
             descriptor, record = self._extract(picture, space, kit)
@@ -244,10 +247,15 @@ class Searcher:
 
 def _sha256(picture: Path) -> bytes:
     try:
-        with open(picture, "rb") as file:
-            if not os.path.isfile(file.fileno()):
+        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
+        descriptor = os.open(picture, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            if not os.path.isfile(descriptor):
                 raise BadQuery(f"{picture} is not a file; give the path of a picture.")
-            return hashlib.file_digest(file, "sha256").digest()
+            with open(descriptor, "rb", closefd=False) as file:
+                return hashlib.file_digest(file, "sha256").digest()
+        finally:
+            os.close(descriptor)
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise BadQuery(f"The picture {picture} cannot be read ({reason}); give the path of a picture.") from problem

@@ -194,7 +194,7 @@ def _too_large(error: Exception) -> str:
 
 
 def _damaged(error: Exception) -> Exception:
-    words = str(error) or type(error).__name__
+    words = " ".join(str(error).split())[:200] or type(error).__name__  # may quote the file
     if "out of memory" in words:  # how Pillow's codecs report a failed allocation
         return MemoryError(words)
     if isinstance(error, EOFError) or re.search("truncated|not enough", words, re.IGNORECASE):

@@ -9,11 +9,14 @@ and overwritten later.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import shutil
 import threading
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -31,7 +34,7 @@ _HASH_BYTES = 32
 _HEADER_BYTES = _HASH_BYTES + 4
 _FIRST_MAP_BYTES = 1 << 30  # address space, not disk; doubled whenever it is full
 # Records per read transaction. Short ones, because the writer cannot reuse pages while somebody may be reading them.
-_DESCRIPTORS_AT_ONCE = 4096
+_DESCRIPTORS_AT_ONCE = 512
 _TOKENS_AT_ONCE = 16
 _CUT_SHORT_BYTES = 1 << 20  # LMDB may leave some unused last pages unwritten; if more is missing, the file is damaged
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EIO)  # LMDB says EIO when only a part fitted
@@ -142,7 +145,8 @@ class FeatureStore:
             for key, value in cursor.getmulti(map(_key, chunk)):
                 content_id = int.from_bytes(key, "big")
                 view = memoryview(value)
-                if _is_sound(view, wanted[content_id]):
+                # Of a page that was reused while we read (`overtaken`) the key may be anything.
+                if _is_sound(view, wanted.get(content_id, b"")):
                     ids.append(content_id)
                     rows.append(view[_HEADER_BYTES:])
             return ids, b"".join(rows)
@@ -259,31 +263,34 @@ class _Environment:
         self.users = 0
         self.lock = threading.RLock()  # the map must not grow, nor the file be replaced, under an open transaction
         self.env: lmdb.Environment | None = None
+        self.guard: int | None = None  # the open folder
         self.open(writable=writable)
 
     def open(self, *, writable: bool) -> None:
         self.close()
-        if not writable and not self.data_path.is_file():
-            raise StoreMissing(f"There is no feature store in {self.folder}; build it with `diffsim index`.")
-        new_folders = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
         try:
+            if not writable and not self.data_path.is_file():
+                raise StoreMissing(f"There is no feature store in {self.folder}; build it with `diffsim index`.")
+            new_folders = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             if writable:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(self.folder / "compact", ignore_errors=True)  # left by an interrupted compact()
             # Where it may write there, a reader enters itself in the lock file, and the writer spares the pages it
-            # reads. It never creates that file; how it manages without one: `overtaken`.
+            # reads. It never creates that file; how it manages without one: `guarded`.
             self.locked = writable or (self.lock_path.is_file() and os.access(self.lock_path, os.W_OK))
-            self.env = lmdb.open(
-                str(self.folder),
-                map_size=_FIRST_MAP_BYTES if writable else 0,  # 0: as large as the file asks for
-                max_dbs=2,
-                readonly=not writable,
-                create=False,
-                lock=self.locked,
-                mode=0o644,
-            )
-            self.descriptors = self.env.open_db(b"descriptors", create=writable)
-            self.tokens = self.env.open_db(b"tokens", create=writable)
+            self.guard = os.open(self.folder, os.O_RDONLY)
+            with self.guarded():
+                self.env = lmdb.open(
+                    str(self.folder),
+                    map_size=_FIRST_MAP_BYTES if writable else 0,  # 0: as large as the file asks for
+                    max_dbs=2,
+                    readonly=not writable,
+                    create=False,
+                    lock=self.locked,
+                    mode=0o644,
+                )
+                self.descriptors = self.env.open_db(b"descriptors", create=writable)
+                self.tokens = self.env.open_db(b"tokens", create=writable)
             for folder in new_folders:
                 _fsync(folder)
                 _fsync(folder.parent)
@@ -295,7 +302,8 @@ class _Environment:
             raise self.named(error) from error
         self.writable = writable
         self.identity = self.identify()
-        size, used = self.data_path.stat().st_size, self.used_bytes(self.env)
+        used = self.used_bytes(self.env)  # before the size: a writer may be appending
+        size = self.data_path.stat().st_size
         if size + _CUT_SHORT_BYTES < used:  # reading past the end of a mapped file would kill the process
             self.close()
             raise StoreDamaged(
@@ -307,6 +315,9 @@ class _Environment:
         if self.env is not None:
             self.env.close()
             self.env = None
+        if self.guard is not None:
+            os.close(self.guard)
+            self.guard = None
 
     def run(self, work: Callable[[lmdb.Transaction], T], *, write: bool = False) -> T:
         """What `work` returns from one transaction. It may run several times and must not return views of the map."""
@@ -319,7 +330,8 @@ class _Environment:
                 try:
                     if write:
                         self.env.reader_check()  # else a killed reader's entry keeps pages from reuse for ever
-                    with self.env.begin(write=write, buffers=True) as txn:
+                        self.await_readers()
+                    with self.guarded(), self.env.begin(write=write, buffers=True) as txn:
                         if write and self.identify() != self.identity:  # compacted while we waited for our turn
                             raise _Replaced
                         result = work(txn)
@@ -335,9 +347,39 @@ class _Environment:
                     if not self.overtaken(self.env, snapshot):
                         raise self.named(error) from error
 
+    @contextmanager
+    def guarded(self) -> Iterator[None]:
+        """Without the lock file, a reader holds a shared flock on the folder while it reads: that writes nothing."""
+        assert self.guard is not None
+        if self.locked:
+            yield
+            return
+        with suppress(OSError):  # a file system without flock: `overtaken` is all that is left
+            fcntl.flock(self.guard, fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            with suppress(OSError):
+                fcntl.flock(self.guard, fcntl.LOCK_UN)
+
+    def await_readers(self) -> None:
+        """Before a commit, wait for the readers without lock file that began before the last one. LMDB keeps the pages
+        of a snapshot through the next commit, so none of them ever sees a page reused; reading one that is can crash
+        the reader. A reader that stands still in its transaction is waited for a second at most."""
+        assert self.guard is not None
+        deadline = time.monotonic() + 1
+        while time.monotonic() < deadline:
+            try:
+                fcntl.flock(self.guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                fcntl.flock(self.guard, fcntl.LOCK_UN)
+                return
+            except BlockingIOError:
+                time.sleep(0.001)
+            except OSError:
+                return
+
     def overtaken(self, env: lmdb.Environment, snapshot: int) -> bool:
-        """Whether pages of transaction number `snapshot` may have been reused while they were read: never with the
-        lock file, and without it not before the second commit after that one."""
+        """Whether pages of transaction number `snapshot` may have been reused all the same while they were read."""
         return not self.locked and env.info()["last_txnid"] > snapshot + 1
 
     def compact(self) -> bool:
@@ -393,7 +435,7 @@ class _Environment:
     def named(self, error: lmdb.Error | OSError) -> RetrievalError:
         code = error.errno if isinstance(error, OSError) else error.code
         if code in _FULL:
-            free = shutil.disk_usage(self.folder).free
+            free = shutil.disk_usage(next(folder for folder in self.folder.absolute().parents if folder.exists())).free
             return StoreFull(
                 f"The feature store {self.folder} could not be written ({error}; {free / 1e6:.0f} MB free there); "
                 "make room and run the same command again: what was stored before is intact."

@@ -23,7 +23,8 @@ def _shape(connection: Connection) -> dict[str, object]:
     look = inspect(connection)
     return {
         table: (
-            [(c["name"], str(c["type"]), c["nullable"], c["primary_key"]) for c in look.get_columns(table)],
+            [(c["name"], str(c["type"]), c["nullable"]) for c in look.get_columns(table)],
+            look.get_pk_constraint(table)["constrained_columns"],
             sorted((f["constrained_columns"], f["referred_table"]) for f in look.get_foreign_keys(table)),
             sorted(u["column_names"] for u in look.get_unique_constraints(table)),
             sorted(i["column_names"] for i in look.get_indexes(table)),
@@ -88,7 +89,7 @@ def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest
         monkeypatch.setattr(db.database, "MIGRATIONS", migrations)
 
     set_migrations(m002_breaks)
-    with pytest.raises(CatalogTooOld, match="version 1 .* reads version 2"):
+    with pytest.raises(CatalogTooOld, match=r"version 1 .* reads version 2"):
         Catalog.open(path, readonly=True)
     with pytest.raises(RuntimeError):
         Catalog.open(path)

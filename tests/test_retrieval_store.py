@@ -1,3 +1,4 @@
+import fcntl
 import os
 import random
 import signal
@@ -179,6 +180,52 @@ def test_reader_beside_a_writer_sees_whole_batches(shard: Path, locked: bool, mo
         writer.communicate()
 
 
+def test_reader_without_lock_file_survives_the_reuse_of_pages(store: FeatureStore, shard: Path) -> None:
+    store.put([record(content_id, size=2000) for content_id in range(400)])
+    store.close()
+    reader = python("import os; os.access = lambda path, mode: False" + READER, shard)
+    writer = python(CHURN, shard)
+    for _ in range(100):
+        stored, unsound = ask(reader)
+        assert 390 <= stored <= 400
+        assert unsound <= 10  # those that the writer deleted since
+    writer.kill()
+    writer.communicate()
+    reader.communicate()
+    assert reader.returncode == 0
+
+
+def test_writer_waits_for_a_reader_without_lock_file(
+    store: FeatureStore, shard: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(batch(0))
+    folder = os.open(shard, os.O_RDONLY)
+    waited: list[float] = []
+
+    def stop_reading(seconds: float) -> None:
+        waited.append(seconds)
+        fcntl.flock(folder, fcntl.LOCK_UN)
+
+    fcntl.flock(folder, fcntl.LOCK_SH)
+    with monkeypatch.context() as patched:
+        patched.setattr(store_module.time, "sleep", stop_reading)
+        store.put(batch(4))
+    assert len(waited) == 1
+    store.close()
+
+    def read(txn: lmdb.Transaction) -> bool:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False
+
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    with FeatureStore(shard, readonly=True) as reader:
+        assert reader._live.run(read)
+    os.close(folder)
+
+
 def test_reads_where_nothing_can_be_written(store: FeatureStore, shard: Path) -> None:
     store.put(batch(0))
     store.close()
@@ -283,6 +330,20 @@ with FeatureStore(Path(sys.argv[1]), readonly=True) as store:
     for line in sys.stdin:
         ids = store.ids().tolist()
         print(len(ids), len(store.check(wanted(ids))), flush=True)
+"""
+
+
+# Overwrites records for ever, so that pages are reused at once.
+CHURN = """
+import sys
+from pathlib import Path
+from tests.test_retrieval_store import record
+from retrieval.store import FeatureStore
+with FeatureStore(Path(sys.argv[1]), readonly=False) as store:
+    while True:
+        for start in range(0, 400, 20):
+            store.delete(range(start, start + 10))
+            store.put([record(content_id, size=2000) for content_id in range(start, start + 20)])
 """
 
 

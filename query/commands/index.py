@@ -73,7 +73,7 @@ def index(
         requested_spaces(
             model or "mini", profiles, layer=layer, timestep=timestep, size=size, dtype=dtype or "float32", tier=tier or "fp16"
         )
-        if asked or dry_run or not (where / "index.toml").exists()
+        if asked or not (where / "index.toml").exists()
         else []
     )
     options = IndexOptions(
@@ -89,8 +89,11 @@ def index(
         click.echo(f"{found.pictures} pictures on disk, {found.known} of them unchanged since the last run.")
         click.echo(f"To do: {found.pictures - found.known}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
         return
-    with _progress() as on_progress:
-        report = index_folders(IndexFolder.create(where), folders, requests, options, on_progress=on_progress)
+    try:
+        with _progress() as on_progress:
+            report = index_folders(IndexFolder.create(where), folders, requests, options, on_progress=on_progress)
+    except KeyboardInterrupt:
+        raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, where)
 
 

@@ -63,14 +63,19 @@ def query(
     answer = Searcher(index_path or default_index(), device).answer(asked)
     if sheet:
         _draw(image, answer, sheet)
-    click.get_binary_stream("stdout").write(_FORMATS[form](answer.hits))
-    for note in _notes(answer):
+    stdout = click.get_binary_stream("stdout")
+    stdout.write(_FORMATS[form](answer.hits))
+    stdout.flush()
+    for note in _notes(answer, form):
         click.echo(note, err=True)
 
 
-def _notes(answer: "Answer") -> list[str]:
+def _notes(answer: "Answer", form: str) -> list[str]:
+    notes = list(answer.notes)
+    if form == "paths" and any("\n" in hit.path for hit in answer.hits):
+        notes.append("A path holds a line break and so stands on several lines; --format json keeps it whole.")
     stages = f"{answer.space.name}: {answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention."
-    return [*answer.notes, stages]
+    return [*notes, stages]
 
 
 def _table(hits: list["Hit"]) -> bytes:

@@ -1,6 +1,7 @@
 """`diffsim status`: what is in the index, what failed and why. Loads neither torch nor FAISS."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import click
@@ -21,8 +22,7 @@ def status(index_path: Path | None) -> None:
         state = catalog.status()
         spaces = {space.id: space for space in catalog.spaces()}
         offline = offline_roots(catalog)
-    disk = sum(path.stat().st_blocks * 512 for path in index.path.rglob("*") if path.is_file())
-    click.echo(f"index    {index.path}, {size_text(disk)} on disk")
+    click.echo(f"index    {index.path}, {size_text(_disk_bytes(index.path))} on disk")
     click.echo(f"networks {models_folder()}")
     for count in state.spaces:
         space = spaces[count.space_id]
@@ -37,3 +37,12 @@ def status(index_path: Path | None) -> None:
         click.echo(f"missing  {state.missing} files; `diffsim prune` forgets them")
     for failed in state.failed:
         click.echo(f"failed   {printable(os.fsdecode(failed.path))}: {failed.reason}")
+
+
+def _disk_bytes(folder: Path) -> int:
+    """What a folder takes; files that come and go while another process writes do not matter."""
+    total = 0
+    for path in folder.rglob("*"):
+        with suppress(FileNotFoundError):
+            total += path.lstat().st_blocks * 512
+    return total

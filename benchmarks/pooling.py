@@ -1,0 +1,157 @@
+"""Which pooling brings the exhaustive top 10 into the first stage's candidates?
+
+    python benchmarks/pooling.py INDEX --space style --queries 200 [--pictures 2000] [--json FILE]
+
+INDEX holds the collection, indexed with `diffsim index`. A seeded sample of its pictures asks; every query is scored
+against every other picture with the full token-level score, and each pooling is judged by the share of that top 10 that
+it ranks among its own first 50, 100 and 200. Intervals are 95 %, by bootstrap over the queries.
+"""
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import diffsim
+from query.gallery import Gallery
+from retrieval.kit import SpaceKit
+from retrieval.score import AttentionFeatures, score
+from retrieval.tiers import decode_tokens
+
+COUNTS = (50, 100, 200)
+
+
+def _flat(x: Tensor) -> Tensor:
+    return x.flatten(1)
+
+
+def _mean_std(x: Tensor) -> Tensor:
+    deviation, mean = torch.std_mean(x, dim=2, correction=0)
+    return torch.cat([mean, deviation], dim=2)
+
+
+def _cells(x: Tensor, side: int) -> Tensor:
+    pictures, heads, tokens, channels = x.shape
+    grid = round(tokens**0.5)
+    image = x.permute(0, 1, 3, 2).reshape(pictures, heads * channels, grid, grid)
+    return F.adaptive_avg_pool2d(image, side)
+
+
+def _gem(x: Tensor, power: float = 3.0) -> Tensor:
+    mean = (x.sign() * x.abs() ** power).mean(dim=2)
+    return mean.sign() * mean.abs() ** (1 / power)
+
+
+POOLINGS: dict[str, Callable[[AttentionFeatures], Tensor]] = {
+    "map: mean": lambda tap: _flat(tap.map.mean(2)),
+    "map: mean, per head": lambda tap: _flat(F.normalize(tap.map.mean(2), dim=2)),
+    "map: standard deviation": lambda tap: _flat(tap.map.std(2, correction=0)),
+    "map: mean + std": lambda tap: _flat(_mean_std(tap.map)),
+    "map: mean + std, per head": lambda tap: _flat(F.normalize(_mean_std(tap.map), dim=2)),
+    "map: GeM 3": lambda tap: _flat(_gem(tap.map)),
+    "map: 2 x 2 cells": lambda tap: _flat(_cells(tap.map, 2)),
+    "map: 4 x 4 cells": lambda tap: _flat(_cells(tap.map, 4)),
+    "value: mean": lambda tap: _flat(tap.value.mean(2)),
+    "value: mean + std": lambda tap: _flat(_mean_std(tap.value)),
+    "value mean + map mean": lambda tap: torch.cat([F.normalize(_flat(x.mean(2)), dim=1) for x in (tap.value, tap.map)], 1),
+}
+
+
+def chunks(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> Iterator[AttentionFeatures]:
+    """Attention features of the pictures, a few at a time."""
+    for start in range(0, len(ids), size):
+        records = [bytes(record) for _, record in gallery.tokens(ids[start : start + size])]
+        yield kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))[0]
+
+
+def exhaustive(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Scores [queries, pictures] of `asking` (positions) against all, and every pooling's unit vectors."""
+    queries = torch.cat([tap.query for tap in chunks(gallery, kit, ids[asking])])
+    parts = [torch.cat(x) for x in zip(*((t.key, t.value, t.map) for t in chunks(gallery, kit, ids[asking])), strict=True)]
+    asked = AttentionFeatures(queries, *parts)
+    scores = np.empty((len(asking), len(ids)), np.float32)
+    pooled: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
+    done = 0
+    with click.progressbar(length=len(ids), label="Scoring every picture", file=click.get_text_stream("stderr")) as bar:
+        for tap in chunks(gallery, kit, ids):
+            for row in range(len(asking)):
+                scores[row, done : done + len(tap)] = score([asked[row : row + 1]], [tap], [1.0]).numpy()
+            for name, pooling in POOLINGS.items():
+                pooled[name].append(F.normalize(pooling(tap), dim=1))
+            done += len(tap)
+            bar.update(len(tap))
+    return scores, {name: torch.cat(vectors).numpy() for name, vectors in pooled.items()}
+
+
+def reduced(vectors: np.ndarray, dimensions: int, whiten: bool) -> np.ndarray:
+    """The leading principal components of unit vectors, renormalised."""
+    centred = vectors - vectors.mean(0)
+    _, deviations, axes = np.linalg.svd(centred[:: max(1, len(centred) // 4000)], full_matrices=False)
+    projected = centred @ axes[:dimensions].T
+    if whiten:
+        projected = projected / deviations[:dimensions]
+    return projected / np.linalg.norm(projected, axis=1, keepdims=True)
+
+
+def brought_in(scores: np.ndarray, vectors: np.ndarray, asking: np.ndarray, top: int = 10) -> np.ndarray:
+    """Share of each query's exhaustive top that is among the first of the pooled order, [queries, COUNTS]."""
+    similarities = vectors[asking] @ vectors.T
+    shares = np.empty((len(asking), len(COUNTS)))
+    for row, itself in enumerate(asking):
+        exact, pooled = scores[row].copy(), similarities[row]
+        exact[itself] = pooled[itself] = -2
+        wanted = np.argsort(-exact)[:top]
+        place = np.argsort(np.argsort(-pooled))[wanted]
+        shares[row] = [(place < count).mean() for count in COUNTS]
+    return shares
+
+
+def interval(values: np.ndarray) -> tuple[float, float]:
+    """95 % of bootstrap means over the queries."""
+    picks = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
+    low, high = np.quantile(values[picks].mean(1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+@click.command()
+@click.argument("index", type=click.Path(exists=True, path_type=Path))
+@click.option("--space", help="Feature space by name or fingerprint.")
+@click.option("--queries", default=200, show_default=True)
+@click.option("--pictures", type=int, help="A seeded part of the collection only.")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures to this file.")
+def main(index: Path, space: str | None, queries: int, pictures: int | None, seed: int, out: Path | None) -> None:
+    """Compare poolings on an index."""
+    searcher = diffsim.open(index)
+    known = searcher.choose(space)
+    gallery, kit = searcher.gallery(known), searcher.kit(known)
+    generator = np.random.default_rng(seed)
+    ids = gallery.ids if pictures is None else np.sort(generator.choice(gallery.ids, pictures, replace=False))
+    asking = np.sort(generator.choice(len(ids), min(queries, len(ids)), replace=False))
+    with torch.inference_mode():
+        scores, vectors = exhaustive(gallery, kit, ids, asking)
+    best = vectors["map: mean + std"]
+    for dimensions in (64, 128, 256):
+        if dimensions < best.shape[1]:
+            vectors[f"map: mean + std, PCA {dimensions}"] = reduced(best, dimensions, whiten=False)
+            vectors[f"map: mean + std, PCA {dimensions} whitened"] = reduced(best, dimensions, whiten=True)
+    click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures, {len(asking)} queries")
+    click.echo(f"{'pooling':36} {'bytes':>6}   " + "   ".join(f"within {count:<12}" for count in COUNTS))
+    rows = []
+    for name, matrix in vectors.items():
+        shares = brought_in(scores, matrix, asking)
+        cells = [(shares[:, column].mean(), *interval(shares[:, column])) for column in range(len(COUNTS))]
+        text = "   ".join(f"{100 * mean:5.1f} ({100 * low:.1f}-{100 * high:.1f})".ljust(19) for mean, low, high in cells)
+        click.echo(f"{name:36} {2 * matrix.shape[1]:6d}   {text}")
+        rows.append({"pooling": name, "bytes": 2 * matrix.shape[1], "within": dict(zip(map(str, COUNTS), cells, strict=True))})
+    if out:
+        out.write_text(json.dumps({"space": known.name, "pictures": len(ids), "queries": len(asking), "rows": rows}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

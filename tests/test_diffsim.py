@@ -1,0 +1,70 @@
+"""The Python interface: what it promises, and the handful of lines of the README."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+import diffsim
+
+
+def test_the_public_names_are_a_promise():
+    assert diffsim.__all__ == [
+        "Answer",
+        "CatalogError",
+        "FeatureSpace",
+        "Hit",
+        "IndexOptions",
+        "IndexReport",
+        "IndexerError",
+        "Query",
+        "RetrievalError",
+        "Searcher",
+        "Tap",
+        "index",
+        "open",
+    ]
+    assert all(hasattr(diffsim, name) for name in diffsim.__all__)
+
+
+def test_index_and_search_with_the_bundled_network(pictures, tmp_path):
+    report = diffsim.index(tmp_path / "index", [pictures], by=["style"], options=diffsim.IndexOptions(workers=1))
+    assert report.extracted == report.account.indexed == 12
+    hits = diffsim.open(tmp_path / "index").search(pictures / "03.png", k=5)
+    assert [hit.rank for hit in hits] == [1, 2, 3, 4, 5]
+    assert all(isinstance(hit, diffsim.Hit) and Path(hit.path).is_file() for hit in hits)
+    assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
+    assert os.fspath(pictures / "03.png") not in [hit.path for hit in hits]
+
+
+def test_without_choices_every_space_of_the_index_is_filled(pictures, tmp_path):
+    options = diffsim.IndexOptions(workers=1)
+    first = diffsim.index(tmp_path / "index", [pictures], by=["style", "look"], options=options)
+    assert len(first.spaces) == 2 and first.extracted == 12
+    shutil.copy(pictures / "00.png", pictures / "copy.png")
+    (pictures / "00.png").unlink()
+    again = diffsim.index(tmp_path / "index", [pictures], options=options)
+    assert [space.known.name for space in again.spaces] == ["mini/style", "mini/look"]
+    assert again.extracted == 0 and again.account.moved == 1
+
+
+def test_settings_are_keywords_of_query(pictures, tmp_path):
+    diffsim.index(tmp_path / "index", [pictures], model=str(TINY), options=diffsim.IndexOptions(workers=1))
+    searcher = diffsim.open(tmp_path / "index")
+    assert len(searcher.search(diffsim.Query(pictures / "03.png"), k=3)) == 3
+    answer = searcher.answer(diffsim.Query(pictures / "03.png", k=2, exact=True))
+    assert isinstance(answer, diffsim.Answer) and answer.scored == 11
+    assert answer.hits == searcher.search(pictures / "03.png", k=2, exact=True)
+    with pytest.raises(TypeError):
+        searcher.search(pictures / "03.png", top=3)
+
+
+
+def test_errors_have_three_bases(tmp_path):
+    with pytest.raises(diffsim.IndexerError, match="no index"):
+        diffsim.open(tmp_path)
+    with pytest.raises(diffsim.RetrievalError, match="unknown"):
+        diffsim.index(tmp_path / "index", [tmp_path], model="no-such-network")
+    assert not (tmp_path / "index").exists()

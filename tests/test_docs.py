@@ -1,0 +1,62 @@
+"""The README's commands and Python are run as printed."""
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import random_picture
+
+PROJECT = Path(__file__).parent.parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with a dozen pictures in ~/Pictures and a cat.jpg."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "Pictures").mkdir()
+    for number in range(12):
+        random_picture(number).save(folder / "Pictures" / f"{number}.png")
+    random_picture(99).save(folder / "cat.jpg")
+    return folder
+
+
+def run(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "HOME": str(home), "DIFFSIM_INDEX": str(home / "index"), "PYTHONPATH": str(PROJECT)}
+    return subprocess.run(arguments, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_every_shell_line_works(home: Path) -> None:
+    lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
+    assert len(lines) >= 8
+    for line in lines:
+        program, *arguments = shlex.split(line.replace("~", str(home)))
+        assert program == "diffsim"
+        done = run([sys.executable, "-m", "query.cli", *arguments], home)
+        assert done.returncode == 0, f"{line}: {done.stderr}"
+
+
+def test_the_python_example_works(home: Path) -> None:
+    (example,) = blocks("python")
+    done = run([sys.executable, "-c", example], home)
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 5
+
+
+def test_links_lead_somewhere() -> None:
+    for target in re.findall(r"\]\(([^)#:]+)\)", README):
+        assert (PROJECT / target).exists(), target
+
+
+def test_make_targets_exist() -> None:
+    makefile = (PROJECT / "Makefile").read_text(encoding="utf-8")
+    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE)

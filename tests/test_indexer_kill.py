@@ -1,0 +1,55 @@
+"""kill -9 in the middle of an indexing run, then the same run again: nothing lost, nothing twice.
+
+`benchmarks/kills.py` does the same a hundred times; these are its named steps and a few moments.
+"""
+
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from benchmarks.kills import STEPS, Kill, Scenario, differences, prepare, run, run_and_kill, try_kill
+from conftest import TINY
+
+
+@pytest.fixture(scope="module")
+def work() -> Iterator[Path]:
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="module")
+def scenarios(work: Path) -> dict[str, Scenario]:
+    return {scenario.name: scenario for scenario in prepare(work, str(TINY), 64, 12)}
+
+
+def test_every_named_step_happens_and_features_come_before_their_rows(scenarios):
+    assert {step for scenario in scenarios.values() for step in scenario.steps} == set(STEPS)
+    for scenario in scenarios.values():
+        steps = [step for step in scenario.steps if step.startswith("features")]
+        assert steps == ["features stored", "features committed"] * (len(steps) // 2)
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_after_a_step(scenarios, work, step):
+    scenario = scenarios["update" if step == "missing committed" else "first run"]
+    place = scenario.steps.index(step)
+    commits, found = try_kill(work, Kill(scenario, place, None), str(TINY), 64)
+    assert commits == place + 1
+    assert found == []
+
+
+@pytest.mark.parametrize("share", [0.4, 0.8])
+def test_killed_at_a_moment(scenarios, work, share):
+    scenario = scenarios["update"]
+    _, found = try_kill(work, Kill(scenario, None, share * scenario.seconds), str(TINY), 64)
+    assert found == []
+
+
+def test_killed_twice_in_the_middle(scenarios, work):
+    scenario = scenarios["first run"]
+    index = work / "twice"
+    for step in (scenario.steps.index("features stored"), 2):
+        run_and_kill(index, scenario.gallery, str(TINY), 64, Kill(scenario, step, None))
+    run(index, scenario.gallery, str(TINY), 64)
+    assert differences(scenario.after, index) == []
