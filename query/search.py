@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 
@@ -122,7 +122,19 @@ class Searcher:
         self._device = device
         self._galleries: dict[str, Gallery] = {}
         self._kits: dict[str, SpaceKit] = {}
-        self._extractors: dict[str, "Extractor"] = {}
+        self._extractors: dict[str, Extractor] = {}
+
+    def close(self) -> None:
+        """Let go of the index's files. Closing twice is harmless; a closed searcher opens them again when asked."""
+        for gallery in self._galleries.values():
+            gallery.store.close()
+        self._galleries.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def spaces(self) -> list[KnownSpace]:
         """The feature spaces of the index, oldest first."""
@@ -211,6 +223,8 @@ class Searcher:
         known = self._galleries.get(space.fingerprint)
         contents = self._catalog.indexed(space.id)
         if known is None or not known.is_current(contents):
+            if known is not None:
+                self._galleries.pop(space.fingerprint).store.close()
             known = Gallery.load(self.index, space.fingerprint, contents, self._catalog.recall_file(space.id))
             self._galleries[space.fingerprint] = known
         return known

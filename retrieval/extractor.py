@@ -7,6 +7,7 @@ differ by about 1e-5 relative, because the matrix kernels sum in another order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -25,9 +26,13 @@ class BadSize(RetrievalError, ValueError):
     """The network cannot take pictures of this size."""
 
 
+class NotFinite(RetrievalError):
+    """The network overflowed: its numbers are no features."""
+
+
 @dataclass(frozen=True)
 class PictureFeatures:
-    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the space's tier (see tiers.py)."""
+    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the tier (see tiers.py)."""
 
     descriptor: np.ndarray
     tokens: bytes
@@ -36,15 +41,15 @@ class PictureFeatures:
 class Extractor:
     """Runs one network for one or several of its spaces; pictures are encoded once for all of them.
 
-    The spaces must be of this network and share picture size and precision (ValueError otherwise).
+    The spaces must be of this network (SpaceMismatch) and share its precision and one picture size (ValueError).
     """
 
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
                 raise SpaceMismatch(kit.space.fingerprint, f"the network in {network.folder}")
-        if len({(kit.space.size, kit.space.dtype) for kit in kits}) != 1:
-            raise ValueError("the spaces of one extractor share picture size and precision")
+        if len({kit.space.size for kit in kits}) != 1 or any(kit.space.dtype != network.dtype_name for kit in kits):
+            raise ValueError("the spaces of one extractor share picture size and the network's precision")
         self.network = network
         self.kits = [kit.to(network.device) for kit in kits]
         self.size = kits[0].space.size
@@ -55,14 +60,22 @@ class Extractor:
         return cls(load_network(find_model(reference), kits[0].space.dtype, device), kits)
 
     def extract(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
-        """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture."""
+        """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture.
+
+        Raises NotFinite.
+        """
         with torch.inference_mode():
             latents = encode_pictures(self.network, pixels)
             return [self._features(kit, latents) for kit in self.kits]
 
     def _features(self, kit: SpaceKit, latents: Tensor) -> list[PictureFeatures]:
-        taps = [tap.cpu() for tap in read_taps(self.network, kit.space.taps, latents, kit.noise, kit.conditioning)]
-        records = [encode_tokens([tap[row].float() for tap in taps], kit.space.tier) for row in range(len(latents))]
+        read = read_taps(self.network, kit.space.taps, latents, kit.noise, kit.conditioning)
+        taps = [tap.float().cpu() for tap in read]
+        if not all(tap.isfinite().all() for tap in taps):
+            raise NotFinite(
+                f"The network in {self.network.folder} overflows in {kit.space.dtype}; choose bfloat16 or float32."
+            )
+        records = [encode_tokens([tap[row] for tap in taps], kit.space.tier) for row in range(len(latents))]
         # What is stored decides: the descriptor is made of the tokens as they will be read back.
         stored = [tap.to(self.network.device) for tap in decode_tokens(records, kit.shapes, kit.space.tier)]
         descriptors = kit.descriptors(kit.attention(stored)).half().cpu().numpy()
@@ -79,7 +92,9 @@ def encode_pictures(network: Network, pixels: np.ndarray) -> Tensor:
     return latents
 
 
-def read_taps(network: Network, taps: Sequence[Tap], latents: Tensor, noise: Tensor, conditioning: Tensor) -> list[Tensor]:
+def read_taps(
+    network: Network, taps: Sequence[Tap], latents: Tensor, noise: Tensor, conditioning: Tensor
+) -> list[Tensor]:
     """The input tokens of every tap, each [pictures, tokens, channels]: one pass per timestep collects all its taps."""
     found: dict[Tap, Tensor] = {}
     words = conditioning.to(network.dtype).expand(len(latents), -1, -1)
@@ -87,7 +102,8 @@ def read_taps(network: Network, taps: Sequence[Tap], latents: Tensor, noise: Ten
         share = float(network.signal[timestep])
         noisy = (share**0.5 * latents + (1 - share) ** 0.5 * noise).to(network.dtype)
         modules = [tap.module for tap in taps if tap.timestep == timestep]
-        inputs = run_to_taps(network.unet, modules, lambda t=timestep, x=noisy: network.unet(x, t, encoder_hidden_states=words))  # type: ignore[misc]
+        forward = partial(network.unet, noisy, timestep, encoder_hidden_states=words)
+        inputs = run_to_taps(network.unet, modules, forward)
         found.update({tap: inputs[tap.module] for tap in taps if tap.timestep == timestep})
     return [found[tap] for tap in taps]
 
@@ -104,8 +120,10 @@ def make_space(
 ) -> SpaceKit:
     """A new feature space of a network: names resolved, noise drawn on the CPU, prompt embedded, layers copied.
 
-    Raises UnknownModule, BadSize, InvalidSpace, BadNetwork.
+    Raises UnknownModule, BadSize, InvalidSpace, BadNetwork; ValueError where `dtype` is not the network's.
     """
+    if dtype != network.dtype_name:
+        raise ValueError(f"the network was loaded in {network.dtype_name}, not in {dtype}")
     taps = tuple(replace(tap, module=resolve_module(network.unet, tap.module)) for tap in taps)
     blank = _blank_latents(network, size)
     noise = torch.randn(blank.shape[1:], generator=torch.Generator("cpu").manual_seed(seed))

@@ -10,12 +10,13 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from safetensors.torch import load, save_file
+from torch import Tensor
 
 from .errors import RetrievalError
 from .pooling import pool
@@ -36,10 +37,12 @@ class Projection:
     bias: Tensor | None
 
     @classmethod
-    def of(cls, attention: nn.Module) -> "Projection":
+    def of(cls, attention: Any) -> "Projection":
         """Copy the projections of a diffusers `Attention`."""
         if any(getattr(attention, name, None) is not None for name in ("norm_q", "norm_k")):
-            raise RetrievalError("Attention layers that normalise queries and keys cannot be tapped yet; choose another layer.")
+            raise RetrievalError(
+                "Attention layers that normalise queries and keys cannot be tapped yet; choose another layer."
+            )
         layers = (attention.to_q, attention.to_k, attention.to_v)
         bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers]).float().cpu()
         weight = torch.cat([layer.weight.detach() for layer in layers]).float().cpu()
@@ -61,8 +64,8 @@ class Projection:
 class SpaceKit:
     """A feature space and what it needs.
 
-    noise: [channels, height, width] of the latent, float32. conditioning: prompt embedding [1, words, channels], float32.
-    projections, shapes: per tap, the layer's projections and (tokens, channels) of a record.
+    noise: [channels, height, width] of the latent, float32. conditioning: prompt embedding [1, words, channels],
+    float32. projections, shapes: per tap, the layer's projections and (tokens, channels) of a record.
     """
 
     space: FeatureSpace
@@ -100,9 +103,11 @@ class SpaceKit:
             tensors[f"taps.{number}.weight"] = projection.weight
             if projection.bias is not None:
                 tensors[f"taps.{number}.bias"] = projection.bias
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "space.safetensors.part")
+        tensors_part = folder / "space.safetensors.part"
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, tensors_part)
         details = {
             "space": self.space.record(),
+            "tensors": hashlib.sha256(tensors_part.read_bytes()).hexdigest(),
             "heads": [projection.heads for projection in self.projections],
             "shapes": self.shapes,
         }
@@ -114,10 +119,12 @@ class SpaceKit:
 
     @classmethod
     def load(cls, folder: Path) -> "SpaceKit":
-        """Read a kit; raises DamagedKit where a file is missing or its noise is not the recorded one."""
+        """Read a kit; raises DamagedKit where a file is missing or not the one that was saved."""
         try:
             details = json.loads((folder / "space.json").read_text(encoding="utf-8"))
-            tensors = load_file(folder / "space.safetensors")
+            data = (folder / "space.safetensors").read_bytes()
+            whole = hashlib.sha256(data).hexdigest() == details["tensors"]
+            tensors = load(data)
             projections = tuple(
                 Projection(heads, tensors[f"taps.{number}.weight"], tensors.get(f"taps.{number}.bias"))
                 for number, heads in enumerate(details["heads"])
@@ -125,9 +132,9 @@ class SpaceKit:
             shapes = tuple((tokens, channels) for tokens, channels in details["shapes"])
             space = FeatureSpace.from_record(details["space"])
             kit = cls(space, tensors["noise"], tensors["conditioning"], projections, shapes)
-        except (OSError, ValueError, KeyError, SafetensorError) as problem:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
             raise DamagedKit(f"The feature space in {folder} cannot be read ({problem}); {_REPAIR}") from problem
-        if tensor_hash(kit.noise) != space.noise or tensor_hash(kit.conditioning) != space.conditioning:
+        if not whole or tensor_hash(kit.noise) != space.noise or tensor_hash(kit.conditioning) != space.conditioning:
             raise DamagedKit(f"The feature space in {folder} was altered after it was made; {_REPAIR}")
         return kit
 

@@ -101,8 +101,13 @@ def find_model(reference: str) -> Path:
         return folder.resolve()
     names = ", ".join(PRESETS)
     if folder.is_dir():
-        raise UnknownModel(f"The folder {reference} has no unet/config.json; --model takes {names} or a folder in the diffusers layout.")
-    raise UnknownModel(f"The network {reference!r} is unknown; choose one of {names}, or give a folder in the diffusers layout.")
+        raise UnknownModel(
+            f"The folder {reference} has no unet/config.json; "
+            f"--model takes {names} or a folder in the diffusers layout."
+        )
+    raise UnknownModel(
+        f"The network {reference!r} is unknown; choose one of {names}, or give a folder in the diffusers layout."
+    )
 
 
 def preset_of(reference: str) -> Preset | None:
@@ -131,8 +136,12 @@ def fetch(name: str) -> Path:
     kinds = ("*.json", "*.txt", "*model.safetensors")
     patterns = ["model_index.json"] + [f"{folder}/{kind}" for folder in folders for kind in kinds]
     target = models_folder() / name
+    if target.exists():
+        return target
+    part = target.with_name(f"{name}.part")  # where a broken download goes on; it is never taken for a whole one
     try:
-        snapshot_download(preset.repository, revision=preset.revision, allow_patterns=patterns, local_dir=target)
+        snapshot_download(preset.repository, revision=preset.revision, allow_patterns=patterns, local_dir=part)
+        os.replace(part, target)
     except Exception as problem:
         raise CannotFetch(
             f"{preset.repository} could not be downloaded ({type(problem).__name__}); check the network and try again, "

@@ -1,7 +1,7 @@
 """First stage: recall candidates by their pooled descriptors.
 
-A FAISS file is an immutable cache of descriptors: built elsewhere, synced, renamed, known by the hash of its bytes. It is
-never edited in place (ids shift or double when FAISS indices are). Whatever it does not cover is searched exactly.
+A FAISS file is an immutable cache of descriptors: built elsewhere, synced, renamed, known by the hash of its bytes. It
+is never edited in place (ids shift or double when FAISS indices are). Whatever it does not cover is searched exactly.
 """
 
 import hashlib
@@ -20,7 +20,13 @@ EXACT_LIMIT = 100_000
 LEAST_RECALL = 0.99
 """Share of the exact candidates that an approximate index must find; it probes as many lists as that takes."""
 
+_PQ_TRAINING = 39 * 256
+"""Fewer pictures do not train a product quantiser's 256 centroids."""
+
 _PROBES = (8, 16, 32, 64, 128, 256, 512)
+
+Found = tuple[np.ndarray, np.ndarray]
+"""Candidates, best first: ids int64, similarities float32."""
 
 
 class OverBudget(RetrievalError):
@@ -44,15 +50,16 @@ def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
     """
     lists = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
     prefix = "" if pictures <= EXACT_LIMIT else f"IVF{lists},"
-    fine = [size for size in (dimensions // 2, dimensions // 4, dimensions // 8) if size and dimensions % size == 0]
-    codes = [("SQfp16", 2 * dimensions), ("SQ8", dimensions)] + [(f"PQ{size}", size) for size in fine]
+    codes = [("SQfp16", 2 * dimensions), ("SQ8", dimensions)]
+    if pictures >= _PQ_TRAINING:
+        codes += [(f"PQ{dimensions // part}", dimensions // part) for part in (2, 4, 8) if dimensions % part == 0]
     for code, size in codes:
         if pictures * (size + 8) <= memory:
             return prefix + code
     least = pictures * (codes[-1][1] + 8)
     raise OverBudget(
-        f"{pictures} pictures need at least {least / 2**20:.0f} MB of memory for candidate recall, more than the budget of "
-        f"{memory / 2**20:.0f} MB; give a larger one with --memory."
+        f"{pictures} pictures need at least {least / 2**20:.0f} MB of memory for candidate recall, more than the "
+        f"budget of {memory / 2**20:.0f} MB; give a larger one with --memory."
     )
 
 
@@ -67,7 +74,7 @@ def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memo
     if not index.is_trained:
         chosen = np.random.default_rng(0).permutation(len(ids))[:100_000]
         index.train(descriptors[np.sort(chosen)].astype(np.float32))
-    index = index if factory.startswith("IVF") else faiss.IndexIDMap2(index)
+    index = index if factory.startswith("IVF") else faiss.IndexIDMap(index)
     for start in range(0, len(ids), 65_536):
         part = slice(start, start + 65_536)
         index.add_with_ids(descriptors[part].astype(np.float32), ids[part])
@@ -87,7 +94,7 @@ def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memo
 
 
 def _tune(index: faiss.Index, ids: np.ndarray, descriptors: np.ndarray) -> float:
-    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200. Returns the loss that is left."""
+    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200. Returns the loss left."""
     asking = np.random.default_rng(1).permutation(len(ids))[:64]
     exact = [set(search_exact(ids, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
     queries = descriptors[asking].astype(np.float32)
@@ -109,20 +116,23 @@ def open_recall_file(path: Path, digest: str) -> faiss.Index | None:
         with open(path, "rb") as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != digest:
                 return None
-        return faiss.read_index(str(path))
+            file.seek(0)  # the file that was hashed is read, not one that has just taken its name
+            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
     except (OSError, RuntimeError):
         return None
 
 
-def search_file(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` nearest of `allowed` (int64 ids, a set) in a FAISS file: ids int64, similarities float32, best first."""
+def search_file(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> Found:
+    """The `count` nearest of `allowed` (int64 ids, a set) in a FAISS file."""
     if not len(allowed):
         return np.empty(0, np.int64), np.empty(0, np.float32)
     bitmap = np.zeros(int(allowed.max()) // 8 + 1, np.uint8)
     np.bitwise_or.at(bitmap, allowed >> 3, np.left_shift(1, allowed & 7).astype(np.uint8))
     selector = faiss.IDSelectorBitmap(bitmap)
     if isinstance(index, faiss.IndexIVF):
-        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=index.nprobe)
+        # The rarer the allowed pictures, the more lists hold the nearest of them.
+        probes = min(index.nlist, index.nprobe * index.ntotal // len(allowed))
+        parameters = faiss.SearchParametersIVF(sel=selector, nprobe=max(probes, index.nprobe))
     else:
         parameters = faiss.SearchParameters(sel=selector)
     similarities, ids = index.search(descriptor.astype(np.float32)[None], min(count, len(allowed)), params=parameters)
@@ -130,8 +140,8 @@ def search_file(index: faiss.Index, descriptor: np.ndarray, count: int, allowed:
     return ids[0][found], similarities[0][found]
 
 
-def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` nearest of descriptors float16 [n, dimensions] by inner product: ids, similarities, best first."""
+def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarray, count: int) -> Found:
+    """The `count` nearest of descriptors float16 [n, dimensions] by inner product; equals in the order of their ids."""
     asked = descriptor.astype(np.float32)
     blocks = [descriptors[start : start + 16_384].astype(np.float32) @ asked for start in range(0, len(ids), 16_384)]
     similarities = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
@@ -139,8 +149,8 @@ def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarra
     return ids[order], similarities[order]
 
 
-def merge(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray], count: int) -> tuple[np.ndarray, np.ndarray]:
-    """One list of two, best first; an id that stands in both counts once."""
+def merge(first: Found, second: Found, count: int) -> Found:
+    """One list of two; an id that stands in both counts once."""
     ids, similarities = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
     order = np.lexsort((ids, -similarities))
     ids, similarities = ids[order], similarities[order]

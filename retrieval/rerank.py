@@ -12,9 +12,12 @@ from .tiers import decode_tokens
 _BATCH_FLOATS = 8_000_000
 """Token numbers per batch: some 32 MB of float32, times about ten while the maps are computed."""
 
+TokenRecord = tuple[int, bytes | memoryview]
+"""Content id and token record."""
+
 
 def score_records(
-    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[tuple[int, bytes | memoryview]]
+    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score one query (its features per tap, one picture) against token records, in the order in which they come.
 
@@ -31,13 +34,13 @@ def score_records(
     return np.array(ids, np.int64), np.concatenate(scores) if scores else np.empty(0, np.float32)
 
 
-def _batches(records: Iterable[tuple[int, bytes | memoryview]], size: int) -> Iterator[list[tuple[int, bytes | memoryview]]]:
+def _batches(records: Iterable[TokenRecord], size: int) -> Iterator[list[TokenRecord]]:
     iterator = iter(records)
     while batch := list(islice(iterator, size)):
         yield batch
 
 
 def rank(ids: np.ndarray, scores: np.ndarray, first: int | None = None) -> np.ndarray:
-    """Positions by falling score; scores that agree to six decimals (the precision of the score) are ties, in which the
-    content `first` (the query itself) leads and then the smaller id."""
+    """Positions by falling score; scores that agree to six decimals (the precision of the score) are ties, in which
+    the content `first` (the query itself) leads and then the smaller id."""
     return np.lexsort((ids, ids != first, -np.round(scores.astype(np.float64), 6)))

@@ -2,10 +2,10 @@
 
     Attn(Q,K,V) = softmax(Q K^T / sqrt(head_dim)) V                 per head
     AAS(A<-B)   = cos( vec Attn(Q_A,K_A,V_A), vec Attn(Q_A,K_B,V_B) )
-    score(A,B)  = ( AAS(A<-B) + AAS(B<-A) ) / 2                     in [-1, 1], symmetric, larger is more similar
+    score(A,B)  = ( AAS(A<-B) + AAS(B<-A) ) / 2                     in [-1, 1], symmetric
 
-`vec` makes ONE vector of all heads, tokens and channels before the cosine; the map is taken before the output projection.
-Everything is computed in float32.
+`vec` makes ONE vector of all heads, tokens and channels before the cosine; the map is taken before the output
+projection. Everything is computed in float32.
 """
 
 from collections.abc import Sequence
@@ -36,7 +36,7 @@ class AttentionFeatures:
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim], the number of pictures may broadcast."""
+    """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim]; one picture goes with many."""
     pictures = max(len(query), len(key))
     query, key, value = (part.expand(pictures, -1, -1, -1) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value)

@@ -54,6 +54,7 @@ class Tap:
             raise InvalidSpace(f"The timestep {self.timestep} is not a DDPM timestep; choose one from 0 to 999.")
         if not 0 < self.weight < float("inf"):
             raise InvalidSpace(f"The tap weight {self.weight} is not a positive number.")
+        object.__setattr__(self, "weight", float(self.weight))  # 1 and 1.0 are equal: let them be one fingerprint too
 
     def __str__(self) -> str:
         place = self.module.removesuffix(".attn1").removesuffix(".transformer_blocks.0")
@@ -64,8 +65,8 @@ class Tap:
 class FeatureSpace:
     """Everything that changes a number (DESIGN section 3).
 
-    weights, noise, conditioning: SHA-256 (hex) of the network's weights and configuration, of the one noise tensor that
-    every picture gets, and of the prompt embedding.
+    weights, noise, conditioning: SHA-256 (hex) of the network's weights and configuration (what embeds the prompt
+    included), of the one noise tensor that every picture gets, and of the prompt embedding.
     size: side of the square that a picture is resized to, pixels. dtype: what the network computes in.
     tier: how tokens are stored, `fp32`, `fp16` or `int8`.
     """
@@ -112,9 +113,10 @@ class FeatureSpace:
             raise InvalidSpace(f"A feature space written by another version cannot be read ({problem}).") from problem
 
     def same_request(self, other: "FeatureSpace") -> bool:
-        """Whether both were asked for in the same way: only the drawn noise may differ (no library promises a
-        stable generator, so an existing space keeps the tensor that it saved)."""
-        return replace(self, noise=other.noise) == other
+        """Whether both were asked for in the same way: only the drawn noise and the numbers of the prompt embedding
+        may differ (no library promises a stable generator, nor the same last digit on another processor; an existing
+        space keeps the tensors that it saved)."""
+        return replace(self, noise=other.noise, conditioning=other.conditioning) == other
 
     def __str__(self) -> str:
         return " + ".join(str(tap) for tap in self.taps)

@@ -28,13 +28,16 @@ def resolve_module(unet: nn.Module, name: str) -> str:
     found = [full for full in valid if full == name or full.startswith(name + ".")]
     if len(found) == 1:
         return found[0]
-    choices = found or valid
     problem = "stands for several self-attentions" if found else "is no self-attention of this network"
-    raise UnknownModule(f"The layer {name!r} {problem}; choose one of: {', '.join(map(_short, choices))}.")
+    choices = ", ".join(_shortest(full, valid) for full in found or valid)
+    raise UnknownModule(f"The layer {name!r} {problem}; choose one of: {choices}.")
 
 
-def _short(module: str) -> str:
-    return module.removesuffix(".attn1").removesuffix(".transformer_blocks.0")
+def _shortest(module: str, valid: list[str]) -> str:
+    """What is enough to tell a module from the others: the name of its transformer where that has one block."""
+    transformer = module.rsplit(".transformer_blocks.", 1)[0]
+    alone = sum(name.startswith(transformer + ".") for name in valid) == 1
+    return transformer if alone else module.removesuffix(".attn1")
 
 
 class _Reached(Exception):
@@ -49,19 +52,17 @@ def run_to_taps(unet: nn.Module, modules: Iterable[str], forward: Callable[[], A
     The hooks are removed whatever happens. A truncated, compiled forward could replace this one function.
     """
     inputs: dict[str, Tensor] = {}
-    wanted = set(modules)
+    tapped = {name: unet.get_submodule(name) for name in modules}
 
     def take(name: str) -> Callable[..., None]:
         def hook(_module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor]) -> None:
             inputs[name] = args[0] if args else kwargs["hidden_states"]
-            if len(inputs) == len(wanted):
+            if len(inputs) == len(tapped):
                 raise _Reached
 
         return hook
 
-    handles = [
-        unet.get_submodule(name).register_forward_pre_hook(take(name), with_kwargs=True) for name in wanted
-    ]
+    handles = [module.register_forward_pre_hook(take(name), with_kwargs=True) for name, module in tapped.items()]
     try:
         with torch.inference_mode():
             forward()
@@ -70,4 +71,4 @@ def run_to_taps(unet: nn.Module, modules: Iterable[str], forward: Callable[[], A
     finally:
         for handle in handles:
             handle.remove()
-    raise RuntimeError(f"the network ended without entering {sorted(wanted - set(inputs))}")
+    raise RuntimeError(f"the network ended without entering {sorted(set(tapped) - set(inputs))}")

@@ -1,8 +1,8 @@
 """Storage tiers: attention tokens as bytes and back.
 
-A record holds the tokens of each tap in turn. `fp32` and `fp16` are the plain little-endian numbers; `int8` has, per tap,
-one fp16 scale per channel and then the rounded numbers. The query goes through the same tier as the gallery, so that
-score(A, A) = 1 on every tier.
+A record holds the tokens of each tap in turn. `fp32` and `fp16` are the plain little-endian numbers; `int8` has, per
+tap, one fp16 scale per channel and then the rounded numbers, which are off by at most half a scale. The query goes
+through the same tier as the gallery, so that score(A, A) = 1 on every tier.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from torch import Tensor
 Shapes = Sequence[tuple[int, int]]
 """(tokens, channels) of each tap."""
 
-_FLOAT = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
+_FLOAT: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
 
 
 def encode_tokens(tokens: Sequence[Tensor], tier: str) -> bytes:
@@ -25,9 +25,12 @@ def encode_tokens(tokens: Sequence[Tensor], tier: str) -> bytes:
 def _encode_tap(tokens: np.ndarray, tier: str) -> bytes:
     if tier in _FLOAT:
         return tokens.astype(_FLOAT[tier]).tobytes()
-    scale = (np.abs(tokens).max(axis=0) / 127).astype("<f2")
+    largest = np.abs(tokens).max(axis=0)
+    scale = (largest / 127).astype("<f2")
+    # Rounded up, never down: the largest number must fit into 127 steps, also where fp16 is coarse (small channels).
+    scale = np.where(scale.astype(np.float32) * 127 < largest, np.nextafter(scale, np.float16(np.inf)), scale)
     safe = np.where(scale > 0, scale, 1).astype(np.float32)
-    return scale.tobytes() + np.clip(np.rint(tokens / safe), -127, 127).astype(np.int8).tobytes()
+    return bytes(scale.astype("<f2").tobytes() + np.rint(tokens / safe).astype(np.int8).tobytes())
 
 
 def record_bytes(shapes: Shapes, tier: str) -> int:
@@ -61,6 +64,6 @@ def _decode_tap(raw: np.ndarray, tokens: int, channels: int, tier: str) -> Tenso
     raw = np.ascontiguousarray(raw)
     if tier in _FLOAT:
         return torch.from_numpy(raw.view(_FLOAT[tier]).reshape(len(raw), tokens, channels)).float()
-    scale = torch.from_numpy(np.ascontiguousarray(raw[:, : 2 * channels]).view("<f2")).float()
+    scale = torch.from_numpy(raw[:, : 2 * channels].copy().view("<f2")).float()
     steps = torch.from_numpy(raw[:, 2 * channels :].view(np.int8).reshape(len(raw), tokens, channels))
     return steps.float() * scale[:, None, :]

@@ -20,9 +20,11 @@ NOBODY = 65534
 FAST = IndexOptions(workers=1, batch_size=4, device="cpu")
 
 
-def build(index: Path, folder: Path, *, tier: str = "fp32", options: IndexOptions = FAST, **more: object) -> IndexReport:
+def build(
+    index: Path, folder: Path, *, size: int = 64, tier: str = "fp32", options: IndexOptions = FAST, **more: object
+) -> IndexReport:
     """Index a folder with the tiny network."""
-    requests = requested_spaces(str(TINY), ["look"], size=64, tier=tier)
+    requests = requested_spaces(str(TINY), ["look"], size=size, tier=tier)
     return index_folders(IndexFolder.create(index), [folder], requests, options, **more)  # type: ignore[arg-type]
 
 
@@ -79,7 +81,8 @@ def problem(ran: Ran) -> str:
     """The one sentence of a command that ended with a named problem."""
     assert ran.code == 1, ran
     assert ran.out == b"" and "Traceback" not in ran.err, ran
-    lines = [line for line in ran.err.splitlines() if line and "Loading weights" not in line]
+    passing = ("Loading weights", "Extracting ")  # progress bars
+    lines = [line for line in ran.err.splitlines() if line and not line.startswith(passing)]
     assert len(lines) == 1 and lines[0].startswith("Error: "), ran
     assert lines[0].endswith("."), lines
     return lines[0].removeprefix("Error: ")
