@@ -3,14 +3,13 @@
     python benchmarks/kills.py --kills 100
 
 Two runs are broken off in turn: a first one, and an update after files were added, changed, moved and deleted. Half of
-the kills come at a moment spread evenly over the writing part, half directly after a named step; every named step is
-met. Then the same ids, features (tokens to 1e-5 relative in fp32, descriptors to one unit in the last place of fp16),
+the kills come directly after a commit, half at some moment before the next one, both spread evenly over the commits of
+the writing part; every named step is met. Then the same ids, features (tokens to 1e-5 relative in fp32, descriptors to one unit in the last place of fp16),
 ranks (except among scores closer than 1e-5), nothing lost, nothing twice, `verify` clean.
 """
 
 import argparse
 import os
-import select
 import shutil
 import signal
 import sys
@@ -22,6 +21,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # the runs are forked, and a forked child has no other threads
@@ -33,7 +33,7 @@ from indexer.build import IndexOptions, index_folders
 from indexer.index_folder import IndexFolder
 from indexer.maintain import verify_index
 from indexer.spaces import requested_spaces
-from query.search import Query, Searcher
+from query.search import Hit, Query, Searcher
 from retrieval.kit import SpaceKit
 from retrieval.tiers import decode_tokens
 
@@ -52,26 +52,27 @@ STEPS = (
 @dataclass(frozen=True)
 class Scenario:
     """A run to break off. before: the index that it starts with, None for a first run. after: the same run unbroken.
-    steps: its commits in their order. seconds: from the first of them to the last."""
+    steps: its commits in their order. gaps: seconds from each of them to the next."""
 
     name: str
     gallery: Path
     before: Path | None
     after: Path
     steps: list[str]
-    seconds: float
+    gaps: list[float]
 
 
 @dataclass(frozen=True)
 class Kill:
-    """Directly after commit number `step` (from 0), or `moment` seconds after the first commit."""
+    """Directly after commit number `step` (from 0), or `delay` seconds later."""
 
     scenario: Scenario
-    step: int | None
-    moment: float | None
+    step: int
+    delay: float | None = None
 
     def __str__(self) -> str:
-        return f"after {self.scenario.steps[self.step]}" if self.step is not None else f"at {self.moment:.2f} s"
+        when = "directly" if self.delay is None else f"{1000 * self.delay:.1f} ms"
+        return f"{when} after commit {self.step} ({self.scenario.steps[self.step]})"
 
 
 def draw_pictures(folder: Path, numbers: range) -> None:
@@ -100,9 +101,9 @@ def prepare(work: Path, model: str, size: int, pictures: int) -> list[Scenario]:
         if before:
             shutil.copytree(before, after)
         steps = run(after, gallery, model, size)
-        scenarios.append(
-            Scenario(name, gallery, before, after, [name for name, _ in steps], steps[-1][1] - steps[0][1])
-        )
+        moments = [moment for _, moment in steps]
+        gaps = [later - earlier for earlier, later in pairwise([*moments, moments[-1] + 0.05])]
+        scenarios.append(Scenario(name, gallery, before, after, [name for name, _ in steps], gaps))
     return scenarios
 
 
@@ -122,15 +123,19 @@ def run(index: Path, gallery: Path, model: str, size: int) -> list[tuple[str, fl
 def run_and_kill(index: Path, gallery: Path, model: str, size: int, kill: Kill) -> int:
     """As `run`, but killed -> how many commits it got through."""
     read_end, write_end = os.pipe()
-    child = in_child(lambda: _index(index, gallery, model, size, write_end, kill.step))
+    die_at = kill.step if kill.delay is None else None
+    child = in_child(lambda: _index(index, gallery, model, size, write_end, die_at))
     os.close(write_end)
-    if kill.moment is not None:
-        select.select([read_end], [], [])  # the first commit
-        time.sleep(kill.moment)
-        os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
     with open(read_end) as lines:
-        return len(lines.read().splitlines())
+        commits = 0
+        if kill.delay is not None:
+            while commits <= kill.step and lines.readline():
+                commits += 1
+            time.sleep(kill.delay)
+            os.kill(child, signal.SIGKILL)
+        commits += len(lines.read().splitlines())
+    os.waitpid(child, 0)
+    return commits
 
 
 def _index(index: Path, gallery: Path, model: str, size: int, pipe: int, die_at: int | None = None) -> None:
@@ -172,13 +177,15 @@ def in_child(work: Callable[[], object]) -> int:
 
 
 def kills(scenario: Scenario, count: int) -> Iterator[Kill]:
-    """Moments and steps in turn, both spread evenly; the first occurrence of every named step comes first."""
-    by_step = [scenario.steps.index(name) for name in STEPS if name in scenario.steps]
-    spread = count // 2 - len(by_step)
-    by_step += [int((number + 0.5) / spread * len(scenario.steps)) for number in range(spread)]
-    by_moment = count - len(by_step)
-    yield from (Kill(scenario, step, None) for step in by_step)
-    yield from (Kill(scenario, None, (n + 0.5) / by_moment * scenario.seconds) for n in range(by_moment))
+    """Half of them directly after a commit, half between two; the first occurrence of every named step comes first."""
+    named = [scenario.steps.index(name) for name in STEPS if name in scenario.steps]
+    spread = max(0, count // 2 - len(named))
+    for step in [*named, *(int((number + 0.5) / spread * len(scenario.steps)) for number in range(spread))]:
+        yield Kill(scenario, step)
+    between = count - len(named) - spread
+    for number in range(between):
+        step, share = divmod((number + 0.5) / between * len(scenario.steps), 1)
+        yield Kill(scenario, int(step), share * scenario.gaps[int(step)])
 
 
 def try_kill(work: Path, kill: Kill, model: str, size: int) -> tuple[int, list[str]]:
@@ -194,21 +201,19 @@ def try_kill(work: Path, kill: Kill, model: str, size: int) -> tuple[int, list[s
 
 def differences(unbroken: Path, other: Path) -> list[str]:
     """Everything in which two indexes of the same pictures differ, as sentences."""
-    found: list[str] = []
-    a, b = Searcher(unbroken, "cpu"), Searcher(other, "cpu")
-    files = [_files(index) for index in (unbroken, other)]
-    if files[0] != files[1]:
-        found.append(f"files or ids differ: {sorted(files[0].items() ^ files[1].items())[:4]}")
-    spaces = [searcher.spaces() for searcher in (a, b)]
-    if [space.fingerprint for space in spaces[0]] != [space.fingerprint for space in spaces[1]]:
-        return [*found, "the feature spaces differ"]
-    space = spaces[0][0]
-    found += _feature_differences(a, b, space.fingerprint)
-    present = [os.fsdecode(path) for path, (_, failure) in sorted(files[0].items()) if failure is None]
-    for picture in present[:: max(1, len(present) // 6)]:
-        for exact in (False, True):
-            query = Query(picture, k=1000, exact=exact, include_self=True)
-            found += _rank_differences(picture, a.answer(query).hits, b.answer(query).hits)
+    ours, theirs = _files(unbroken), _files(other)
+    if ours != theirs:
+        return [f"files or ids differ: {sorted(ours.items() ^ theirs.items())[:4]}"]
+    with Searcher(unbroken, "cpu") as a, Searcher(other, "cpu") as b:
+        (space,), spaces = a.spaces(), b.spaces()
+        if [space.fingerprint] != [each.fingerprint for each in spaces]:
+            return ["the feature spaces differ"]
+        found = _feature_differences(a, b, space.fingerprint)
+        present = [os.fsdecode(path) for path, (_, failure) in sorted(ours.items()) if failure is None]
+        for picture in present[:: max(1, len(present) // 6)]:
+            for exact in (False, True):
+                query = Query(picture, k=1000, exact=exact, include_self=True)
+                found += _rank_differences(picture, a.answer(query).hits, b.answer(query).hits)
     (checked,) = verify_index(IndexFolder.open(other), 2**30).spaces
     if checked.damaged or checked.orphans or checked.rebuilt:
         found.append(f"verify is not clean: {checked}")
@@ -252,7 +257,7 @@ def _feature_differences(a: Searcher, b: Searcher, fingerprint: str) -> list[str
     return found
 
 
-def _rank_differences(picture: str, ours: list, theirs: list) -> list[str]:  # type: ignore[type-arg]
+def _rank_differences(picture: str, ours: list[Hit], theirs: list[Hit]) -> list[str]:
     ranks = {hit.content_id: hit.rank for hit in theirs}
     scores = np.array([hit.score for hit in ours])
     if set(ranks) != {hit.content_id for hit in ours}:
@@ -277,7 +282,7 @@ def main() -> None:
     try:
         scenarios = prepare(work, arguments.model, arguments.size, arguments.pictures)
         for number, scenario in enumerate(scenarios):
-            print(f"{scenario.name}: {len(scenario.steps)} commits in {scenario.seconds:.2f} s")
+            print(f"{scenario.name}: {len(scenario.steps)} commits in {sum(scenario.gaps):.2f} s")
             for kill in kills(scenario, arguments.kills // 2 + (number < arguments.kills % 2)):
                 commits, found = try_kill(work, kill, arguments.model, arguments.size)
                 last = scenario.steps[commits - 1] if commits else "-"

@@ -247,7 +247,7 @@ def decode_file(
         (result,) = pool.run([job])
     if not isinstance(result, Decoded):
         reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
-        raise UnreadableImage(f"cannot read {os.fspath(path)}: {reason}")
+        raise UnreadableImage(f"Cannot read {os.fsdecode(path)}: {reason}.")
     return Picture(result.pixels, result.format, result.width, result.height)
 
 

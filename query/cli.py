@@ -71,6 +71,9 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
+    # Threads of torch that wait actively take the cores from the decoding processes: on a busy machine with two cores
+    # indexing was several times slower. Must be said before torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # File names need not be UTF-8; what is printed for a person must not fail for that.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]

@@ -133,6 +133,7 @@ def _weight_files(folder: Path) -> tuple[str | None, list[Path]]:
 
 def _load(loader: Any, folder: Path, precision: torch.dtype | None) -> Any:
     """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight accounted for."""
+    _read_json(folder / "config.json")
     options = {} if precision is None else {"torch_dtype": precision}
     try:
         model, report = loader.from_pretrained(
@@ -149,7 +150,7 @@ def _load(loader: Any, folder: Path, precision: torch.dtype | None) -> Any:
         raise BadNetwork(f"The weights in {folder} cannot be loaded ({reason}); {_COPY_AGAIN}") from problem
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
     if missing:
-        raise BadNetwork(f"{len(missing)} weights are missing in {folder}, among them {missing[0]}; {_COPY_AGAIN}")
+        raise BadNetwork(f"The folder {folder} lacks {len(missing)} weights, among them {missing[0]}; {_COPY_AGAIN}")
     return model
 
 

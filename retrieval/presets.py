@@ -54,9 +54,9 @@ PRESETS = {
             128,
             "",
             {
-                "style": Tap("mid_block.attentions.0.transformer_blocks.0.attn1", 101),
-                "instance": Tap("down_blocks.1.attentions.0.transformer_blocks.0.attn1", 101),
-                "look": Tap("down_blocks.1.attentions.0.transformer_blocks.0.attn1", 251),
+                "style": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 501),
+                "instance": Tap("up_blocks.0.attentions.1.transformer_blocks.0.attn1", 251),
+                "look": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 101),
             },
         ),
         Preset(

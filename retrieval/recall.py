@@ -20,10 +20,10 @@ EXACT_LIMIT = 100_000
 LEAST_RECALL = 0.99
 """Share of the exact candidates that an approximate index must find; it probes as many lists as that takes."""
 
-_PQ_TRAINING = 39 * 256
-"""Fewer pictures do not train a product quantiser's 256 centroids."""
-
 _PROBES = (8, 16, 32, 64, 128, 256, 512)
+
+_NO_GAIN = 0.001
+"""A doubling of the lists that lessens the loss by less than this was the last."""
 
 Found = tuple[np.ndarray, np.ndarray]
 """Candidates, best first: ids int64, similarities float32."""
@@ -51,8 +51,8 @@ def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
     lists = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
     prefix = "" if pictures <= EXACT_LIMIT else f"IVF{lists},"
     codes = [("SQfp16", 2 * dimensions), ("SQ8", dimensions)]
-    if pictures >= _PQ_TRAINING:
-        codes += [(f"PQ{dimensions // part}", dimensions // part) for part in (2, 4, 8) if dimensions % part == 0]
+    if prefix:  # without lists, FAISS's product quantiser cannot leave out pictures; `np`: no slow polysemous training
+        codes += [(f"PQ{dimensions // part}np", dimensions // part) for part in (2, 4, 8) if dimensions % part == 0]
     for code, size in codes:
         if pictures * (size + 8) <= memory:
             return prefix + code
@@ -94,18 +94,19 @@ def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memo
 
 
 def _tune(index: faiss.Index, ids: np.ndarray, descriptors: np.ndarray) -> float:
-    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200. Returns the loss left."""
+    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200, or until more bring nothing
+    more (the codes are too coarse). Returns the loss that is left."""
     asking = np.random.default_rng(1).permutation(len(ids))[:64]
     exact = [set(search_exact(ids, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
     queries = descriptors[asking].astype(np.float32)
-    loss = 1.0
+    loss = np.inf
     for probes in _PROBES if isinstance(index, faiss.IndexIVF) else (0,):
         if probes:
             index.nprobe = probes
         found = index.search(queries, 200)[1]
         hits = sum(len(wanted & set(row.tolist())) for wanted, row in zip(exact, found, strict=True))
-        loss = 1 - hits / sum(map(len, exact))
-        if loss <= 1 - LEAST_RECALL or (probes and probes >= index.nlist):
+        before, loss = loss, 1 - hits / sum(map(len, exact))
+        if loss <= 1 - LEAST_RECALL or before - loss < _NO_GAIN:
             break
     return loss
 

@@ -54,7 +54,7 @@ def diffsim(*arguments: str | bytes | Path, uid: int | None = None, before: Call
             os.dup2(out.fileno(), 1)
             os.dup2(err.fileno(), 2)
             sys.stdout = open(1, "w", encoding="utf-8", closefd=False)
-            sys.stderr = open(2, "w", encoding="utf-8", closefd=False)
+            sys.stderr = open(2, "w", encoding="utf-8", closefd=False, buffering=1)
             before()
             if uid is not None and os.geteuid() == 0:
                 os.setgroups([])

@@ -251,23 +251,24 @@ def test_a_full_disk_ends_in_one_sentence_and_loses_nothing(small_disk, tmp_path
         hits = searcher.search(folder / "03.png", include_self=True, k=EVERYTHING)
     assert hits[0].score == pytest.approx(1, abs=1e-6) and len(hits) >= 6
     assert diffsim(*arguments).code == 0
-    assert len(Searcher(index).search(folder / "03.png", include_self=True, k=EVERYTHING)) == 60
+    with Searcher(index) as searcher:
+        assert len(searcher.search(folder / "03.png", include_self=True, k=EVERYTHING)) == 60
     assert diffsim("verify", "--index", index).out.endswith(b"clean\n")
 
 
 def test_a_store_that_may_not_grow_is_left_intact(pictures, tmp_path):
-    """The same without mounting: the system refuses to make any file larger than 800 kB."""
+    """The same without mounting: the system refuses to make any file larger than 420 kB."""
     index = tmp_path / "index"
-    build(index, pictures, size=256)
-    draw(pictures, range(20, 110))
+    build(index, pictures, size=192)
+    draw(pictures, range(20, 70))
 
     def work() -> None:
         import resource
 
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (800_000, 800_000))
+        resource.setrlimit(resource.RLIMIT_FSIZE, (420_000, 420_000))
         try:
-            build(index, pictures, size=256, options=replace(FAST, commit_seconds=100))
+            build(index, pictures, size=192, options=replace(FAST, commit_seconds=100))
         except StoreFull:
             os._exit(42)
 
@@ -275,7 +276,7 @@ def test_a_store_that_may_not_grow_is_left_intact(pictures, tmp_path):
     assert os.waitstatus_to_exitcode(status) == 42
     (checked,) = verify_index(IndexFolder.open(index), 2**30).spaces
     assert (checked.pictures, checked.damaged) == (12, [])
-    assert build(index, pictures, size=256).account.indexed == 102
+    assert build(index, pictures, size=192).account.indexed == 62
 
 
 # ------------------------------------------------------------------------------------------- any sequence

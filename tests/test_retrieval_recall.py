@@ -134,19 +134,18 @@ def test_building_leaves_one_file(tmp_path: Path) -> None:
         (100_001, PLENTY, "IVF1024,SQfp16"),
         (1_000_000, PLENTY, "IVF4096,SQfp16"),
         (1_000_000, 1_000_000 * 300, "IVF4096,SQ8"),
-        (1_000_000, 1_000_000 * 140, "IVF4096,PQ128"),
-        (1_000_000, 1_000_000 * 75, "IVF4096,PQ64"),
-        (1_000_000, 1_000_000 * 40, "IVF4096,PQ32"),
-        (50_000, 50_000 * 140, "PQ128"),
+        (1_000_000, 1_000_000 * 140, "IVF4096,PQ128np"),
+        (1_000_000, 1_000_000 * 75, "IVF4096,PQ64np"),
+        (1_000_000, 1_000_000 * 40, "IVF4096,PQ32np"),
+        (50_000, 50_000 * 264, "SQ8"),
     ],
 )
 def test_factory_by_size_and_budget(pictures: int, memory: int, factory: str) -> None:
     assert choose_factory(pictures, 256, memory) == factory
 
 
-@pytest.mark.parametrize(("pictures", "bytes_each"), [(1_000_000, 39), (500, 263)])
+@pytest.mark.parametrize(("pictures", "bytes_each"), [(1_000_000, 39), (50_000, 263)])
 def test_no_factory_within_the_budget(pictures: int, bytes_each: int) -> None:
-    """Few pictures cannot train a product quantiser."""
     with pytest.raises(recall.OverBudget, match=r"^\d+ pictures need at least \d+ MB .* --memory\.$"):
         choose_factory(pictures, 256, pictures * bytes_each)
 
@@ -174,17 +173,19 @@ def test_an_approximate_file_finds_enough_and_is_reproducible(tmp_path: Path, mo
     assert measured(ids[::50], 20) >= recall.LEAST_RECALL - 0.01, "few allowed pictures lie in many lists"
 
 
-@pytest.mark.parametrize(("bytes_each", "code"), [(DIMENSIONS + 8, "SQ8"), (DIMENSIONS // 2 + 8, "PQ16")])
+@pytest.mark.parametrize(
+    ("limit", "bytes_each", "factory"), [(5000, DIMENSIONS + 8, "SQ8"), (1000, DIMENSIONS // 4 + 8, "IVF256,PQ8np")]
+)
 def test_a_coarse_file_says_what_it_loses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bytes_each: int, code: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, bytes_each: int, factory: str
 ) -> None:
-    monkeypatch.setattr(recall, "_PQ_TRAINING", 2000)
-    vectors, ids = descriptors(2000), np.arange(2000)
-    made = build_recall_file(tmp_path / "recall.faiss", ids, vectors, 2000 * bytes_each)
-    assert made.factory == code
+    monkeypatch.setattr(recall, "EXACT_LIMIT", limit)
+    vectors, ids = descriptors(5000), np.arange(5000)
+    made = build_recall_file(tmp_path / "recall.faiss", ids, vectors, 5000 * bytes_each)
+    assert made.factory == factory
     index = open_recall_file(tmp_path / "recall.faiss", made.digest)
     losses = []
-    for row in range(0, 2000, 40):
+    for row in range(0, 5000, 50):
         exact = set(brute_force(ids, vectors, vectors[row], 200, ids))
         losses.append(1 - len(exact & set(search_file(index, vectors[row], 200, ids)[0].tolist())) / 200)
     assert made.loss == pytest.approx(np.mean(losses), abs=0.03)

@@ -86,7 +86,7 @@ def index(
     )
     if dry_run:
         found = estimate(where, folders, requests, options)
-        click.echo(f"{found.pictures} pictures on disk, {found.known} of them unchanged since the last run.")
+        click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed and unchanged.")
         click.echo(f"To do: {found.pictures - found.known}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
         return
     try:

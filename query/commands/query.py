@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -63,7 +64,7 @@ def query(
     answer = Searcher(index_path or default_index(), device).answer(asked)
     if sheet:
         _draw(image, answer, sheet)
-    stdout = click.get_binary_stream("stdout")
+    stdout = sys.stdout.buffer
     stdout.write(_FORMATS[form](answer.hits))
     stdout.flush()
     for note in _notes(answer, form):
