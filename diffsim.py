@@ -1,10 +1,10 @@
 """diffsim-search: find pictures by style, instance or look, with the attention of a diffusion network.
 
-    import diffsim
+import diffsim
 
-    diffsim.index("gallery.idx", ["Pictures"], by=["style"])
-    for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
-        print(hit.rank, hit.score, hit.path)
+diffsim.index("gallery.idx", ["Pictures"], by=["style"])
+for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
+    print(hit.rank, hit.score, hit.path)
 """
 
 import os
@@ -37,7 +37,7 @@ __all__ = [
 ]
 
 
-def open(index: str | os.PathLike[str], device: str = "auto") -> Searcher:  # noqa: A001
+def open(index: str | os.PathLike[str], device: str = "auto") -> Searcher:
     """Open an index to ask it: `diffsim.open(folder).search("cat.jpg")` gives a list of hits."""
     return Searcher(index, device)
 

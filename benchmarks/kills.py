@@ -4,8 +4,9 @@
 
 Two runs are broken off in turn: a first one, and an update after files were added, changed, moved and deleted. Half of
 the kills come directly after a commit, half at some moment before the next one, both spread evenly over the commits of
-the writing part; every named step is met. Then the same ids, features (tokens to 1e-5 relative in fp32, descriptors to one unit in the last place of fp16),
-ranks (except among scores closer than 1e-5), nothing lost, nothing twice, `verify` clean.
+the writing part; every named step is met. Then the same ids, features (tokens to 1e-5 relative in fp32, descriptors to
+one unit in the last place of fp16), ranks (except among scores closer than 1e-5), nothing lost, nothing twice, `verify`
+clean.
 """
 
 import argparse

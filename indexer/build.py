@@ -1,7 +1,7 @@
 """Build or update an index: scan, decode, extract, store, commit, in that order (DESIGN sections 4 and 5).
 
-The feature store is committed before the catalog: the row in the catalog is what makes a picture exist. Wherever a run is
-cut off, the next one goes on; nothing is lost and nothing is there twice.
+The feature store is committed before the catalog: the row in the catalog is what makes a picture exist. Wherever a run
+is cut off, the next one goes on; nothing is lost and nothing is there twice.
 """
 
 import os
@@ -34,8 +34,8 @@ _PASSES = 3
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate recall
-    may take when it is asked. retry_failed: try files that failed before although they have not changed.
+    """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate
+    recall may take when it is asked. retry_failed: try files that failed before although they have not changed.
     commit_seconds: how much work a killed run may lose."""
 
     exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS
@@ -52,7 +52,7 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did. account: every file, counted once. offline: roots that could not be looked at, with the reason."""
+    """What a run did. account: every file, counted once. offline: roots that could not be looked at, and why."""
 
     account: Account
     offline: list[tuple[bytes, str]]

@@ -30,8 +30,10 @@ _TIMED = 12
 
 @dataclass(frozen=True)
 class Estimate:
-    """pictures: files that look like pictures. known: those of them that the last run did and that have not changed since.
-    seconds, disk: for the others, from a few of them that were really decoded and extracted, and from the size of a record in bytes."""
+    """pictures: files that look like pictures. known: those that the last run did and that have not changed since.
+
+    seconds, disk (bytes): for the others, from a few that were really decoded and extracted, and from a record's size.
+    """
 
     pictures: int
     known: int
@@ -40,13 +42,15 @@ class Estimate:
 
 
 def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
-    """Count, time a dozen pictures, write nothing. `where` need not hold an index yet. Raises as `index_folders` does."""
+    """Count, time a dozen pictures, write nothing. `where` may hold no index yet. Raises as `index_folders` does."""
     networks = Networks(choose_device(options.device))
     with ExitStack() as opened:
         catalog = None
         if (where / "index.toml").exists():
             catalog = opened.enter_context(IndexFolder.open(where).catalog(readonly=True))
-        roots = find_folders(catalog, folders) if folders else [root.path for root in catalog.roots()] if catalog else []
+        roots = (
+            find_folders(catalog, folders) if folders else [root.path for root in catalog.roots()] if catalog else []
+        )
         kits, ids = _spaces(where, catalog, requests, networks)
         files = list(_files(roots, options))
         known = _known(catalog, ids, files) if catalog else set()
@@ -101,7 +105,9 @@ def _known(catalog: Catalog, space_ids: Sequence[int] | None, files: Sequence[tu
         for state in catalog.files.states(root.id, b"", space_ids):
             if state.indexed or state.failure:
                 done.add(os.path.join(root.path, state.path))
-    return {path for path, entry in files if path in done and stats[path] == (entry.size, entry.mtime_ns, entry.ctime_ns)}
+    return {
+        path for path, entry in files if path in done and stats[path] == (entry.size, entry.mtime_ns, entry.ctime_ns)
+    }
 
 
 def _descriptor_bytes(shapes: Sequence[tuple[int, int]]) -> int:
@@ -116,7 +122,9 @@ def _time_per_picture(extractor: Extractor, todo: Sequence[bytes], options: Inde
         for _ in pool.run([Job(0, sample[0], b"")]):
             pass
         started = time.monotonic()
-        pictures = [result.pixels for result in pool.run(Job(0, path, b"") for path in sample) if isinstance(result, Decoded)]
+        pictures = [
+            result.pixels for result in pool.run(Job(0, path, b"") for path in sample) if isinstance(result, Decoded)
+        ]
         if pictures:
             extractor.extract(np.stack(pictures))
     return (time.monotonic() - started) / len(sample)

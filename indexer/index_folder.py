@@ -79,7 +79,7 @@ class IndexFolder:
 
     @classmethod
     def create(cls, path: Path) -> "IndexFolder":
-        """Open the index, or begin an empty one in a folder that is new or empty; raises NoIndex for any other folder."""
+        """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder."""
         if not (path / "index.toml").exists():
             path.mkdir(parents=True, exist_ok=True)
             if any(entry.name not in ("index.toml.part",) for entry in path.iterdir()):

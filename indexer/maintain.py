@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from db.catalog import Catalog, KnownSpace
-
 from retrieval.kit import SpaceKit
 
 from .index_folder import IndexFolder

@@ -54,7 +54,7 @@ def _sentence(problem: OSError) -> str:
     if problem.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"The disk is full{where}; what was committed is intact: make room and run the same command again."
     if problem.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return f"Permission denied{where}; choose a folder that this user may write with --index DIR, or change its rights."
+        return f"Permission denied{where}; name a folder that you may write with --index DIR, or change its rights."
     return f"{problem.strerror or problem}{where}; check the path and try again."
 
 

@@ -31,23 +31,34 @@ class Gallery:
     warning: str | None
 
     @classmethod
-    def load(cls, index: IndexFolder, fingerprint: str, contents: IndexedContents, recall: RecallFile | None) -> "Gallery":
+    def load(
+        cls, index: IndexFolder, fingerprint: str, contents: IndexedContents, recall: RecallFile | None
+    ) -> "Gallery":
         """Read the catalog's state; a FAISS file that disagrees with the catalog is left alone and said so."""
         store = index.store(fingerprint, readonly=True)
         ids = contents.ids[contents.visible]
         generations = contents.generations[contents.visible]
-        sha256 = {int(row): sha for row, sha, seen in zip(contents.ids, contents.sha256, contents.visible, strict=True) if seen}
+        sha256 = {
+            int(row): sha
+            for row, sha, seen in zip(contents.ids, contents.sha256, contents.visible, strict=True)
+            if seen
+        }
         file = open_recall_file(index.recall_file(fingerprint), recall.digest) if recall else None
         warning = None
         if recall is not None and file is None:
-            warning = "The FAISS file is missing or not the one that was built, so every descriptor was compared; `diffsim verify` rebuilds it."
+            warning = (
+                "The FAISS file is missing or not the one that was built, so every descriptor was compared; "
+                "`diffsim verify` rebuilds it."
+            )
         in_file = generations <= recall.generation if recall and file is not None else np.zeros(len(ids), bool)
         tail_ids, tail = store.descriptors({int(row): sha256[int(row)] for row in ids[~in_file]})
         return cls(contents, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning)
 
     def is_current(self, contents: IndexedContents) -> bool:
         """Whether the catalog still says what it said when this was loaded."""
-        return self.contents.generation == contents.generation and np.array_equal(self.contents.visible, contents.visible)
+        return self.contents.generation == contents.generation and np.array_equal(
+            self.contents.visible, contents.visible
+        )
 
     def recall(self, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The `count` nearest by descriptor, best first: ids int64, cosines float32."""
@@ -61,8 +72,8 @@ class Gallery:
         return self.store.descriptors(self.sha256)
 
     def sample(self, size: int, without: int | None) -> np.ndarray:
-        """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as drawn
-        at random, stay the same as the collection grows, and can be found shard by shard."""
+        """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
+        drawn at random, stay the same as the collection grows, and can be found shard by shard."""
         ordered = sorted((sha, content_id) for content_id, sha in self.sha256.items() if content_id != without)
         return np.array(sorted(content_id for _, content_id in ordered[:size]), np.int64)
 
@@ -84,5 +95,7 @@ class Gallery:
         """What an asker should know. unread: candidates whose token record could not be read."""
         notes = [self.warning] if self.warning else []
         if unread:
-            notes.append(f"{unread} pictures have no readable features and were left out; `diffsim verify` repairs them.")
+            notes.append(
+                f"{unread} pictures have no readable features and were left out; `diffsim verify` repairs them."
+            )
         return notes

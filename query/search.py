@@ -5,6 +5,7 @@ Nothing here writes: an index on a read-only disk can be asked, also while anoth
 
 import hashlib
 import os
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -64,7 +65,9 @@ class Query:
         if self.candidates < 1:
             raise BadQuery(f"The number of candidates {self.candidates} is too small; give at least 1.")
         if self.exact and not self.rerank:
-            raise BadQuery("An exact search scores every picture, so it cannot go without reranking; drop one of the two.")
+            raise BadQuery(
+                "An exact search scores every picture, so it cannot go without reranking; drop one of the two."
+            )
         if self.max_by_chance is not None and not self.rerank:
             raise BadQuery("Likeness against chance needs the full score; drop --no-rerank or --max-by-chance.")
 
@@ -206,7 +209,9 @@ class Searcher:
         """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
         spaces = self.spaces()
         if not spaces:
-            raise UnknownSpace(f"The index in {self.index.path} holds no pictures yet; add some with `diffsim index FOLDER`.")
+            raise UnknownSpace(
+                f"The index in {self.index.path} holds no pictures yet; add some with `diffsim index FOLDER`."
+            )
         if wanted is None:
             return spaces[0]
         found = [space for space in spaces if wanted in (space.name, space.name.partition("/")[2])] or [
@@ -264,7 +269,7 @@ def _sha256(picture: Path) -> bytes:
         # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
         descriptor = os.open(picture, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            if not os.path.isfile(descriptor):
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise BadQuery(f"{picture} is not a file; give the path of a picture.")
             with open(descriptor, "rb", closefd=False) as file:
                 return hashlib.file_digest(file, "sha256").digest()

@@ -55,7 +55,7 @@ PRESETS = {
             "",
             {
                 "style": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 501),
-                "instance": Tap("up_blocks.0.attentions.1.transformer_blocks.0.attn1", 251),
+                "instance": Tap("up_blocks.0.attentions.1.transformer_blocks.0.attn1", 501),
                 "look": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 101),
             },
         ),

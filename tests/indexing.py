@@ -1,4 +1,4 @@
-"""What the tests of whole runs share: a small index, the real command, children that may be killed or have no rights."""
+"""What the tests of whole runs share: a small index, the real command, children that may be killed."""
 
 import os
 import shutil
@@ -9,9 +9,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.kills import in_child
 from conftest import DATA, TINY, random_picture
 
+from benchmarks.kills import in_child
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.index_folder import IndexFolder
 from indexer.spaces import requested_spaces

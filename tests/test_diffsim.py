@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import TINY
 
 import diffsim
 
@@ -51,7 +50,7 @@ def test_without_choices_every_space_of_the_index_is_filled(pictures, tmp_path):
 
 
 def test_settings_are_keywords_of_query(pictures, tmp_path):
-    diffsim.index(tmp_path / "index", [pictures], model=str(TINY), options=diffsim.IndexOptions(workers=1))
+    diffsim.index(tmp_path / "index", [pictures], options=diffsim.IndexOptions(workers=1))
     searcher = diffsim.open(tmp_path / "index")
     assert len(searcher.search(diffsim.Query(pictures / "03.png"), k=3)) == 3
     answer = searcher.answer(diffsim.Query(pictures / "03.png", k=2, exact=True))
@@ -59,7 +58,6 @@ def test_settings_are_keywords_of_query(pictures, tmp_path):
     assert answer.hits == searcher.search(pictures / "03.png", k=2, exact=True)
     with pytest.raises(TypeError):
         searcher.search(pictures / "03.png", top=3)
-
 
 
 def test_errors_have_three_bases(tmp_path):

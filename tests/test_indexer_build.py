@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, random_picture
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from indexing import FAST, build, diffsim, draw, listing, problem
 
@@ -326,6 +326,7 @@ def test_after_anything_that_happens_every_picture_finds_itself(tier, tolerance)
         deadline=None,
         derandomize=True,
         database=None,
+        phases=[Phase.generate],  # shrinking would take minutes
         suppress_health_check=list(HealthCheck),
     )
     @given(st.lists(st.lists(OPERATION, min_size=2, max_size=8), min_size=2, max_size=3))

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from benchmarks.kills import STEPS, Kill, Scenario, differences, prepare, run, run_and_kill, try_kill
 from conftest import TINY
+
+from benchmarks.kills import STEPS, Kill, Scenario, differences, prepare, run, run_and_kill, try_kill
 
 
 @pytest.fixture(scope="module")

@@ -172,6 +172,25 @@ def test_an_older_catalog_makes_orphans_that_are_never_read(index, gallery, tmp_
     assert (checked.pictures, checked.damaged, checked.orphans) == (16, [], 0)
 
 
+def test_records_of_other_pictures_under_the_same_ids_are_never_read(index, gallery, tmp_path):
+    """A newer catalog comes back after an older one had its ids given to other pictures."""
+    older = (index.path / "catalog.sqlite").read_bytes()
+    draw(tmp_path / "first", range(40, 46))
+    build(index.path, tmp_path / "first")
+    newer = (index.path / "catalog.sqlite").read_bytes()
+    (index.path / "catalog.sqlite").write_bytes(older)
+    draw(tmp_path / "second", range(50, 54))
+    build(index.path, tmp_path / "second")
+    (index.path / "catalog.sqlite").write_bytes(newer)
+    lost = [str(tmp_path / "first" / f"{number}.png") for number in range(40, 44)]
+    hits = ask(index, tmp_path / "first" / "44.png").hits
+    assert hits[0].path == str(tmp_path / "first" / "44.png") and len(hits) == 14
+    assert not {hit.path for hit in hits} & set(lost)
+    assert len(check(index).damaged) == 4
+    assert build(index.path, tmp_path / "first").extracted == 4
+    assert ask(index, Path(lost[0])).hits[0].path == lost[0]
+
+
 def test_a_broken_catalog_is_said_so(index):
     path = index.path / "catalog.sqlite"
     data = bytearray(path.read_bytes())

@@ -60,7 +60,8 @@ def test_a_query_with_an_indexed_picture_loads_no_network(index):
 
 
 @pytest.mark.parametrize(
-    "module", ["indexer.walk", "indexer.scan", "indexer.account", "indexer.decode_worker", "retrieval.store", "query.cli"]
+    "module",
+    ["indexer.walk", "indexer.scan", "indexer.account", "indexer.decode_worker", "retrieval.store", "query.cli"],
 )
 def test_light_modules(module):
     code = f"import sys, {module}; print(*sys.modules)"

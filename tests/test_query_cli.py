@@ -32,7 +32,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-# ------------------------------------------------------------------------------------------- index, status, verify, prune
+# ------------------------------------------------------------------------------------------- the other commands
 
 
 def test_index_tells_what_it_did(tmp_path):
@@ -74,7 +74,9 @@ def test_verify_reports_damage_with_exit_status_1(work, tmp_path):
     (space,) = (index / "spaces").iterdir()
     shutil.rmtree(space / "shards")
     ran = diffsim("verify", "--index", index)
-    assert ran.code == 1 and ran.err.startswith("Error: 30 pictures have no sound features") and ran.err.count("\n") == 1
+    assert (
+        ran.code == 1 and ran.err.startswith("Error: 30 pictures have no sound features") and ran.err.count("\n") == 1
+    )
 
 
 # ------------------------------------------------------------------------------------------- query
@@ -317,19 +319,33 @@ def test_a_closed_pipe_is_no_traceback(work):
 
 def test_names_print_safely(tmp_path):
     """A line break, a terminal's escape code, right-to-left marks, quotes, HTML and bytes that are no UTF-8."""
-    names = [b"line\nbreak.png", b"\x1b[31mred.png", "rtl\u202egnp.png".encode(), b"it's \"so\", <b>.png", b"\xe9\xff.png"]
+    names = [
+        b"line\nbreak.png",
+        b"\x1b[31mred.png",
+        "rtl\u202egnp.png".encode(),
+        b'it\'s "so", <b>.png',
+        b"\xe9\xff.png",
+    ]
     folder = tmp_path / "pictures"
     folder.mkdir()
     for number, name in enumerate(names):
         random_picture(number).save(tmp_path / "x.png")
-        os.rename(tmp_path / "x.png", os.path.join(os.fsencode(folder), name))
+        (tmp_path / "x.png").rename(os.fsdecode(os.path.join(os.fsencode(folder), name)))
     assert diffsim("index", folder, "--index", tmp_path / "index", *TINY_OPTIONS).code == 0
     asked = os.path.join(os.fsencode(folder), names[0])
     wanted = {os.path.join(os.fsencode(folder), name) for name in names}
     outs = {}
     for form in ("table", "json", "csv", "paths"):
         ran = diffsim(
-            "query", asked, "--index", tmp_path / "index", "--include-self", "--format", form, "--sheet", tmp_path / "s.png"
+            "query",
+            asked,
+            "--index",
+            tmp_path / "index",
+            "--include-self",
+            "--format",
+            form,
+            "--sheet",
+            tmp_path / "s.png",
         )
         assert ran.code == 0, ran
         outs[form] = ran.out

@@ -275,8 +275,22 @@ def test_profiles_are_the_released_timesteps() -> None:
         profile_tap("mini", "colour")
 
 
+def test_a_download_that_breaks_off_is_not_taken_for_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def breaks_off(*_: object, local_dir: Path, **__: object) -> None:
+        shutil.copytree(TINY / "unet", local_dir / "unet")
+        raise ConnectionError
+
+    monkeypatch.setenv("DIFFSIM_MODELS", str(tmp_path))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", breaks_off)
+    with pytest.raises(CannotFetch):
+        fetch("sd15")
+    with pytest.raises(UnknownModel, match="is not on this machine"):
+        find_model("sd15")
+
+
 def test_fetching_without_a_network_is_one_sentence(tmp_path: Path) -> None:
-    """And what a broken download leaves is never taken for the network."""
     code = (
         "import time; time.sleep = lambda seconds: None  # the hub's client waits long between its tries\n"
         "from retrieval.presets import CannotFetch, UnknownModel, fetch, find_model\n"

@@ -51,6 +51,14 @@ def test_scaled_latents_have_unit_variance_and_the_strongest_channel_first() -> 
     assert torch.equal(variance.argsort(descending=True), torch.arange(8))
 
 
+def test_latents_are_half_whitened() -> None:
+    pictures = smooth_pictures(64)
+    model = PatchAutoencoder.fit(pictures, latent_channels=8)
+    std = encoded(model, pictures).std((0, 2, 3))
+    component_std = std * model.decoder.weight.flatten(1).norm(dim=1)  # the decoder undoes the gain
+    torch.testing.assert_close(std, component_std.sqrt(), rtol=0.01, atol=0)
+
+
 def test_reconstruction_improves_with_channels_until_it_is_exact() -> None:
     pictures = smooth_pictures(64)
     errors = []

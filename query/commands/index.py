@@ -19,19 +19,46 @@ _SHOWN_FAILURES = 20
 @click.command()
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @index_option
-@click.option("--model", help="A network: mini (bundled), sd15, sd21, or a folder in the diffusers layout.  [default: mini]")
+@click.option(
+    "--model", help="A network: mini (bundled), sd15, sd21, or a folder in the diffusers layout.  [default: mini]"
+)
 @click.option("--by", "profiles", multiple=True, type=PROFILES, help="What similar means; repeatable.  [default: look]")
 @click.option("--layer", help="Self-attention to read instead of the profile's, e.g. up_blocks.1.attentions.2.")
-@click.option("--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier.")
+@click.option(
+    "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
+)
 @click.option("--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels.")
-@click.option("--dtype", type=click.Choice(["float32", "bfloat16", "float16"]), help="Precision of the network.  [default: float32]")
-@click.option("--tier", type=click.Choice(["fp32", "fp16", "int8"]), help="Precision of the stored tokens, see docs/tiers.md.  [default: fp16]")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    help="Precision of the network.  [default: float32]",
+)
+@click.option(
+    "--tier",
+    type=click.Choice(["fp32", "fp16", "int8"]),
+    help="Precision of the stored tokens, see docs/tiers.md.  [default: fp16]",
+)
 @device_option
-@click.option("--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures per network pass.")
-@click.option("--memory", type=ByteSize(), default="1G", show_default=True, help="Memory that candidate recall may take when asked.")
-@click.option("--exclude-dir", "exclude_dirs", multiple=True, help="Name of folders to leave out, besides the usual ones; repeatable.")
+@click.option(
+    "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures per network pass."
+)
+@click.option(
+    "--memory",
+    type=ByteSize(),
+    default="1G",
+    show_default=True,
+    help="Memory that candidate recall may take when asked.",
+)
+@click.option(
+    "--exclude-dir",
+    "exclude_dirs",
+    multiple=True,
+    help="Name of folders to leave out, besides the usual ones; repeatable.",
+)
 @click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
-@click.option("--retry-failed", is_flag=True, help="Try files again that failed before, although they have not changed.")
+@click.option(
+    "--retry-failed", is_flag=True, help="Try files again that failed before, although they have not changed."
+)
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -53,9 +80,9 @@ def index(
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
 
-    Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without FOLDERS,
-    all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every feature space
-    of the index is filled; with one of them, only the space that is asked for.
+    Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without
+    FOLDERS, all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every
+    feature space of the index is filled; with one of them, only the space that is asked for.
     """
     from indexer.index_folder import IndexFolder, default_index
 
@@ -71,7 +98,13 @@ def index(
     asked = any((model, profiles, layer, timestep is not None, size, dtype, tier))
     requests = (
         requested_spaces(
-            model or "mini", profiles, layer=layer, timestep=timestep, size=size, dtype=dtype or "float32", tier=tier or "fp16"
+            model or "mini",
+            profiles,
+            layer=layer,
+            timestep=timestep,
+            size=size,
+            dtype=dtype or "float32",
+            tier=tier or "fp16",
         )
         if asked or not (where / "index.toml").exists()
         else []
@@ -87,7 +120,10 @@ def index(
     if dry_run:
         found = estimate(where, folders, requests, options)
         click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed and unchanged.")
-        click.echo(f"To do: {found.pictures - found.known}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
+        click.echo(
+            f"To do: {found.pictures - found.known}, "
+            f"about {time_text(found.seconds)} and {size_text(found.disk)} of disk."
+        )
         return
     try:
         with _progress() as on_progress:
@@ -100,7 +136,15 @@ def index(
 @contextmanager
 def _progress() -> Iterator[Callable[[int, int], None]]:
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Rate(ProgressColumn):
@@ -125,15 +169,21 @@ def _print_report(report: "IndexReport", where: Path) -> None:
     kinds = ("new", "changed", "moved", "copied", "unchanged", "failed", "excluded")
     parts = " + ".join(f"{getattr(account, kind)} {kind}" for kind in kinds if getattr(account, kind) or kind == "new")
     click.echo(f"on disk  {account.on_disk} = {parts}")
-    click.echo(f"known    {account.known} = {account.indexed} indexed + {account.missing} missing + {account.offline} offline")
+    click.echo(
+        f"known    {account.known} = {account.indexed} indexed + {account.missing} missing + {account.offline} offline"
+    )
     if account.waiting:
         click.echo(f"waiting  {account.waiting} files could not be read steadily; run the same command again")
     if account.excluded:
-        click.echo("excluded " + ", ".join(f"{count} {reason}" for reason, count in sorted(account.excluded_by_reason.items())))
+        click.echo(
+            "excluded " + ", ".join(f"{count} {reason}" for reason, count in sorted(account.excluded_by_reason.items()))
+        )
     for path, reason in account.failures[:_SHOWN_FAILURES]:
         click.echo(f"failed   {printable(os.fsdecode(path))}: {reason}")
     if len(account.failures) > _SHOWN_FAILURES:
-        click.echo(f"failed   ... and {len(account.failures) - _SHOWN_FAILURES} more; `diffsim status` lists all of them")
+        click.echo(
+            f"failed   ... and {len(account.failures) - _SHOWN_FAILURES} more; `diffsim status` lists all of them"
+        )
     for path, reason in report.offline:
         click.echo(f"offline  {printable(os.fsdecode(path))}: {reason}; its pictures are kept")
     for recall in report.recall:

@@ -9,7 +9,13 @@ from .options import ByteSize, index_option
 
 @click.command()
 @index_option
-@click.option("--memory", type=ByteSize(), default="1G", show_default=True, help="Memory that candidate recall may take when asked.")
+@click.option(
+    "--memory",
+    type=ByteSize(),
+    default="1G",
+    show_default=True,
+    help="Memory that candidate recall may take when asked.",
+)
 def verify(index_path: Path | None, memory: int) -> None:
     """Read every record, rebuild what is only a cache, and queue again what is damaged."""
     from indexer.index_folder import IndexFolder, default_index
@@ -31,7 +37,13 @@ def verify(index_path: Path | None, memory: int) -> None:
 
 @click.command()
 @index_option
-@click.option("--memory", type=ByteSize(), default="1G", show_default=True, help="Memory that candidate recall may take when asked.")
+@click.option(
+    "--memory",
+    type=ByteSize(),
+    default="1G",
+    show_default=True,
+    help="Memory that candidate recall may take when asked.",
+)
 def prune(index_path: Path | None, memory: int) -> None:
     """Forget missing files and the features of pictures that no file holds any more. Offline folders are kept."""
     from indexer.index_folder import IndexFolder, default_index

@@ -32,7 +32,9 @@ def device_option(command: Command) -> Command:
 
 def printable(name: str) -> str:
     """A file name on one line of a terminal: control characters and undecodable bytes as escapes."""
-    return "".join(_escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp") else char for char in name)
+    return "".join(
+        _escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp") else char for char in name
+    )
 
 
 def _escape(char: str) -> str:

@@ -20,15 +20,36 @@ if TYPE_CHECKING:
 @click.argument("image", type=click.Path(path_type=Path))
 @index_option
 @click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many neighbours.")
-@click.option("--candidates", type=click.IntRange(min=1), default=200, show_default=True, help="How many the first stage hands to the second.")
+@click.option(
+    "--candidates",
+    type=click.IntRange(min=1),
+    default=200,
+    show_default=True,
+    help="How many the first stage hands to the second.",
+)
 @click.option("--by", "profile", type=PROFILES, help="What similar means.  [default: the first space of the index]")
 @click.option("--space", help="A feature space by name or fingerprint, as `diffsim status` lists them.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
-@click.option("--max-by-chance", type=click.FloatRange(min=0), help="Leave out hits that more pictures than this would equal by chance.")
+@click.option(
+    "--max-by-chance",
+    type=click.FloatRange(min=0),
+    help="Leave out hits that more pictures than this would equal by chance.",
+)
 @click.option("--include-self", is_flag=True, help="List the query picture itself too.")
-@click.option("--format", "form", type=click.Choice(["table", "json", "csv", "paths"]), default="table", show_default=True, help="json is JSON Lines, one hit a line.")
-@click.option("--sheet", type=click.Path(path_type=Path, dir_okay=False), help="Also draw the query and its neighbours into this PNG.")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["table", "json", "csv", "paths"]),
+    default="table",
+    show_default=True,
+    help="json is JSON Lines, one hit a line.",
+)
+@click.option(
+    "--sheet",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw the query and its neighbours into this PNG.",
+)
 @device_option
 def query(
     image: Path,
@@ -75,8 +96,8 @@ def _notes(answer: "Answer", form: str) -> list[str]:
     notes = list(answer.notes)
     if form == "paths" and any("\n" in hit.path for hit in answer.hits):
         notes.append("A path holds a line break and so stands on several lines; --format json keeps it whole.")
-    stages = f"{answer.space.name}: {answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention."
-    return [*notes, stages]
+    stages = f"{answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention"
+    return [*notes, f"{answer.space.name}: {stages}."]
 
 
 def _table(hits: list["Hit"]) -> bytes:
@@ -139,7 +160,8 @@ def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
     from query.thumbnails import thumbnail
 
     hits = [
-        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name) for hit in answer.hits
+        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
+        for hit in answer.hits
     ]
     title = f"{printable(image.name)} by {answer.space.name}"
     part = sheet.with_name(sheet.name + ".part")
