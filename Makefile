@@ -4,6 +4,8 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --constraint constraints.txt
 GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/null | grep -q GPU && echo yes)
 
+DEMO := cat-neon.png
+
 .PHONY: demo test clean
 
 # FAISS: one of two distributions of the same module. faiss-gpu where there is an NVIDIA GPU and it loads, else faiss-cpu.

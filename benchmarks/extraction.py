@@ -211,9 +211,7 @@ def on_gpu(folder: Path, dtype: str, device: str, batches: tuple[int, ...]) -> N
 @click.option("--rounds", default=4, show_default=True, help="Pictures for each way, on the CPU.")
 @click.option("--batch", "batches", multiple=True, type=int, default=(1, 4, 16, 64), help="On a GPU only.")
 @click.option("--memory-of", type=click.Choice(WAYS), help="Only report the peak memory of one way (CPU).")
-def main(
-    folder: Path, device: str, dtype: str, rounds: int, batches: tuple[int, ...], memory_of: str | None
-) -> None:
+def main(folder: Path, device: str, dtype: str, rounds: int, batches: tuple[int, ...], memory_of: str | None) -> None:
     """Our extraction against the released way, at the full size of Stable Diffusion 1.5."""
     if not (folder / "model_index.json").exists():
         click.echo("Making the network ...", err=True)

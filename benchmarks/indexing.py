@@ -2,10 +2,10 @@
 
     python benchmarks/indexing.py PHOTOS --pictures 2000 --large 60
 
-A seeded part of PHOTOS is copied and indexed with the bundled network; then each stage runs alone over the same pictures.
-The same for 12-megapixel JPEGs, which the script makes (photographs enlarged to 4000 x 3000, with grain). Stages are
-compared by CPU time, because in a whole run they overlap. At the end: what decoding JPEGs at reduced scale would gain,
-and what it would do to the scores.
+A seeded part of PHOTOS is copied and indexed with the bundled network; then each stage runs alone over the same
+pictures. The same for 12-megapixel JPEGs, which the script makes (photographs enlarged to 4000 x 3000, with grain).
+Stages are compared by CPU time, because in a whole run they overlap. At the end: what decoding JPEGs at reduced scale
+would gain, and what it would do to the scores.
 """
 
 import io
@@ -14,7 +14,7 @@ import resource
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,11 +25,14 @@ import torch
 from PIL import Image
 
 import diffsim
-from db.catalog import Catalog
+from db.catalog import Catalog, KnownSpace
+from indexer.build import index_folders
 from indexer.decode import Decoded, DecodePool, Job
+from indexer.index_folder import IndexFolder
 from indexer.scan import scan
 from retrieval.extractor import Extractor, PictureFeatures
 from retrieval.images import PICTURE_SUFFIXES, decode
+from retrieval.kit import SpaceKit
 from retrieval.rerank import score_records
 from retrieval.store import FeatureStore, Record
 from retrieval.tiers import decode_tokens
@@ -74,16 +77,16 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     index = scratch / f"{folder.name}.idx"
     commits: list[str] = []
     with measured() as whole:
-        done = diffsim_index(index, folder, commits.append)
+        done = index_folders(IndexFolder.create(index), [folder], [], OPTIONS, on_step=commits.append)
     count = done.extracted
     searcher = diffsim.open(index)
     (space,) = searcher.spaces()
     extractor = Extractor.load(space.network, [searcher.kit(space)], "cpu")
     paths = sorted(folder.iterdir())
     stages: dict[str, Cost] = {}
-    with Catalog.open(scratch / f"{folder.name}.sqlite", create=True) as catalog:
-        with measured() as stages["scan (read, hash, catalog rows)"]:
-            scan(catalog, [folder])
+    empty = Catalog.open(scratch / f"{folder.name}.sqlite", create=True)
+    with empty as catalog, measured() as stages["scan (read, hash, catalog rows)"]:
+        scan(catalog, [folder])
     with measured() as stages["decode (workers)"], DecodePool(OPTIONS.workers, extractor.size, 60, 10**10) as pool:
         jobs = (Job(row, os.fsencode(path), b"") for row, path in enumerate(paths))
         decoded = [item for item in pool.run(jobs) if isinstance(item, Decoded)]
@@ -105,24 +108,19 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     return searcher
 
 
-def diffsim_index(index: Path, folder: Path, on_step: Callable[[str], None]) -> diffsim.IndexReport:
-    from indexer.build import index_folders
-    from indexer.index_folder import IndexFolder
-
-    return index_folders(IndexFolder.create(index), [folder], [], OPTIONS, on_step=on_step)
-
-
-def store_again(searcher: diffsim.Searcher, space: object, to: Path, features: list, commits: int) -> None:
-    """Write all features into a new store in as many commits as the whole run had, and mark them in the catalog again."""
+def store_again(
+    searcher: diffsim.Searcher, space: KnownSpace, to: Path, features: list[PictureFeatures], commits: int
+) -> None:
+    """Write all features into a new store, in as many commits as the whole run had; mark them in the catalog again."""
     with searcher.index.catalog() as catalog, FeatureStore(to, readonly=False) as store:
-        contents = catalog.indexed(space.id)  # type: ignore[attr-defined]
+        contents = catalog.indexed(space.id)
         for rows in np.array_split(np.arange(len(features)), max(commits, 1)):
             ids = [int(contents.ids[row]) for row in rows]
             shas = [contents.sha256[row] for row in rows]
             kept = [features[row] for row in rows]
             triples = zip(ids, shas, kept, strict=True)
             store.put(Record(row, sha, each.descriptor, each.tokens) for row, sha, each in triples)
-            catalog.mark_indexed([space.id], [(row, "JPEG", 1, 1) for row in ids])  # type: ignore[attr-defined]
+            catalog.mark_indexed([space.id], [(row, "JPEG", 1, 1) for row in ids])
 
 
 def reduced(data: bytes, size: int, margin: int) -> np.ndarray:
@@ -157,11 +155,11 @@ def draft_effect(large: Path, photos: diffsim.Searcher) -> None:
         tau = np.mean([kendall(a, b) for a, b in pairs])
         same = np.mean([len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) / 10 for a, b in pairs])
         name = f"at least {margin} x {extractor.size}"
-        score = f"mean {np.mean(own):.5f} min {min(own):.5f}"
-        click.echo(f"{name:16} {1e3 * spent:7.1f} {full_time / spent:6.1f}x   {score}   {tau:.4f}        {100 * same:.1f}%")
+        line = f"mean {np.mean(own):.5f} min {min(own):.5f}   {tau:.4f}        {100 * same:.1f}%"
+        click.echo(f"{name:16} {1e3 * spent:7.1f} {full_time / spent:6.1f}x   {line}")
 
 
-def _scores(kit, record: bytes, stored: list) -> np.ndarray:  # type: ignore[no-untyped-def]
+def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
     query = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
     return score_records(kit, query, stored)[1]
 

@@ -8,6 +8,7 @@ it ranks among its own first 50, 100 and 200. Intervals are 95 %, by bootstrap o
 """
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -58,7 +59,9 @@ POOLINGS: dict[str, Callable[[AttentionFeatures], Tensor]] = {
     "map: 4 x 4 cells": lambda tap: _flat(_cells(tap.map, 4)),
     "value: mean": lambda tap: _flat(tap.value.mean(2)),
     "value: mean + std": lambda tap: _flat(_mean_std(tap.value)),
-    "value mean + map mean": lambda tap: torch.cat([F.normalize(_flat(x.mean(2)), dim=1) for x in (tap.value, tap.map)], 1),
+    "value mean + map mean": lambda tap: torch.cat(
+        [F.normalize(_flat(part.mean(2)), dim=1) for part in (tap.value, tap.map)], dim=1
+    ),
 }
 
 
@@ -69,15 +72,17 @@ def chunks(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> 
         yield kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))[0]
 
 
-def exhaustive(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+def exhaustive(
+    gallery: Gallery, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores [queries, pictures] of `asking` (positions) against all, and every pooling's unit vectors."""
     queries = torch.cat([tap.query for tap in chunks(gallery, kit, ids[asking])])
-    parts = [torch.cat(x) for x in zip(*((t.key, t.value, t.map) for t in chunks(gallery, kit, ids[asking])), strict=True)]
-    asked = AttentionFeatures(queries, *parts)
+    others = ((tap.key, tap.value, tap.map) for tap in chunks(gallery, kit, ids[asking]))
+    asked = AttentionFeatures(queries, *(torch.cat(part) for part in zip(*others, strict=True)))
     scores = np.empty((len(asking), len(ids)), np.float32)
     pooled: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
     done = 0
-    with click.progressbar(length=len(ids), label="Scoring every picture", file=click.get_text_stream("stderr")) as bar:
+    with click.progressbar(length=len(ids), label="Scoring every picture", file=sys.stderr) as bar:
         for tap in chunks(gallery, kit, ids):
             for row in range(len(asking)):
                 scores[row, done : done + len(tap)] = score([asked[row : row + 1]], [tap], [1.0]).numpy()
@@ -146,11 +151,13 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
     for name, matrix in vectors.items():
         shares = brought_in(scores, matrix, asking)
         cells = [(shares[:, column].mean(), *interval(shares[:, column])) for column in range(len(COUNTS))]
-        text = "   ".join(f"{100 * mean:5.1f} ({100 * low:.1f}-{100 * high:.1f})".ljust(19) for mean, low, high in cells)
+        text = "   ".join(f"{100 * m:5.1f} ({100 * low:.1f}-{100 * high:.1f})".ljust(19) for m, low, high in cells)
         click.echo(f"{name:36} {2 * matrix.shape[1]:6d}   {text}")
-        rows.append({"pooling": name, "bytes": 2 * matrix.shape[1], "within": dict(zip(map(str, COUNTS), cells, strict=True))})
+        within = dict(zip(map(str, COUNTS), cells, strict=True))
+        rows.append({"pooling": name, "bytes": 2 * matrix.shape[1], "within": within})
     if out:
-        out.write_text(json.dumps({"space": known.name, "pictures": len(ids), "queries": len(asking), "rows": rows}, indent=1))
+        report = {"space": known.name, "pictures": len(ids), "queries": len(asking), "rows": rows}
+        out.write_text(json.dumps(report, indent=1))
 
 
 if __name__ == "__main__":

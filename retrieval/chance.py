@@ -1,7 +1,8 @@
 """Likeness judged against chance: how many pictures of this collection would score as high without being related?
 
-The query is scored against a fixed sample of the collection; the upper part of these scores is taken for chance, and its
-tail is continued beyond the sample. Like BLAST's E-value, the figure is a number of pictures, not a percentage.
+The query is scored against a fixed sample of the collection; the upper part of these scores is taken for chance, and
+its tail is continued beyond the sample. Like BLAST's E-value, the figure is a number of pictures, not a percentage.
+How well it keeps its promise is measured in docs/chance.md.
 """
 
 from dataclasses import dataclass
@@ -47,5 +48,6 @@ def fit_tail(scores: np.ndarray) -> Tail | None:
     z = np.sort(_stretch(scores))
     threshold = float(np.quantile(z, 0.75))
     excess = z[z > threshold] - threshold
+    # By the median, which the query's own relatives in the sample do not move far; it is worth half as many points.
     scale = max(float(np.median(excess)) / np.log(2) if len(excess) else 0.0, 1e-6)
     return Tail(z, threshold, max(len(excess), 1) / len(z), scale, max(len(excess), 1) / 2)

@@ -412,7 +412,7 @@ class _Environment:
         return sum(stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"] for stat in tables)
 
     def used_bytes(self, env: lmdb.Environment) -> int:
-        return (env.info()["last_pgno"] + 1) * env.stat()["psize"]
+        return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
     def identify(self) -> list[tuple[int, int] | None]:
         """Which data file and which lock file stand in the folder now."""
