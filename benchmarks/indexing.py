@@ -165,9 +165,9 @@ def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Kendall's tau of two lists of scores, ties counting as neither."""
-    rows, columns = np.triu_indices(len(a), 1)
-    return float(np.mean(np.sign(a[rows] - a[columns]) * np.sign(b[rows] - b[columns])))
+    """Kendall's tau of two lists of scores: pairs in the same order minus pairs in the other, over all pairs."""
+    agreed = np.count_nonzero((a[:, None] > a) == (b[:, None] > b)) - len(a)  # each pair twice, without the diagonal
+    return 2 * agreed / (len(a) * (len(a) - 1)) - 1
 
 
 @click.command()

@@ -1,6 +1,6 @@
 """What do the storage tiers cost in rank agreement, and would storing Q, K, V and the map pay?
 
-    python benchmarks/tiers.py INDEX [INDEX ...] --queries 100
+    python benchmarks/tiers.py INDEX [INDEX ...] --queries 50
 
 Each INDEX is one built with `diffsim index --tier fp32`. Its tokens are encoded again in every tier; queries pass
 through the same tier. A seeded sample of its pictures asks, every picture is scored. Then the time of reranking 200
@@ -44,9 +44,9 @@ def without(row: np.ndarray, itself: int) -> np.ndarray:
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
-    """Kendall's tau of two lists of scores."""
-    first, second = np.triu_indices(len(a), 1)
-    return float(np.mean(np.sign(a[first] - a[second]) * np.sign(b[first] - b[second])))
+    """Kendall's tau of two lists of scores: pairs in the same order minus pairs in the other, over all pairs."""
+    agreed = np.count_nonzero((a[:, None] > a) == (b[:, None] > b)) - len(a)  # each pair twice, without the diagonal
+    return 2 * agreed / (len(a) * (len(a) - 1)) - 1
 
 
 def top(row: np.ndarray, count: int = 10) -> set[int]:
@@ -131,7 +131,7 @@ def rerank_times(candidates: int, rounds: int) -> None:
 
 @click.command()
 @click.argument("indexes", nargs=-1, type=click.Path(exists=True, path_type=Path))
-@click.option("--queries", default=100, show_default=True)
+@click.option("--queries", default=50, show_default=True)
 @click.option("--pictures", type=int, help="A seeded part of each collection only.")
 @click.option("--rounds", default=5, show_default=True, help="Of timing.")
 def main(indexes: tuple[Path, ...], queries: int, pictures: int | None, rounds: int) -> None:
