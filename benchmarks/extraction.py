@@ -10,6 +10,7 @@ autoencoder, run the whole U-Net over both guidance branches. Both run the same 
 
 import json
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -138,18 +139,12 @@ def compare(folder: Path, dtype: str, rounds: int) -> None:
 
 
 def report_memory(folder: Path, dtype: str, only: str) -> None:
-    """Peak resident memory of a process that goes one way: of loading, and of two pictures after it."""
+    """Peak resident memory of a process that loads what one way needs and extracts two pictures."""
     work = ways(folder, dtype, "cpu", only)[only]
-    loading = peak_gb()
-    Path("/proc/self/clear_refs").write_text("5")  # sets the peak back to what is resident now
     for picture in pictures(2):
         work(picture[None])
-    click.echo(f"{only:9} peak memory: loading {loading:.2f} GB, extracting {peak_gb():.2f} GB")
-
-
-def peak_gb() -> float:
-    status = Path("/proc/self/status").read_text().split("VmHWM:")[1]
-    return int(status.split()[0]) * 1024 / 1e9
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    click.echo(f"{only:9} peak memory {peak / 1e9:.2f} GB")
 
 
 def whole_command(folder: Path) -> None:

@@ -140,6 +140,23 @@ def resident(index: Path, picture: Path) -> None:
     click.echo(f"{own / 1e3:.1f} {mapped / 1e3:.1f} {gallery.all_descriptors()[1].nbytes / 1e6:.2f}")
 
 
+def queries(like: Path, scratch: Path, pictures: int) -> None:
+    """Everything about asking a filled index."""
+    outside = scratch / "outside.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(outside)
+    counts = (pictures // 10, pictures)
+    for count in counts:
+        fill(like, scratch / f"{count}.idx", scratch / f"{count}", count)
+    files = sorted((scratch / f"{pictures}").iterdir())[5 : pictures // 5 : pictures // 100]
+    commands(scratch / f"{pictures}.idx", files[0], outside)
+    stages(scratch / f"{pictures}.idx", files, outside)
+    for count in counts:
+        asked = ["--resident-of", str(scratch / f"{count}.idx"), str(scratch / f"{count}" / "000005.png")]
+        child = [sys.executable, __file__, str(like), *asked]
+        own, mapped, size = subprocess.run(child, check=True, capture_output=True, text=True).stdout.split()
+        click.echo(f"{count:6d} pictures: {own} MB resident, {mapped} MB mapped files; descriptors {size} MB")
+
+
 def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
     """Descriptors alone: every one compared, by lists, and within smaller memory budgets."""
     real = diffsim.open(like)
@@ -182,7 +199,7 @@ def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
 
 @click.command()
 @click.argument("like", type=click.Path(exists=True, path_type=Path))
-@click.option("--pictures", default=10_000, show_default=True)
+@click.option("--pictures", default=10_000, show_default=True, help="0 for the recall stage alone.")
 @click.option("--recall-size", "sizes", multiple=True, type=int, default=(10_000, 100_000, 200_000))
 @click.option("--scratch", type=click.Path(exists=True, path_type=Path), help="Folder for temporary files.")
 @click.option("--resident-of", type=(Path, Path), hidden=True)
@@ -195,20 +212,9 @@ def main(
         return
     click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory(dir=scratch) as made, torch.inference_mode():
-        base = Path(made)
-        outside = base / "outside.png"
-        Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(outside)
-        for count in (pictures // 10, pictures):
-            fill(like, base / f"{count}.idx", base / f"{count}", count)
-        files = sorted((base / f"{pictures}").iterdir())[5:2005:100]
-        commands(base / f"{pictures}.idx", files[0], outside)
-        stages(base / f"{pictures}.idx", files, outside)
-        for count in (pictures // 10, pictures):
-            asked = ["--resident-of", str(base / f"{count}.idx"), str(base / f"{count}" / "000005.png")]
-            child = [sys.executable, __file__, str(like), *asked]
-            own, mapped, size = subprocess.run(child, check=True, capture_output=True, text=True).stdout.split()
-            click.echo(f"{count:6d} pictures: {own} MB resident, {mapped} MB mapped files; descriptors {size} MB")
-        recall_stage(like, base, sizes)
+        if pictures:
+            queries(like, Path(made), pictures)
+        recall_stage(like, Path(made), sizes)
 
 
 if __name__ == "__main__":
