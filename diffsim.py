@@ -15,7 +15,7 @@ from db.errors import CatalogError
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.errors import IndexerError
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.spaces import DEFAULT_MODEL, requested_spaces
 from query.search import Answer, Hit, Query, Searcher
 from retrieval.errors import RetrievalError
 from retrieval.space import FeatureSpace, Tap
@@ -46,7 +46,7 @@ def index(
     index: str | os.PathLike[str],
     folders: Iterable[str | os.PathLike[str]],
     *,
-    model: str = "mini",
+    model: str = DEFAULT_MODEL,
     by: Iterable[str] = (),
     options: IndexOptions | None = None,
 ) -> IndexReport:
@@ -55,5 +55,5 @@ def index(
     by: `style`, `instance`, `look`; none means every feature space of the index, or the default one for a new index.
     """
     profiles = list(by)
-    requests = requested_spaces(model, profiles) if profiles or model != "mini" else []
+    requests = requested_spaces(model, profiles) if profiles or model != DEFAULT_MODEL else []
     return index_folders(IndexFolder.create(Path(index)), [Path(folder) for folder in folders], requests, options)

@@ -26,7 +26,16 @@ from .index_folder import IndexFolder
 from .recall_files import RecallReport, refresh_recall
 from .roots import find_folders, offline_roots
 from .scan import ScanReport, rescan_file, scan
-from .spaces import DEFAULT_MODEL, Networks, OpenSpace, SpaceRequest, known_spaces, requested_spaces, settle_spaces
+from .spaces import (
+    DEFAULT_MODEL,
+    Networks,
+    OpenSpace,
+    SpaceRequest,
+    known_spaces,
+    pass_key,
+    requested_spaces,
+    settle_spaces,
+)
 from .walk import DEFAULT_EXCLUDE_DIRS
 
 _PASSES = 3
@@ -100,7 +109,7 @@ def index_folders(
             commit_every_s=options.commit_seconds,
         )
         extracted = 0
-        for _, group in groupby(sorted(spaces, key=_shared), key=_shared):
+        for _, group in groupby(sorted(spaces, key=_pass_key), key=_pass_key):
             run = _Extraction(index, catalog, report, list(group), networks, options, on_step, on_progress)
             extracted += run.all_pending()
         recall = [refresh_recall(index, catalog, space.known, options.memory, on_step) for space in spaces]
@@ -114,9 +123,8 @@ def index_folders(
         )
 
 
-def _shared(space: OpenSpace) -> tuple[str, str, str, int]:
-    """What spaces must have in common to be filled in one pass over the pictures."""
-    return (space.known.network, space.kit.space.weights, space.kit.space.dtype, space.kit.space.size)
+def _pass_key(space: OpenSpace) -> tuple[str, str, str, int]:
+    return pass_key(space.known.network, space.kit.space)
 
 
 class _Extraction:

@@ -14,7 +14,6 @@ import numpy as np
 from db.catalog import Catalog
 from retrieval.extractor import Extractor
 from retrieval.kit import SpaceKit
-from retrieval.networks import Network
 from retrieval.tiers import record_bytes
 
 from .build import IndexOptions
@@ -22,7 +21,16 @@ from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
 from .roots import find_folders
-from .spaces import DEFAULT_MODEL, Networks, SpaceRequest, find_space, known_spaces, make_kit, requested_spaces
+from .spaces import (
+    DEFAULT_MODEL,
+    Networks,
+    SpaceRequest,
+    find_space,
+    known_spaces,
+    make_kit,
+    pass_key,
+    requested_spaces,
+)
 from .walk import Entry, walk
 
 _TIMED = 12
@@ -56,8 +64,8 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
         known = _known(catalog, ids, files) if catalog else set()
     todo = [path for path, _ in files if path not in known]
     seconds = 0.0
-    for _, group in groupby(sorted(kits, key=_shared), key=_shared):
-        extractor = Extractor(*_together(list(group), networks))
+    for (network, _, dtype, _), group in groupby(sorted(kits, key=_pass_key), key=_pass_key):
+        extractor = Extractor(networks.get(network, dtype), [kit for _, kit in group])
         seconds += _time_per_picture(extractor, todo, options) * len(todo) if todo else 0.0
     per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + _descriptor_bytes(kit.shapes) for _, kit in kits)
     return Estimate(len(files), len(known), seconds, per_picture * len(todo))
@@ -76,14 +84,9 @@ def _spaces(
     return kits, None if None in found else [space.id for space in found if space]
 
 
-def _shared(space: tuple[str, SpaceKit]) -> tuple[str, str, int]:
+def _pass_key(space: tuple[str, SpaceKit]) -> tuple[str, str, str, int]:
     network, kit = space
-    return network, kit.space.dtype, kit.space.size
-
-
-def _together(group: list[tuple[str, SpaceKit]], networks: Networks) -> tuple[Network, list[SpaceKit]]:
-    network, kit = group[0]
-    return networks.get(network, kit.space.dtype), [kit for _, kit in group]
+    return pass_key(network, kit.space)
 
 
 def _files(roots: Sequence[bytes], options: IndexOptions) -> Iterator[tuple[bytes, Entry]]:

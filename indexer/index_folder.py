@@ -24,6 +24,7 @@ import platformdirs
 from filelock import FileLock, Timeout
 
 from db.catalog import Catalog
+from retrieval.durable import put_in_place
 from retrieval.store import FeatureStore
 
 from .errors import IndexerError
@@ -82,13 +83,13 @@ class IndexFolder:
         """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder."""
         if not (path / "index.toml").exists():
             path.mkdir(parents=True, exist_ok=True)
-            if any(entry.name not in ("index.toml.part",) for entry in path.iterdir()):
+            if any(entry.name != "index.toml.part" for entry in path.iterdir()):
                 raise NoIndex(
                     f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR."
                 )
             part = path / "index.toml.part"
             part.write_text(f'format = {FORMAT}\ncatalog = "{_CATALOG}"\n', encoding="utf-8")
-            os.replace(part, path / "index.toml")
+            put_in_place(part, path / "index.toml")
         return cls.open(path)
 
     def catalog(self, *, create: bool = False, readonly: bool = False) -> Catalog:

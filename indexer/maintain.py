@@ -55,7 +55,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
         orphans = len(np.setdiff1d(store.ids(), contents.ids))
     if damaged:
         catalog.unindex(space.id, damaged)
-    rebuilt = refresh_recall(index, catalog, space, memory, lambda step: None) is not None
+    rebuilt = refresh_recall(index, catalog, space, memory) is not None
     return SpaceCheck(space.name, len(wanted) - len(damaged), damaged, orphans, rebuilt)
 
 
@@ -72,5 +72,5 @@ def prune_index(index: IndexFolder, memory: int) -> Pruned:
             with index.store(space.fingerprint, readonly=False) as store:
                 store.delete(np.setdiff1d(store.ids(), known).tolist())
                 store.compact()
-            refresh_recall(index, catalog, space, memory, lambda step: None)
+            refresh_recall(index, catalog, space, memory)
         return Pruned(missing, len(gone))

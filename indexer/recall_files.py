@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from db.catalog import Catalog, KnownSpace
 from retrieval.recall import RecallFile, build_recall_file, open_recall_file
 
@@ -24,7 +22,11 @@ class RecallReport:
 
 
 def refresh_recall(
-    index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_step: Callable[[str], None]
+    index: IndexFolder,
+    catalog: Catalog,
+    space: KnownSpace,
+    memory: int,
+    on_step: Callable[[str], None] = lambda step: None,
 ) -> RecallReport | None:
     """Rebuild a space's FAISS file where it is missing, damaged or stale; None where it is good. Raises OverBudget."""
     contents = catalog.indexed(space.id)
@@ -35,16 +37,15 @@ def refresh_recall(
     if recorded is not None:
         file = open_recall_file(path, recorded.digest)
         covered = int((contents.generations <= recorded.generation).sum())
-        if file is not None and len(contents.ids) - covered + abs(file.ntotal - covered) <= STALE_SHARE * len(
-            contents.ids
-        ):
+        tail = len(contents.ids) - covered
+        if file is not None and tail + abs(file.ntotal - covered) <= STALE_SHARE * len(contents.ids):
             return None
     with index.store(space.fingerprint, readonly=False) as store:
         wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
         ids, descriptors = store.descriptors(wanted)
     if not len(ids):
         return None
-    built = build_recall_file(path, np.ascontiguousarray(ids), descriptors, memory)
+    built = build_recall_file(path, ids, descriptors, memory)
     on_step("recall written")
     catalog.set_recall_file(space.id, contents.generation, built.digest)
     on_step("recall committed")

@@ -41,6 +41,11 @@ class OpenSpace:
     kit: SpaceKit
 
 
+def pass_key(network: str, space: FeatureSpace) -> tuple[str, str, str, int]:
+    """What spaces must have in common to be filled in one pass over the pictures: network, precision, picture size."""
+    return network, space.weights, space.dtype, space.size
+
+
 def requested_spaces(
     model: str,
     profiles: Sequence[str],

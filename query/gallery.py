@@ -17,7 +17,8 @@ class Gallery:
     """ids: int64 [n], ascending, of the pictures that can be hits; sha256: the content hash of each.
 
     covered: those that the FAISS file answers for. tail_ids, tail: the others and their descriptors float16, searched
-    exactly: what came after the file was built, or everything where there is no valid file.
+    exactly: what came after the file was built, or everything where there is no valid file. by_hash: the ids in the
+    order of their content hashes.
     """
 
     contents: IndexedContents
@@ -29,6 +30,7 @@ class Gallery:
     tail_ids: np.ndarray
     tail: np.ndarray
     warning: str | None
+    by_hash: np.ndarray
 
     @classmethod
     def load(
@@ -51,8 +53,9 @@ class Gallery:
                 "`diffsim verify` rebuilds it."
             )
         in_file = generations <= recall.generation if recall and file is not None else np.zeros(len(ids), bool)
+        by_hash = np.array(sorted(sha256, key=sha256.__getitem__), np.int64)
         tail_ids, tail = store.descriptors({int(row): sha256[int(row)] for row in ids[~in_file]})
-        return cls(contents, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning)
+        return cls(contents, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning, by_hash)
 
     def is_current(self, contents: IndexedContents) -> bool:
         """Whether the catalog still says what it said when this was loaded."""
@@ -74,8 +77,7 @@ class Gallery:
     def sample(self, size: int, without: int | None) -> np.ndarray:
         """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
         drawn at random, stay the same as the collection grows, and can be found shard by shard."""
-        ordered = sorted((sha, content_id) for content_id, sha in self.sha256.items() if content_id != without)
-        return np.array(sorted(content_id for _, content_id in ordered[:size]), np.int64)
+        return np.sort(self.by_hash[self.by_hash != without][:size])
 
     def tokens(self, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """Token records of these pictures."""

@@ -6,7 +6,6 @@ of its attention layer. Asking with an indexed picture needs nothing else: no U-
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from .durable import put_in_place
 from .errors import RetrievalError
 from .pooling import pool
 from .score import AttentionFeatures, attend
@@ -113,9 +113,7 @@ class SpaceKit:
         }
         (folder / "space.json.part").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
         for name in ("space.safetensors", "space.json"):
-            with open(folder / f"{name}.part", "rb") as part:
-                os.fsync(part.fileno())
-            os.replace(folder / f"{name}.part", folder / name)
+            put_in_place(folder / f"{name}.part", folder / name)
 
     @classmethod
     def load(cls, folder: Path) -> "SpaceKit":

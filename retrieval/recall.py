@@ -5,13 +5,13 @@ is never edited in place (ids shift or double when FAISS indices are). Whatever 
 """
 
 import hashlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 import faiss
 import numpy as np
 
+from .durable import put_in_place
 from .errors import RetrievalError
 
 EXACT_LIMIT = 100_000
@@ -83,13 +83,7 @@ def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memo
     faiss.write_index(index, str(part_path))
     with open(part_path, "rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        os.fsync(file.fileno())
-    os.replace(part_path, path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    put_in_place(part_path, path)
     return RecallFile(digest, factory, loss)
 
 

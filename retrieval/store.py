@@ -26,6 +26,7 @@ from typing import Self, TypeVar
 import lmdb
 import numpy as np
 
+from .durable import sync
 from .errors import RetrievalError
 
 T = TypeVar("T")
@@ -292,8 +293,8 @@ class _Environment:
                 self.descriptors = self.env.open_db(b"descriptors", create=writable)
                 self.tokens = self.env.open_db(b"tokens", create=writable)
             for folder in new_folders:
-                _fsync(folder)
-                _fsync(folder.parent)
+                sync(folder)
+                sync(folder.parent)
         except lmdb.NotFoundError:
             self.close()
             raise StoreMissing(f"The feature store in {self.folder} is empty; run `diffsim index`.") from None
@@ -395,11 +396,11 @@ class _Environment:
                 with env.begin(write=True):  # nobody else commits between the copy and the rename
                     env.copy(str(sibling), compact=True)
                     shutil.copymode(self.data_path, sibling / "data.mdb")
-                    _fsync(sibling / "data.mdb")
+                    sync(sibling / "data.mdb")
                     # The lock file holds the old data's transaction number and would mislead readers of the new.
                     self.lock_path.unlink()
                     os.replace(sibling / "data.mdb", self.data_path)
-                    _fsync(self.folder)
+                    sync(self.folder)
             except (lmdb.Error, OSError) as error:
                 raise self.named(error) from error
             finally:
@@ -446,11 +447,3 @@ class _Environment:
             f"The feature store {self.data_path} cannot be read ({error}); restore it from a copy, or delete that "
             "folder and run `diffsim index`."
         )
-
-
-def _fsync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

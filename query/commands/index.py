@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import PROFILES, ByteSize, device_option, index_option, printable, size_text, time_text
+from .options import PROFILES, device_option, index_option, memory_option, printable, size_text, time_text
 
 if TYPE_CHECKING:
     from indexer.build import IndexReport
@@ -42,13 +42,7 @@ _SHOWN_FAILURES = 20
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures per network pass."
 )
-@click.option(
-    "--memory",
-    type=ByteSize(),
-    default="1G",
-    show_default=True,
-    help="Memory that candidate recall may take when asked.",
-)
+@memory_option
 @click.option(
     "--exclude-dir",
     "exclude_dirs",
@@ -92,13 +86,13 @@ def index(
 
     from indexer.build import IndexOptions, index_folders
     from indexer.estimate import estimate
-    from indexer.spaces import requested_spaces
+    from indexer.spaces import DEFAULT_MODEL, requested_spaces
     from indexer.walk import DEFAULT_EXCLUDE_DIRS
 
     asked = any((model, profiles, layer, timestep is not None, size, dtype, tier))
     requests = (
         requested_spaces(
-            model or "mini",
+            model or DEFAULT_MODEL,
             profiles,
             layer=layer,
             timestep=timestep,
@@ -106,7 +100,7 @@ def index(
             dtype=dtype or "float32",
             tier=tier or "fp16",
         )
-        if asked or not (where / "index.toml").exists()
+        if asked
         else []
     )
     options = IndexOptions(

@@ -4,18 +4,12 @@ from pathlib import Path
 
 import click
 
-from .options import ByteSize, index_option
+from .options import index_option, memory_option
 
 
 @click.command()
 @index_option
-@click.option(
-    "--memory",
-    type=ByteSize(),
-    default="1G",
-    show_default=True,
-    help="Memory that candidate recall may take when asked.",
-)
+@memory_option
 def verify(index_path: Path | None, memory: int) -> None:
     """Read every record, rebuild what is only a cache, and queue again what is damaged."""
     from indexer.index_folder import IndexFolder, default_index
@@ -37,13 +31,7 @@ def verify(index_path: Path | None, memory: int) -> None:
 
 @click.command()
 @index_option
-@click.option(
-    "--memory",
-    type=ByteSize(),
-    default="1G",
-    show_default=True,
-    help="Memory that candidate recall may take when asked.",
-)
+@memory_option
 def prune(index_path: Path | None, memory: int) -> None:
     """Forget missing files and the features of pictures that no file holds any more. Offline folders are kept."""
     from indexer.index_folder import IndexFolder, default_index

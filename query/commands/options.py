@@ -30,6 +30,16 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
+def memory_option(command: Command) -> Command:
+    return click.option(
+        "--memory",
+        type=ByteSize(),
+        default="1G",
+        show_default=True,
+        help="Memory that candidate recall may take when asked.",
+    )(command)
+
+
 def printable(name: str) -> str:
     """A file name on one line of a terminal: control characters and undecodable bytes as escapes."""
     return "".join(
