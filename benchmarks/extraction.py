@@ -30,7 +30,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from retrieval.extractor import Extractor, encode_pictures, make_space, read_taps
+from retrieval.extractor import Extractor, make_space
 from retrieval.networks import load_network
 from retrieval.presets import PRESETS
 from retrieval.rerank import score_records
@@ -94,9 +94,8 @@ def ways(folder: Path, dtype: str, device: str, only: str | None) -> dict[str, C
             words = tokenizer(["", PROMPT], padding="max_length", max_length=77, truncation=True, return_tensors="pt")
             prompts = encoder(words.input_ids.to(device))[0].repeat_interleave(len(pixels), 0)
             x = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).to(network.dtype) / 127.5 - 1
-            latents = network.autoencoder.encode(x).latent_dist.sample() * network.autoencoder.config.scaling_factor
-            share = float(network.signal[TAP.timestep])
-            noisy = share**0.5 * latents + (1 - share) ** 0.5 * torch.randn_like(latents)
+            latents = network.latents.scaled(network.latents.autoencoder.encode(x).latent_dist.sample())
+            noisy = network.latents.noised(latents, torch.randn_like(latents), TAP.timestep)
             return network.unet(torch.cat([noisy, noisy]), TAP.timestep, encoder_hidden_states=prompts).sample.cpu()
 
     return {**found, "released": released}
@@ -176,12 +175,12 @@ def on_gpu(folder: Path, dtype: str, device: str, batches: tuple[int, ...]) -> N
         def stages(pixels: np.ndarray = pixels) -> list[float]:
             with torch.inference_mode():
                 sent = seconds(lambda: torch.from_numpy(pixels).to(device), device)
-                kept: list[torch.Tensor] = []
-                vae = seconds(lambda: kept.append(encode_pictures(network, pixels)), device) - sent
-                unet = seconds(
-                    lambda: kept.extend(read_taps(network, [TAP], kept[0], kit.noise, kit.conditioning)), device
-                )
-                back = seconds(lambda: kept[1].float().cpu(), device)
+                kept: list[Any] = []
+                on_device = torch.from_numpy(pixels).to(device)
+                vae = seconds(lambda: kept.append(network.encode(on_device)), device)
+                unet = seconds(lambda: kept.append(network.read(kept[0], kit.space.taps, kit.constants)), device)
+                ((tokens,),) = kept[1].values()
+                back = seconds(lambda: tokens.cpu(), device)
             rows = [seconds(lambda way=way: both[way](pixels), device) for way in WAYS]
             return [1e3 * value / len(pixels) for value in (*rows, vae, unet, sent + back)]
 

@@ -81,7 +81,7 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     count = done.extracted
     searcher = diffsim.open(index)
     (space,) = searcher.spaces()
-    extractor = Extractor.load(space.network, [searcher.kit(space)], "cpu")
+    extractor = Extractor.load(space.network, [searcher.kit(space)], "cpu", space.adapter)
     paths = sorted(folder.iterdir())
     stages: dict[str, Cost] = {}
     empty = Catalog.open(scratch / f"{folder.name}.sqlite", create=True)
@@ -134,7 +134,7 @@ def draft_effect(large: Path, photos: diffsim.Searcher) -> None:
     """Time and scores of reduced-scale decoding, against full decoding of the same pictures."""
     (space,) = photos.spaces()
     kit, gallery = photos.kit(space), photos.gallery(space)
-    extractor = Extractor.load(space.network, [kit], "cpu")
+    extractor = Extractor.load(space.network, [kit], "cpu", space.adapter)
     files = [path.read_bytes() for path in sorted(large.iterdir())]
     started = time.perf_counter()
     full = np.stack([decode(data, extractor.size).pixels for data in files])

@@ -49,7 +49,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     target = IndexFolder.create(index)
     kit.save(target.space(space.fingerprint))
     with target.catalog(create=True) as catalog, target.store(space.fingerprint, readonly=False) as store:
-        space_id = catalog.add_space(space.fingerprint, space.name, space.network, space.record)
+        space_id = catalog.add_space(space.fingerprint, space.name, space.network, space.record, adapter=space.adapter)
         root = catalog.files.add_root(os.fsencode(folder))
         generator = torch.Generator().manual_seed(0)
         for start in range(0, pictures, 500):

@@ -23,6 +23,7 @@ class KnownSpace:
     fingerprint: str
     name: str
     network: str
+    adapter: str  # empty where there is none
     record: str  # the space's whole definition as JSON
     created: str  # ISO 8601, UTC
 
@@ -102,20 +103,21 @@ class Catalog:
 
     def spaces(self) -> list[KnownSpace]:
         """All feature spaces, oldest first."""
-        columns = (Space.id, Space.fingerprint, Space.name, Space.network, Space.record, Space.created)
+        columns = (Space.id, Space.fingerprint, Space.name, Space.network, Space.adapter, Space.record, Space.created)
         with self._database.reading() as connection:
             return [KnownSpace(*row) for row in connection.execute(select(*columns).order_by(Space.id))]
 
-    def add_space(self, fingerprint: str, name: str, network: str, record: str) -> int:
-        """The id of this space. One that is known keeps its name and record; its `network` is brought up to date."""
+    def add_space(self, fingerprint: str, name: str, network: str, record: str, *, adapter: str = "") -> int:
+        """The id of this space. One that is known keeps its name and record; where its network and adapter are is
+        brought up to date."""
         with self._database.writing() as connection:
             known = connection.scalar(select(Space.id).where(Space.fingerprint == fingerprint))
             if known is not None:
-                connection.execute(update(Space).where(Space.id == known).values(network=network))
+                connection.execute(update(Space).where(Space.id == known).values(network=network, adapter=adapter))
                 return known
             created = datetime.now(UTC).isoformat(timespec="seconds")
             row = insert(Space).values(
-                fingerprint=fingerprint, name=name, network=network, record=record, created=created
+                fingerprint=fingerprint, name=name, network=network, adapter=adapter, record=record, created=created
             )
             return connection.scalars(row.returning(Space.id)).one()
 

@@ -78,6 +78,7 @@ def m001_first_tables(connection: Connection) -> None:
         Column("fingerprint", Text, nullable=False, unique=True),
         Column("name", Text, nullable=False),
         Column("network", Text, nullable=False),
+        Column("adapter", Text, nullable=False),
         Column("record", Text, nullable=False),
         Column("created", Text, nullable=False),
     )

@@ -68,7 +68,7 @@ class File(Base):
 
 
 class Space(Base):
-    """A feature space; `record` is its whole definition as JSON, `network` where its network was loaded from."""
+    """A feature space; `record` is its whole definition as JSON, `network` and `adapter` where these came from."""
 
     __tablename__ = "spaces"
 
@@ -76,6 +76,7 @@ class Space(Base):
     fingerprint: Mapped[str] = mapped_column(Text, unique=True)
     name: Mapped[str] = mapped_column(Text)
     network: Mapped[str] = mapped_column(Text)
+    adapter: Mapped[str] = mapped_column(Text)
     record: Mapped[str] = mapped_column(Text)
     created: Mapped[str] = mapped_column(Text)  # ISO 8601, UTC
 

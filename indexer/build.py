@@ -30,6 +30,7 @@ from .spaces import (
     DEFAULT_MODEL,
     Networks,
     OpenSpace,
+    PassKey,
     SpaceRequest,
     known_spaces,
     pass_key,
@@ -123,8 +124,8 @@ def index_folders(
         )
 
 
-def _pass_key(space: OpenSpace) -> tuple[str, str, str, int]:
-    return pass_key(space.known.network, space.kit.space)
+def _pass_key(space: OpenSpace) -> PassKey:
+    return pass_key(space.known.network, space.known.adapter, space.kit.space)
 
 
 class _Extraction:
@@ -167,7 +168,7 @@ class _Extraction:
 
     def _extract(self, pending: list[PendingContent]) -> int:
         space = self._spaces[0]
-        network = self._networks.get(space.known.network, space.kit.space.dtype)
+        network = self._networks.get(space.known.network, space.kit.space.dtype, space.known.adapter)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
         extracted, self._done = 0, 0

@@ -24,6 +24,7 @@ from .roots import find_folders
 from .spaces import (
     DEFAULT_MODEL,
     Networks,
+    PassKey,
     SpaceRequest,
     find_space,
     known_spaces,
@@ -34,6 +35,9 @@ from .spaces import (
 from .walk import Entry, walk
 
 _TIMED = 12
+
+_Filled = tuple[str, str, SpaceKit]
+"""A space with its network and adapter."""
 
 
 @dataclass(frozen=True)
@@ -64,29 +68,31 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
         known = _known(catalog, ids, files) if catalog else set()
     todo = [path for path, _ in files if path not in known]
     seconds = 0.0
-    for (network, _, dtype, _), group in groupby(sorted(kits, key=_pass_key), key=_pass_key):
-        extractor = Extractor(networks.get(network, dtype), [kit for _, kit in group])
+    for key, group in groupby(sorted(kits, key=_pass_key), key=_pass_key):
+        network, adapter, _, dtype, *_ = key
+        extractor = Extractor(networks.get(network, dtype, adapter), [kit for *_, kit in group])
         seconds += _time_per_picture(extractor, todo, options) * len(todo) if todo else 0.0
-    per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + _descriptor_bytes(kit.shapes) for _, kit in kits)
+    per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + 2 * kit.dimensions for *_, kit in kits)
     return Estimate(len(files), len(known), seconds, per_picture * len(todo))
 
 
 def _spaces(
     where: Path, catalog: Catalog | None, requests: Sequence[SpaceRequest], networks: Networks
-) -> tuple[list[tuple[str, SpaceKit]], list[int] | None]:
-    """The spaces that a run would fill, each with its network, and their ids; None where one of them is new."""
+) -> tuple[list[_Filled], list[int] | None]:
+    """The spaces that a run would fill, and their ids; None where one of them is new."""
     if not requests and catalog and catalog.spaces():
         spaces = known_spaces(IndexFolder.open(where), catalog)
-        return [(space.known.network, space.kit) for space in spaces], [space.known.id for space in spaces]
+        filled = [(space.known.network, space.known.adapter, space.kit) for space in spaces]
+        return filled, [space.known.id for space in spaces]
     requests = requests or requested_spaces(DEFAULT_MODEL, [])
-    kits = [(request.network, make_kit(request, networks)) for request in requests]
-    found = [find_space(catalog, kit) if catalog else None for _, kit in kits]
+    kits = [(request.network, request.adapter, make_kit(request, networks)) for request in requests]
+    found = [find_space(catalog, kit) if catalog else None for *_, kit in kits]
     return kits, None if None in found else [space.id for space in found if space]
 
 
-def _pass_key(space: tuple[str, SpaceKit]) -> tuple[str, str, str, int]:
-    network, kit = space
-    return pass_key(network, kit.space)
+def _pass_key(space: _Filled) -> PassKey:
+    network, adapter, kit = space
+    return pass_key(network, adapter, kit.space)
 
 
 def _files(roots: Sequence[bytes], options: IndexOptions) -> Iterator[tuple[bytes, Entry]]:
@@ -111,10 +117,6 @@ def _known(catalog: Catalog, space_ids: Sequence[int] | None, files: Sequence[tu
     return {
         path for path, entry in files if path in done and stats[path] == (entry.size, entry.mtime_ns, entry.ctime_ns)
     }
-
-
-def _descriptor_bytes(shapes: Sequence[tuple[int, int]]) -> int:
-    return sum(2 * 2 * channels for _, channels in shapes)
 
 
 def _time_per_picture(extractor: Extractor, todo: Sequence[bytes], options: IndexOptions) -> float:

@@ -259,7 +259,9 @@ class Searcher:
 
         decoded = decode_file(picture, kit.space.size)
         if space.fingerprint not in self._extractors:
-            self._extractors[space.fingerprint] = Extractor.load(space.network, [kit], choose_device(self._device))
+            self._extractors[space.fingerprint] = Extractor.load(
+                space.network, [kit], choose_device(self._device), space.adapter
+            )
         ((features,),) = self._extractors[space.fingerprint].extract(decoded.pixels[None])
         return features.descriptor, features.tokens
 

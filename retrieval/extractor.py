@@ -7,23 +7,18 @@ differ by about 1e-5 relative, because the matrix kernels sum in another order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
-from .kit import Projection, SpaceKit, tensor_hash
-from .networks import Network, load_network
-from .presets import find_model
-from .space import FeatureSpace, SpaceMismatch, Tap
-from .taps import resolve_module, run_to_taps
+from .kit import SpaceKit, constants_hash
+from .networks import Network, Read, TapPlace, dtype_name, load_network
+from .presets import find_adapter, find_model
+from .space import FeatureSpace, InvalidSpace, SpaceMismatch, Tap
 from .tiers import decode_tokens, encode_tokens
-
-
-class BadSize(RetrievalError, ValueError):
-    """The network cannot take pictures of this size."""
 
 
 class NotFinite(RetrievalError):
@@ -32,32 +27,37 @@ class NotFinite(RetrievalError):
 
 @dataclass(frozen=True)
 class PictureFeatures:
-    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the tier (see tiers.py)."""
+    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the tier (see tiers.py), empty
+    where the space has no token stage."""
 
     descriptor: np.ndarray
     tokens: bytes
 
 
 class Extractor:
-    """Runs one network for one or several of its spaces; pictures are encoded once for all of them.
+    """Runs one network for one or several of its spaces; pictures are encoded once for all of them, and spaces that
+    give the network the same noise and prompt share its passes.
 
-    The spaces must be of this network (SpaceMismatch) and share its precision and one picture size (ValueError).
+    The spaces must be of this network (SpaceMismatch) and share its precision, picture size and fit (ValueError).
     """
 
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
                 raise SpaceMismatch(kit.space.fingerprint, f"the network in {network.folder}")
-        if len({kit.space.size for kit in kits}) != 1 or any(kit.space.dtype != network.dtype_name for kit in kits):
-            raise ValueError("the spaces of one extractor share picture size and the network's precision")
+        shared = {(kit.space.size, kit.space.fit, kit.space.dtype) for kit in kits}
+        if len(shared) != 1 or kits[0].space.dtype != dtype_name(network.dtype):
+            raise ValueError("the spaces of one extractor share picture size, fit and the network's precision")
         self.network = network
         self.kits = [kit.to(network.device) for kit in kits]
         self.size = kits[0].space.size
+        self.fit = kits[0].space.fit
 
     @classmethod
-    def load(cls, reference: str, kits: Sequence[SpaceKit], device: str) -> "Extractor":
+    def load(cls, reference: str, kits: Sequence[SpaceKit], device: str, adapter: str = "") -> "Extractor":
         """Load the network behind the spaces; it must be the very one they were made with (SpaceMismatch)."""
-        return cls(load_network(find_model(reference), kits[0].space.dtype, device), kits)
+        place = str(find_adapter(adapter)) if adapter else ""
+        return cls(load_network(find_model(reference), kits[0].space.dtype, device, place), kits)
 
     def extract(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
         """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture.
@@ -65,47 +65,34 @@ class Extractor:
         Raises NotFinite.
         """
         with torch.inference_mode():
-            latents = encode_pictures(self.network, pixels)
-            return [self._features(kit, latents) for kit in self.kits]
+            encoded = self.network.encode(torch.from_numpy(pixels).to(self.network.device))
+            reads: dict[str, Read] = {}
+            for name, constants in {kit.space.constants: kit.constants for kit in self.kits}.items():
+                taps = [tap for kit in self.kits if kit.space.constants == name for tap in kit.space.taps]
+                reads[name] = self.network.read(encoded, taps, constants) if taps else {}
+            return [self._features(kit, encoded, reads[kit.space.constants]) for kit in self.kits]
 
-    def _features(self, kit: SpaceKit, latents: Tensor) -> list[PictureFeatures]:
-        read = read_taps(self.network, kit.space.taps, latents, kit.noise, kit.conditioning)
-        taps = [tap.float().cpu() for tap in read]
-        if not all(tap.isfinite().all() for tap in taps):
-            raise NotFinite(
-                f"The network in {self.network.folder} overflows in {kit.space.dtype}; choose bfloat16 or float32."
-            )
-        records = [encode_tokens([tap[row] for tap in taps], kit.space.tier) for row in range(len(latents))]
+    def _features(self, kit: SpaceKit, encoded: dict[str, Tensor], read: Read) -> list[PictureFeatures]:
+        if not kit.has_tokens:
+            embedding = self._checked(kit, self.network.embed(encoded))
+            return [PictureFeatures(row.half().numpy(), b"") for row in F.normalize(embedding, dim=1)]
+        matrices = [
+            self._checked(kit, matrix) for tap in kit.space.taps for matrix in read[TapPlace(tap.module, tap.timestep)]
+        ]
+        pictures = range(len(matrices[0]))
+        records = [encode_tokens([matrix[row] for matrix in matrices], kit.space.tier) for row in pictures]
         # What is stored decides: the descriptor is made of the tokens as they will be read back.
-        stored = [tap.to(self.network.device) for tap in decode_tokens(records, kit.shapes, kit.space.tier)]
+        stored = [matrix.to(self.network.device) for matrix in decode_tokens(records, kit.shapes, kit.space.tier)]
         descriptors = kit.descriptors(kit.attention(stored)).half().cpu().numpy()
         return [PictureFeatures(descriptor, record) for descriptor, record in zip(descriptors, records, strict=True)]
 
-
-def encode_pictures(network: Network, pixels: np.ndarray) -> Tensor:
-    """Latents [pictures, channels, height, width], float32: the scaled mean of the autoencoder's posterior."""
-    autoencoder = network.autoencoder
-    pictures = torch.from_numpy(pixels).to(network.device).permute(0, 3, 1, 2).float() / 127.5 - 1
-    mean = autoencoder.encode(pictures.to(autoencoder.dtype)).latent_dist.mean.float()
-    shift = getattr(autoencoder.config, "shift_factor", None) or 0.0
-    latents: Tensor = (mean - shift) * autoencoder.config.scaling_factor
-    return latents
-
-
-def read_taps(
-    network: Network, taps: Sequence[Tap], latents: Tensor, noise: Tensor, conditioning: Tensor
-) -> list[Tensor]:
-    """The input tokens of every tap, each [pictures, tokens, channels]: one pass per timestep collects all its taps."""
-    found: dict[Tap, Tensor] = {}
-    words = conditioning.to(network.dtype).expand(len(latents), -1, -1)
-    for timestep in sorted({tap.timestep for tap in taps}):
-        share = float(network.signal[timestep])
-        noisy = (share**0.5 * latents + (1 - share) ** 0.5 * noise).to(network.dtype)
-        modules = [tap.module for tap in taps if tap.timestep == timestep]
-        forward = partial(network.unet, noisy, timestep, encoder_hidden_states=words)
-        inputs = run_to_taps(network.unet, modules, forward)
-        found.update({tap: inputs[tap.module] for tap in taps if tap.timestep == timestep})
-    return [found[tap] for tap in taps]
+    def _checked(self, kit: SpaceKit, numbers: Tensor) -> Tensor:
+        numbers = numbers.float().cpu()
+        if not numbers.isfinite().all():
+            raise NotFinite(
+                f"The network in {self.network.folder} overflows in {kit.space.dtype}; choose bfloat16 or float32."
+            )
+        return numbers
 
 
 def make_space(
@@ -115,6 +102,9 @@ def make_space(
     size: int,
     prompt: str = "",
     seed: int = 2334,
+    noises: int = 1,
+    variant: str = "S",
+    fit: str = "squash",
     dtype: str = "float32",
     tier: str = "fp16",
 ) -> SpaceKit:
@@ -122,36 +112,38 @@ def make_space(
 
     Raises UnknownModule, BadSize, InvalidSpace, BadNetwork; ValueError where `dtype` is not the network's.
     """
-    if dtype != network.dtype_name:
-        raise ValueError(f"the network was loaded in {network.dtype_name}, not in {dtype}")
-    taps = tuple(replace(tap, module=resolve_module(network.unet, tap.module)) for tap in taps)
-    blank = _blank_latents(network, size)
-    noise = torch.randn(blank.shape[1:], generator=torch.Generator("cpu").manual_seed(seed))
-    conditioning = network.conditioning(prompt)
+    if dtype != dtype_name(network.dtype):
+        raise ValueError(f"the network was loaded in {dtype_name(network.dtype)}, not in {dtype}")
+    if variant not in network.variants:
+        raise InvalidSpace(
+            f"The network in {network.folder} has no variant {variant}; choose {' or '.join(network.variants)} "
+            "(C, DiffSim's cross-attention, wants an IP-Adapter: --ip-adapter FOLDER)."
+        )
+    taps = tuple(replace(network.resolve(tap), weight=tap.weight) for tap in taps)
+    constants = network.constants(size=size, prompt=prompt, seed=seed, noises=noises)
     space = FeatureSpace(
         weights=network.weights,
         taps=taps,
         size=size,
-        noise=tensor_hash(noise),
-        conditioning=tensor_hash(conditioning),
+        constants=constants_hash(constants),
         prompt=prompt,
         seed=seed,
+        noises=noises,
+        variant=variant,
+        fit=fit,
         dtype=dtype,
         tier=tier,
     )
-    projections = tuple(Projection.of(network.unet.get_submodule(tap.module)) for tap in taps)
-    inputs = read_taps(network, taps, blank, noise.to(network.device), conditioning.to(network.device))
-    shapes = tuple((tokens.shape[1], tokens.shape[2]) for tokens in inputs)
-    return SpaceKit(space, noise, conditioning, projections, shapes)
+    projections = tuple(network.projection(tap.module) for tap in taps)
+    return SpaceKit(space, constants, projections, _shapes(network, space, constants))
 
 
-def _blank_latents(network: Network, size: int) -> Tensor:
-    """Latents of one black picture, after checking that the network takes the size."""
-    halvings = len(network.unet.config.block_out_channels) - 1
-    levels = getattr(network.autoencoder.config, "block_out_channels", None)
-    factor = 2 ** (len(levels) - 1) if levels else network.autoencoder.config.patch_size
-    unit = factor * 2**halvings
-    if size < unit or size % unit:
-        raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {unit}.")
+def _shapes(network: Network, space: FeatureSpace, constants: dict[str, Tensor]) -> tuple[tuple[int, int], ...]:
+    """(tokens, channels) of every matrix of a record, by running one black picture."""
     with torch.inference_mode():
-        return encode_pictures(network, np.zeros((1, size, size, 3), np.uint8))
+        blank = torch.zeros((1, space.size, space.size, 3), dtype=torch.uint8, device=network.device)
+        given = {name: tensor.to(network.device) for name, tensor in constants.items()}
+        read = network.read(network.encode(blank), space.taps, given) if space.taps else {}
+    return tuple(
+        (matrix.shape[1], matrix.shape[2]) for tap in space.taps for matrix in read[TapPlace(tap.module, tap.timestep)]
+    )

@@ -30,47 +30,82 @@ class DamagedKit(RetrievalError):
 
 @dataclass(frozen=True)
 class Projection:
-    """One attention layer's own to_q, to_k, to_v: weight [3 x inner, channels], bias [3 x inner], float32."""
+    """What makes queries, keys and values of the tokens that enter an attention layer: that layer's own weights.
+
+    weights, biases: float32, one per matrix of tokens that the layer reads. Self-attention reads one, and its weight
+    [3 x inner, channels] holds to_q, to_k and to_v in turn; cross-attention reads two, the picture's tokens (to_q) and
+    the context (to_k, to_v).
+    """
 
     heads: int
-    weight: Tensor
-    bias: Tensor | None
+    weights: tuple[Tensor, ...]
+    biases: tuple[Tensor | None, ...]
 
     @classmethod
-    def of(cls, attention: Any) -> "Projection":
-        """Copy the projections of a diffusers `Attention`."""
+    def of(cls, attention: Any, query: Any, key: Any, value: Any, *, cross: bool = False) -> "Projection":
+        """Copy three linear layers of an attention with `heads` heads, whose logits are scaled by 1/sqrt(head_dim)."""
         if any(getattr(attention, name, None) is not None for name in ("norm_q", "norm_k")):
             raise RetrievalError(
                 "Attention layers that normalise queries and keys cannot be tapped yet; choose another layer."
             )
-        layers = (attention.to_q, attention.to_k, attention.to_v)
-        bias = None if layers[0].bias is None else torch.cat([layer.bias.detach() for layer in layers]).float().cpu()
-        weight = torch.cat([layer.weight.detach() for layer in layers]).float().cpu()
-        return cls(attention.heads, weight, bias)
+        groups = ((query,), (key, value)) if cross else ((query, key, value),)
+        weights = tuple(torch.cat([layer.weight.detach() for layer in group]).float().cpu() for group in groups)
+        return cls(attention.heads, weights, tuple(_biases(group) for group in groups))
 
-    def __call__(self, tokens: Tensor) -> AttentionFeatures:
-        """Project tokens [pictures, tokens, channels] and compute each picture's own map, in float32."""
-        projected = F.linear(tokens.float(), self.weight, self.bias)
-        pictures, count, inner = projected.shape
-        split = projected.view(pictures, count, 3, self.heads, inner // (3 * self.heads)).permute(2, 0, 3, 1, 4)
-        query, key, value = split.unbind(0)
+    def __call__(self, matrices: Sequence[Tensor]) -> AttentionFeatures:
+        """Project tokens, one [pictures, tokens, channels] per matrix that the layer reads, and compute each picture's
+        own map, in float32."""
+        projected = [
+            F.linear(tokens.float(), weight, bias)
+            for tokens, weight, bias in zip(matrices, self.weights, self.biases, strict=True)
+        ]
+        if len(projected) == 1:
+            query, key, value = projected[0].chunk(3, dim=2)
+        else:
+            query, (key, value) = projected[0], projected[1].chunk(2, dim=2)
+        query, key, value = (
+            part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (query, key, value)
+        )
         return AttentionFeatures(query, key, value, attend(query, key, value))
 
     def to(self, device: torch.device | str) -> "Projection":
-        return Projection(self.heads, self.weight.to(device), None if self.bias is None else self.bias.to(device))
+        return Projection(
+            self.heads,
+            tuple(weight.to(device) for weight in self.weights),
+            tuple(None if bias is None else bias.to(device) for bias in self.biases),
+        )
+
+    def tensors(self) -> dict[str, Tensor]:
+        """By name, for a file; `from_tensors` is the inverse."""
+        named = {f"{part}.weight": weight for part, weight in enumerate(self.weights)}
+        return named | {f"{part}.bias": bias for part, bias in enumerate(self.biases) if bias is not None}
+
+    @classmethod
+    def from_tensors(cls, heads: int, named: dict[str, Tensor]) -> "Projection":
+        parts = range(sum(name.endswith(".weight") for name in named))
+        weights = tuple(named[f"{part}.weight"] for part in parts)
+        return cls(heads, weights, tuple(named.get(f"{part}.bias") for part in parts))
+
+
+def _biases(layers: Sequence[Any]) -> Tensor | None:
+    """The layers' biases in turn, zeros for a layer without one; None where none has one."""
+    if all(layer.bias is None for layer in layers):
+        return None
+    zeros = (layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers)
+    return torch.cat([bias.detach() for bias in zeros]).float().cpu()
 
 
 @dataclass(frozen=True)
 class SpaceKit:
     """A feature space and what it needs.
 
-    noise: [channels, height, width] of the latent, float32. conditioning: prompt embedding [1, words, channels],
-    float32. projections, shapes: per tap, the layer's projections and (tokens, channels) of a record.
+    constants: what every picture is given, float32, by name: `noise` [noises, channels, height, width] of the latents,
+    `conditioning` [1, words, channels] of the prompt, ... projections: per tap. shapes: (tokens, channels) of every
+    matrix of a record, in the order in which the projections take them.
     """
 
     space: FeatureSpace
-    noise: Tensor
-    conditioning: Tensor
+    constants: dict[str, Tensor]
     projections: tuple[Projection, ...]
     shapes: tuple[tuple[int, int], ...]
 
@@ -78,9 +113,20 @@ class SpaceKit:
     def weights(self) -> tuple[float, ...]:
         return tuple(tap.weight for tap in self.space.taps)
 
-    def attention(self, tokens: Sequence[Tensor]) -> tuple[AttentionFeatures, ...]:
-        """Q, K, V and map of each tap from its tokens [pictures, tokens, channels]."""
-        return tuple(project(tap) for project, tap in zip(self.projections, tokens, strict=True))
+    @property
+    def has_tokens(self) -> bool:
+        """Whether there is a token stage; else the cosine of descriptors is the score."""
+        return bool(self.projections)
+
+    @property
+    def dimensions(self) -> int:
+        """Numbers in a pooled descriptor."""
+        return sum(2 * (len(each.weights[0]) // (3 if len(each.weights) == 1 else 1)) for each in self.projections)
+
+    def attention(self, matrices: Sequence[Tensor]) -> tuple[AttentionFeatures, ...]:
+        """Q, K, V and map of each tap from the matrices of a record, each [pictures, tokens, channels]."""
+        rest = iter(matrices)
+        return tuple(project([next(rest) for _ in project.weights]) for project in self.projections)
 
     def descriptors(self, features: Sequence[AttentionFeatures]) -> Tensor:
         """Pooled descriptors [pictures, dimensions], float32, unit norm."""
@@ -89,8 +135,7 @@ class SpaceKit:
     def to(self, device: torch.device | str) -> "SpaceKit":
         return SpaceKit(
             self.space,
-            self.noise.to(device),
-            self.conditioning.to(device),
+            {name: tensor.to(device) for name, tensor in self.constants.items()},
             tuple(projection.to(device) for projection in self.projections),
             self.shapes,
         )
@@ -98,11 +143,9 @@ class SpaceKit:
     def save(self, folder: Path) -> None:
         """Write the two files; the record last, so that a folder with a record is whole."""
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {"noise": self.noise, "conditioning": self.conditioning}
+        tensors = {f"constants.{name}": tensor for name, tensor in self.constants.items()}
         for number, projection in enumerate(self.projections):
-            tensors[f"taps.{number}.weight"] = projection.weight
-            if projection.bias is not None:
-                tensors[f"taps.{number}.bias"] = projection.bias
+            tensors |= {f"taps.{number}.{name}": tensor for name, tensor in projection.tensors().items()}
         tensors_part = folder / "space.safetensors.part"
         save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, tensors_part)
         details = {
@@ -124,15 +167,15 @@ class SpaceKit:
             whole = hashlib.sha256(data).hexdigest() == details["tensors"]
             tensors = load(data)
             projections = tuple(
-                Projection(heads, tensors[f"taps.{number}.weight"], tensors.get(f"taps.{number}.bias"))
+                Projection.from_tensors(heads, _below(f"taps.{number}.", tensors))
                 for number, heads in enumerate(details["heads"])
             )
             shapes = tuple((tokens, channels) for tokens, channels in details["shapes"])
             space = FeatureSpace.from_record(details["space"])
-            kit = cls(space, tensors["noise"], tensors["conditioning"], projections, shapes)
+            kit = cls(space, _below("constants.", tensors), projections, shapes)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
             raise DamagedKit(f"The feature space in {folder} cannot be read ({problem}); {_REPAIR}") from problem
-        if not whole or tensor_hash(kit.noise) != space.noise or tensor_hash(kit.conditioning) != space.conditioning:
+        if not whole or constants_hash(kit.constants) != space.constants:
             raise DamagedKit(f"The feature space in {folder} was altered after it was made; {_REPAIR}")
         return kit
 
@@ -140,7 +183,14 @@ class SpaceKit:
 _REPAIR = "restore that folder from a backup, or delete it and index again."
 
 
-def tensor_hash(tensor: Tensor) -> str:
-    """SHA-256 (hex) of a tensor's shape and float32 numbers."""
-    array = tensor.detach().float().cpu().contiguous().numpy()
-    return hashlib.sha256(str(array.shape).encode() + array.tobytes()).hexdigest()
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def constants_hash(constants: dict[str, Tensor]) -> str:
+    """SHA-256 (hex) of the tensors' names, shapes and float32 numbers."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(constants.items()):
+        array = tensor.detach().float().cpu().contiguous().numpy()
+        digest.update(f"{name} {array.shape}".encode() + array.tobytes())
+    return digest.hexdigest()

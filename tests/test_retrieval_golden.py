@@ -1,59 +1,74 @@
-"""Golden scores: the released DiffSim implementation's numbers, reproduced with our taps, projections and score.
+"""Golden scores: all 162 numbers of the released DiffSim implementation, reproduced by the paper protocol.
 
-The released protocol (both guidance branches, sampled posterior, four draws from one generator) is put together here
-from the engine's parts; `tests/data/golden_scores.json` was printed by the released code (float32, CPU).
+`tests/data/golden_scores.json` was printed by the released code (float32, CPU, see its `source`) with the two tiny
+networks and the six pictures beside it. Variant C is released code with its one error repaired (a hook that misses a
+keyword argument on current diffusers).
 """
 
 import json
 from functools import cache
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
-from PIL import Image
+from conftest import DATA, TINY
 
-from retrieval.kit import Projection
+from retrieval.images import open_picture
 from retrieval.networks import Network, load_network
-from retrieval.score import AttentionFeatures, score
-from retrieval.taps import run_to_taps
+from retrieval.paper import NoPaperProtocol, PaperProtocol, Role
+from retrieval.score import AttentionFeatures
+from retrieval.space import Tap
 
-DATA = Path(__file__).parent / "data"
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())
-ROWS = [row for row in GOLDEN["scores"] if row["variant"] == "S" and row["similarity"] == "cosine"]
-SIZE = GOLDEN["image_size"]
+ROWS = GOLDEN["scores"]
+ADAPTER = DATA / "tiny-ip-adapter-plus"
 
 
 @cache
-def network() -> Network:
-    return load_network(DATA / "tiny-sd15", "float32", "cpu")
+def network(variant: str) -> Network:
+    return load_network(TINY, "float32", "cpu", str(ADAPTER) if variant == "C" else "")
 
 
 @cache
-def prompts() -> torch.Tensor:
-    return torch.cat([network().conditioning(""), network().conditioning(GOLDEN["prompt"])])
+def protocol(variant: str, module: str, timestep: int) -> PaperProtocol:
+    settings = {"size": GOLDEN["image_size"], "prompt": GOLDEN["prompt"], "seed": GOLDEN["seed"]}
+    return PaperProtocol(network(variant), Tap(module, timestep), **settings)
 
 
 @cache
-def released_features(picture: str, role: int, module: str, timestep: int) -> AttentionFeatures:
-    """A picture's features as the released code computes them in the role of A (0) or B (1), both branches as heads."""
-    draws = torch.randn(4, 1, 4, SIZE // 8, SIZE // 8, generator=torch.Generator().manual_seed(GOLDEN["seed"]))
-    pixels = Image.open(DATA / "images" / picture).convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    with torch.inference_mode():
-        posterior = network().autoencoder.encode(x).latent_dist
-        latent = (posterior.mean + posterior.std * draws[role]) * network().autoencoder.config.scaling_factor
-        signal = float(network().signal[timestep])
-        noisy = torch.cat([signal**0.5 * latent + (1 - signal) ** 0.5 * draws[2 + role]] * 2)
-        unet = network().unet
-        inputs = run_to_taps(unet, [module], lambda: unet(noisy, timestep, encoder_hidden_states=prompts()))
-        both = Projection.of(unet.get_submodule(module))(inputs[module])
-    return AttentionFeatures(*(part.flatten(0, 1)[None] for part in (both.query, both.key, both.value, both.map)))
+def features(variant: str, module: str, timestep: int, name: str, role: Role) -> AttentionFeatures:
+    picture, _ = open_picture((DATA / "images" / name).read_bytes())
+    return protocol(variant, module, timestep).features(picture, role)
 
 
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: f"{row['module'][:22]}-{row['step_index']}-{row['a']}-{row['b']}")
+def test_there_are_162_rows() -> None:
+    assert len(ROWS) == 162
+    assert {(row["variant"], row["similarity"]) for row in ROWS} == {("S", "cosine"), ("S", "mse"), ("C", "cosine")}
+
+
+@pytest.mark.parametrize(
+    "row",
+    ROWS,
+    ids=lambda row: f"{row['variant']}-{row['similarity']}-{row['module'][:8]}-{row['step_index']}-{row['a']}-{row['b']}",
+)
 def test_golden_score(row: dict) -> None:
-    timestep = 1001 - row["step_index"]
-    a = released_features(row["a"], 0, row["module"], timestep)
-    b = released_features(row["b"], 1, row["module"], timestep)
-    assert score([a], [b], [1.0]).item() == pytest.approx(row["score"], abs=1e-4)
+    setting = row["variant"], row["module"], 1001 - row["step_index"]
+    a, b = features(*setting, row["a"], "A"), features(*setting, row["b"], "B")
+    found = protocol(*setting).score(a, b, row["similarity"])
+    assert found.score == pytest.approx(row["score"], abs=1e-4)
+    assert found.score == pytest.approx((found.forward + found.backward) / 2)
+
+
+def test_only_unets_have_a_paper_protocol() -> None:
+    with pytest.raises(NoPaperProtocol, match=r"--model\.$"):
+        PaperProtocol(object(), Tap("mid_block", 101), size=128, prompt="", seed=0)
+
+
+def test_another_seed_gives_another_score() -> None:
+    (tap, name) = (Tap(ROWS[0]["module"], 101), Path("a.png"))
+    picture, _ = open_picture((DATA / "images" / name).read_bytes())
+    scores = []
+    for seed in (2334, 2335):
+        paper = PaperProtocol(network("S"), tap, size=64, prompt="", seed=seed)
+        scores.append(paper.score(paper.features(picture, "A"), paper.features(picture, "B")).score)
+    assert scores[0] != scores[1]
+    assert max(scores) < 1

@@ -15,20 +15,21 @@ from torch import nn
 
 from retrieval.errors import RetrievalError
 from retrieval.extractor import make_space
-from retrieval.kit import DamagedKit, Projection, SpaceKit, tensor_hash
-from retrieval.networks import Network, load_network
+from retrieval.kit import DamagedKit, Projection, SpaceKit, constants_hash
+from retrieval.networks import load_network
+from retrieval.networks.unet import UNetNetwork
 from retrieval.space import FeatureSpace, InvalidSpace, Tap
 
 TAPS = (Tap("mid_block.attentions.0", 101), Tap("up_blocks.1.attentions.0", 501, 2.0))
 
-SPACE = FeatureSpace("w", (Tap("a.attn1", 101), Tap("b.attn1", 251)), size=512, noise="n", conditioning="c")
+SPACE = FeatureSpace("w", (Tap("a.attn1", 101), Tap("b.attn1", 251)), size=512, constants="c")
 
 CHANGES = {
     "weights": "x",
     "taps": SPACE.taps[:1],
     "size": 256,
-    "noise": "x",
-    "conditioning": "x",
+    "constants": "x",
+    "noises": 4,
     "prompt": "x",
     "seed": 1,
     "variant": "C",
@@ -41,7 +42,7 @@ CHANGES = {
 
 
 @cache
-def network() -> Network:
+def network() -> UNetNetwork:
     return load_network(TINY, "float32", "cpu")
 
 
@@ -51,9 +52,7 @@ def kit() -> SpaceKit:
 
 
 def changed(name: str) -> FeatureSpace:
-    space = replace(SPACE)
-    object.__setattr__(space, name, CHANGES[name])  # past the check, which knows one variant so far
-    return space
+    return replace(SPACE, **{name: CHANGES[name]})
 
 
 @pytest.mark.parametrize("name", [field.name for field in fields(FeatureSpace)])
@@ -133,20 +132,24 @@ def test_weights_are_positive(weight: float) -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(FeatureSpace)])
 def test_only_drawn_and_computed_tensors_may_differ_between_equal_requests(name: str) -> None:
-    assert SPACE.same_request(changed(name)) == (name in ("noise", "conditioning"))
+    assert SPACE.same_request(changed(name)) == (name == "constants")
 
 
 def test_projection_answers_like_the_layer() -> None:
     """Without and with bias: heads split as diffusers splits them, the map equals the layer's before its output."""
     for attention in (network().unet.mid_block.attentions[0].transformer_blocks[0].attn1, biased()):
         tokens = torch.randn(3, 5, attention.to_q.in_features, generator=torch.Generator().manual_seed(1))
-        features = Projection.of(attention)(tokens)
+        features = projection_of(attention)([tokens])
         with torch.inference_mode():
             for ours, layer in ((features.query, "to_q"), (features.key, "to_k"), (features.value, "to_v")):
                 theirs = getattr(attention, layer)(tokens).unflatten(-1, (attention.heads, -1)).transpose(1, 2)
                 assert ours.numpy() == pytest.approx(theirs.numpy(), abs=1e-6)
             ours = attention.to_out[0](features.map.transpose(1, 2).flatten(2))
             assert ours.numpy() == pytest.approx(attention(tokens).numpy(), abs=1e-5)
+
+
+def projection_of(attention: nn.Module) -> Projection:
+    return Projection.of(attention, attention.to_q, attention.to_k, attention.to_v)
 
 
 def biased() -> nn.Module:
@@ -161,7 +164,7 @@ def test_layers_that_normalise_queries_are_refused() -> None:
     from diffusers.models.attention_processor import Attention
 
     with pytest.raises(RetrievalError, match="normalise"):
-        Projection.of(Attention(query_dim=12, heads=3, dim_head=4, qk_norm="layer_norm"))
+        projection_of(Attention(query_dim=12, heads=3, dim_head=4, qk_norm="layer_norm"))
 
 
 def test_a_kit_comes_back(tmp_path: Path) -> None:
@@ -170,7 +173,8 @@ def test_a_kit_comes_back(tmp_path: Path) -> None:
     assert loaded.space == kit().space
     assert loaded.space.fingerprint == kit().space.fingerprint
     assert (loaded.shapes, loaded.weights) == (((1, 32), (4, 32)), (1.0, 2.0))
-    assert torch.equal(loaded.noise, kit().noise) and torch.equal(loaded.conditioning, kit().conditioning)
+    assert set(loaded.constants) == {"conditioning", "noise"}
+    assert all(torch.equal(loaded.constants[name], kit().constants[name]) for name in loaded.constants)
     tokens = [torch.randn(2, *shape) for shape in loaded.shapes]
     for ours, theirs in zip(loaded.attention(tokens), kit().attention(tokens), strict=True):
         assert torch.equal(ours.query, theirs.query) and torch.equal(ours.map, theirs.map)
@@ -178,14 +182,14 @@ def test_a_kit_comes_back(tmp_path: Path) -> None:
 
 
 def test_a_biased_projection_comes_back(tmp_path: Path) -> None:
-    projections = (Projection.of(biased()), kit().projections[1])
+    projections = (projection_of(biased()), kit().projections[1])
     replace(kit(), projections=projections).save(tmp_path)
     first, second = SpaceKit.load(tmp_path).projections
-    assert first.bias is not None and torch.equal(first.bias, projections[0].bias)
-    assert second.bias is None
+    assert first.biases[0] is not None and torch.equal(first.biases[0], projections[0].biases[0])
+    assert second.biases == (None,)
 
 
-@pytest.mark.parametrize("name", ["noise", "conditioning", "taps.0.weight", "taps.1.weight"])
+@pytest.mark.parametrize("name", ["constants.noise", "constants.conditioning", "taps.0.0.weight", "taps.1.0.weight"])
 def test_an_altered_tensor_is_found(tmp_path: Path, name: str) -> None:
     kit().save(tmp_path)
     tensors = load_file(tmp_path / "space.safetensors")
@@ -197,7 +201,7 @@ def test_an_altered_tensor_is_found(tmp_path: Path, name: str) -> None:
 
 def test_noise_of_another_space_is_found(tmp_path: Path) -> None:
     """Both files whole, but not of one space."""
-    replace(kit(), noise=kit().noise + 1).save(tmp_path)
+    replace(kit(), constants={**kit().constants, "noise": kit().constants["noise"] + 1}).save(tmp_path)
     with pytest.raises(DamagedKit, match="altered"):
         SpaceKit.load(tmp_path)
 
@@ -215,9 +219,15 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path, name: str, change: st
         SpaceKit.load(tmp_path)
 
 
-def test_the_hash_of_a_tensor_is_of_its_shape_and_numbers() -> None:
+def test_the_hash_of_constants_is_of_names_shapes_and_numbers() -> None:
     tensor = torch.arange(6.0)
-    assert tensor_hash(tensor) == tensor_hash(tensor.double())
-    assert tensor_hash(tensor) == tensor_hash(torch.stack([tensor, tensor], 1)[:, 0])
-    assert tensor_hash(tensor) != tensor_hash(tensor.view(2, 3))
-    assert tensor_hash(tensor) != tensor_hash(tensor + torch.tensor([0, 0, 0, 0, 0, 1e-6]))
+    (same, strided, shaped, moved, named) = (
+        {"noise": tensor.double()},
+        {"noise": torch.stack([tensor, tensor], 1)[:, 0]},
+        {"noise": tensor.view(2, 3)},
+        {"noise": tensor + torch.tensor([0, 0, 0, 0, 0, 1e-6])},
+        {"words": tensor},
+    )
+    ours = constants_hash({"noise": tensor})
+    assert constants_hash(same) == ours == constants_hash(strided)
+    assert ours not in (constants_hash(shaped), constants_hash(moved), constants_hash(named))

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor
 
-from retrieval.patch_autoencoder import PatchAutoencoder
+from retrieval.networks.patch_autoencoder import PatchAutoencoder
 from retrieval.training import Recipe, Trainer, TrainingError, augment, draw_batch, list_pictures, train
 
 TOY = Recipe(

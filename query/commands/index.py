@@ -23,7 +23,19 @@ _SHOWN_FAILURES = 20
     "--model", help="A network: mini (bundled), sd15, sd21, or a folder in the diffusers layout.  [default: mini]"
 )
 @click.option("--by", "profiles", multiple=True, type=PROFILES, help="What similar means; repeatable.  [default: look]")
-@click.option("--layer", help="Self-attention to read instead of the profile's, e.g. up_blocks.1.attentions.2.")
+@click.option(
+    "--variant",
+    type=click.Choice(["S", "C", "global"]),
+    help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
+)
+@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="LAYER[@TIMESTEP][*WEIGHT]",
+    help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; several make one space.",
+)
 @click.option(
     "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
 )
@@ -59,7 +71,9 @@ def index(
     index_path: Path | None,
     model: str | None,
     profiles: tuple[str, ...],
-    layer: str | None,
+    variant: str | None,
+    ip_adapter: str | None,
+    layers: tuple[str, ...],
     timestep: int | None,
     size: int | None,
     dtype: str | None,
@@ -89,12 +103,14 @@ def index(
     from indexer.spaces import DEFAULT_MODEL, requested_spaces
     from indexer.walk import DEFAULT_EXCLUDE_DIRS
 
-    asked = any((model, profiles, layer, timestep is not None, size, dtype, tier))
+    asked = any((model, profiles, variant, ip_adapter, layers, timestep is not None, size, dtype, tier))
     requests = (
         requested_spaces(
             model or DEFAULT_MODEL,
             profiles,
-            layer=layer,
+            variant=variant,
+            adapter=ip_adapter,
+            layers=layers,
             timestep=timestep,
             size=size,
             dtype=dtype or "float32",

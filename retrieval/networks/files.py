@@ -1,0 +1,96 @@
+"""Read a network's folder: configurations, safetensors only, every weight accounted for, and one hash over it all."""
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+
+from ..errors import RetrievalError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+COPY_AGAIN = "copy the network's folder again."
+
+_REMARKS = ("_diffusers_version", "_name_or_path", "transformers_version")
+"""What a configuration says without meaning anything."""
+
+
+class BadNetwork(RetrievalError):
+    """A folder does not hold a network that can be used."""
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, `bfloat16` or `float16`."""
+    return str(dtype).removeprefix("torch.")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A table of settings; raises BadNetwork, which names the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as problem:
+        raise BadNetwork(f"{path} cannot be read ({problem}); {COPY_AGAIN}") from problem
+    if not isinstance(values, dict):
+        raise BadNetwork(f"{path} is not a table of settings; {COPY_AGAIN}")
+    return values
+
+
+def first_line(problem: Exception) -> str:
+    """What to quote of another library's error."""
+    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+
+
+def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
+    """The variant and the files that from_pretrained reads: the plain ones, else the half precision ones (`fp16`)."""
+    for variant, name, index in (
+        (None, "model.safetensors", "model.safetensors.index.json"),
+        ("fp16", "model.fp16.safetensors", "model.safetensors.index.fp16.json"),
+    ):
+        for stem in ("diffusion_pytorch_", ""):
+            if (folder / (stem + index)).is_file():
+                shards = read_json(folder / (stem + index)).get("weight_map", {})
+                return variant, [folder / shard for shard in sorted(set(shards.values()))]
+            if (folder / (stem + name)).is_file():
+                return variant, [folder / (stem + name)]
+    return None, []
+
+
+def load_component(loader: Any, folder: Path, precision: torch.dtype | None = None) -> Any:
+    """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight accounted for.
+
+    Raises BadNetwork: diffusers alone would go on with random weights where some are missing.
+    """
+    read_json(folder / "config.json")
+    options = {} if precision is None else {"torch_dtype": precision}
+    try:
+        model, report = loader.from_pretrained(
+            folder,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+            variant=weight_files(folder)[0],
+            low_cpu_mem_usage=False,
+            **options,
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as problem:
+        raise BadNetwork(f"The weights in {folder} cannot be loaded ({first_line(problem)}); {COPY_AGAIN}") from problem
+    missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
+    if missing:
+        raise BadNetwork(f"The folder {folder} lacks {len(missing)} weights, among them {missing[0]}; {COPY_AGAIN}")
+    return model
+
+
+def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:
+    """SHA-256 (hex) of the bytes of the files and of the meaning of the configurations (without remarks)."""
+    digest = hashlib.sha256()
+    for path in filter(Path.is_file, files):
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for path in filter(Path.is_file, configurations):
+        meaning = {key: value for key, value in read_json(path).items() if key not in _REMARKS}
+        digest.update(json.dumps(meaning, sort_keys=True).encode())
+    return digest.hexdigest()

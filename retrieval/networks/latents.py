@@ -1,0 +1,90 @@
+"""The latent side of a diffusion network: its autoencoder and its noise schedule."""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from .files import COPY_AGAIN, BadNetwork, first_line, load_component, read_json
+from .patch_autoencoder import PatchAutoencoder
+
+AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": diffusers.AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+
+
+@dataclass(frozen=True)
+class Latents:
+    """An autoencoder (one of AUTOENCODERS) and alphas_cumprod [1000], float64: the share of the picture's variance at
+    each DDPM timestep."""
+
+    autoencoder: Any
+    signal: Tensor
+
+    @classmethod
+    def load(cls, folder: Path, precision: torch.dtype, device: str) -> "Latents":
+        """Read `vae/` and `scheduler/`. Raises BadNetwork."""
+        name = read_json(folder / "vae" / "config.json").get("_class_name")
+        if name not in AUTOENCODERS:
+            raise BadNetwork(
+                f"The autoencoder class {name!r} in {folder / 'vae'} is not supported; "
+                f"it must be one of {', '.join(AUTOENCODERS)}."
+            )
+        autoencoder = load_component(AUTOENCODERS[name], folder / "vae", _autoencoder_dtype(folder, precision))
+        return cls(autoencoder.to(device).eval().requires_grad_(False), _load_signal(folder / "scheduler"))
+
+    @property
+    def channels(self) -> int:
+        count: int = self.autoencoder.config.latent_channels
+        return count
+
+    @property
+    def factor(self) -> int:
+        """Pixels along the side of one latent."""
+        levels = getattr(self.autoencoder.config, "block_out_channels", None)
+        side: int = 2 ** (len(levels) - 1) if levels else self.autoencoder.config.patch_size
+        return side
+
+    def encode(self, pixels: Tensor) -> Tensor:
+        """Latents [pictures, channels, height, width], float32, of pixels uint8 [pictures, size, size, 3]: the scaled
+        mean of the autoencoder's posterior."""
+        return self.scaled(self.posterior(pixels).mean.float())
+
+    def posterior(self, pixels: Tensor) -> Any:
+        """The autoencoder's distribution over unscaled latents."""
+        pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
+        return self.autoencoder.encode(pictures.to(self.autoencoder.dtype)).latent_dist
+
+    def scaled(self, latents: Tensor) -> Tensor:
+        """Latents as the denoising network was trained on them."""
+        shift: float = getattr(self.autoencoder.config, "shift_factor", None) or 0.0
+        scale: float = self.autoencoder.config.scaling_factor
+        return (latents - shift) * scale
+
+    def noised(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
+        """Latents at a noise level: sqrt(alpha_bar) x latents + sqrt(1 - alpha_bar) x noise."""
+        share = float(self.signal[timestep])
+        return math.sqrt(share) * latents + math.sqrt(1 - share) * noise
+
+
+def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:
+    """bfloat16 in place of float16 where the configuration asks to upcast: SDXL's autoencoder overflows in float16."""
+    upcast = precision is torch.float16 and read_json(folder / "vae" / "config.json").get("force_upcast", False)
+    return torch.bfloat16 if upcast else precision
+
+
+def _load_signal(folder: Path) -> Tensor:
+    path = folder / "scheduler_config.json"
+    config = read_json(path)
+    try:
+        scheduler_class = getattr(diffusers, str(config.get("_class_name")))
+        signal: Tensor = scheduler_class.from_config(config).alphas_cumprod.double()
+    except (AttributeError, ImportError, RuntimeError, TypeError, ValueError) as problem:
+        raise BadNetwork(
+            f"{path} describes no noise schedule with alphas_cumprod ({first_line(problem)}); {COPY_AGAIN}"
+        ) from problem
+    if len(signal) != 1000:
+        raise BadNetwork(f"{path} has {len(signal)} timesteps; a network trained with 1000 is needed.")
+    return signal

@@ -1,0 +1,90 @@
+"""Taps: find attention modules by name, run the network only as far as they are, take what enters them."""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import RetrievalError
+
+
+class UnknownModule(RetrievalError, ValueError):
+    """A tap names no attention of this network, or more than one."""
+
+
+def block_attentions(network: nn.Module, kind: str) -> list[str]:
+    """Dotted names of the `attn1` (self-attention) or `attn2` (cross-attention) of every transformer block, in the
+    order of the modules."""
+    names = []
+    for name, block in network.named_modules():
+        if type(block).__name__ != "BasicTransformerBlock" or getattr(block, kind, None) is None:
+            continue
+        if kind == "attn1" and block.only_cross_attention:
+            continue
+        names.append(f"{name}.{kind}")
+    return names
+
+
+def resolve_module(valid: Sequence[str], name: str) -> str:
+    """The one of the `valid` module names that `name` stands for; the rest of the path may be left out.
+
+    Raises UnknownModule, which lists the names that would have been understood.
+    """
+    found = [full for full in valid if full == name or full.startswith(name + ".")]
+    if len(found) == 1:
+        return found[0]
+    problem = "stands for several attention layers" if found else "is no attention layer that can be read here"
+    choices = ", ".join(_shortest(full, valid) for full in found or valid)
+    raise UnknownModule(f"The layer {name!r} {problem}; choose one of: {choices}.")
+
+
+def _shortest(module: str, valid: Sequence[str]) -> str:
+    """What is enough to tell a module from the others: the name of its transformer where that has one block."""
+    transformer = module.rsplit(".transformer_blocks.", 1)[0]
+    alone = sum(name.startswith(transformer + ".") for name in valid) == 1
+    return transformer if alone else module.rsplit(".", 1)[0]
+
+
+class _Reached(Exception):
+    """Unwinds a forward pass once the last tap has been met."""
+
+
+Entered = tuple[tuple[Any, ...], dict[str, Any]]
+"""Positional and keyword arguments of a module's forward."""
+
+
+def run_to_taps(network: nn.Module, modules: Iterable[str], forward: Callable[[], Any]) -> dict[str, Entered]:
+    """Run `forward` only until each of `modules` has been entered once; give what entered them.
+
+    forward: calls `network` once; what comes after the last tap is never computed.
+    The hooks are removed whatever happens. A truncated, compiled forward could replace this one function.
+    """
+    entered: dict[str, Entered] = {}
+    tapped = {name: network.get_submodule(name) for name in modules}
+
+    def take(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[name] = args, kwargs
+            if len(entered) == len(tapped):
+                raise _Reached
+
+        return hook
+
+    handles = [module.register_forward_pre_hook(take(name), with_kwargs=True) for name, module in tapped.items()]
+    try:
+        with torch.inference_mode():
+            forward()
+    except _Reached:
+        return entered
+    finally:
+        for handle in handles:
+            handle.remove()
+    raise RuntimeError(f"the network ended without entering {sorted(set(tapped) - set(entered))}")
+
+
+def hidden_states(entered: Entered) -> Tensor:
+    """The tokens [pictures, tokens, channels] that entered an attention module."""
+    args, kwargs = entered
+    tokens: Tensor = args[0] if args else kwargs["hidden_states"]
+    return tokens
