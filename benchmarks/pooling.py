@@ -4,8 +4,8 @@
 
 INDEX holds the collection, indexed with `diffsim index`. A seeded sample of its pictures asks; every query is scored
 against every other picture with the full token-level score, and each pooling is judged by the share of that top 10 that
-it ranks among its own first 50, 100 and 200. The last row adds a middle stage: the first 800 by the kept pooling are
-ordered by the score of 16 merged tokens. Intervals are 95 %, by bootstrap over the queries.
+it ranks among its own first 50, 100, 200 and 400. The last rows add a middle stage: the first 800 by the kept pooling
+are ordered by the score of 16 tokens, merged or picked. Intervals are 95 %, by bootstrap over the queries.
 """
 
 import json
@@ -25,12 +25,12 @@ from retrieval.kit import SpaceKit
 from retrieval.score import AttentionFeatures, score
 from retrieval.tiers import decode_tokens
 
-COUNTS = (50, 100, 200)
+COUNTS = (50, 100, 200, 400)
 KEPT = "map: mean + std"
 MIDDLE = 800
 """Candidates that the middle stage takes from the first."""
-MERGED_SIDE = 4
-"""Tokens are merged to a grid of 4 x 4."""
+FEWER = 4
+"""The middle stage has a grid of 4 x 4 tokens."""
 
 
 def _flat(x: Tensor) -> Tensor:
@@ -112,8 +112,8 @@ def reduced(vectors: np.ndarray, dimensions: int, whiten: bool) -> np.ndarray:
     return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
 
-def merged(gallery: Gallery, kit: SpaceKit, ids: np.ndarray) -> AttentionFeatures:
-    """Attention features of all the pictures with their tokens averaged over the cells of a 4 x 4 grid."""
+def fewer_tokens(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, merge: bool) -> AttentionFeatures:
+    """Attention features of all the pictures on a 4 x 4 grid: their tokens averaged over its cells, or one of each."""
     ((count, channels),) = kit.shapes
     side = round(count**0.5)
     parts = []
@@ -121,13 +121,15 @@ def merged(gallery: Gallery, kit: SpaceKit, ids: np.ndarray) -> AttentionFeature
         records = [bytes(record) for _, record in gallery.tokens(ids[start : start + 256])]
         (tokens,) = decode_tokens(records, kit.shapes, kit.space.tier)
         grid = tokens.transpose(1, 2).reshape(len(tokens), channels, side, side)
-        parts.append(F.adaptive_avg_pool2d(grid, MERGED_SIDE).flatten(2).transpose(1, 2))
+        step = side // FEWER
+        small = F.adaptive_avg_pool2d(grid, FEWER) if merge else grid[:, :, step // 2 :: step, step // 2 :: step]
+        parts.append(small.flatten(2).transpose(1, 2))
     (features,) = kit.attention([torch.cat(parts)])
     return features
 
 
 def middle_stage(features: AttentionFeatures, similarities: np.ndarray, asking: np.ndarray) -> np.ndarray:
-    """The pooled similarities [queries, pictures] with the first MIDDLE of each row put in the order of the merged
+    """The pooled similarities [queries, pictures] with the first MIDDLE of each row put in the order of the fewer
     tokens' score, before all others."""
     ordered = similarities.copy()
     for row, itself in enumerate(asking):
@@ -182,11 +184,12 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
             vectors[f"{KEPT}, PCA {dimensions} whitened"] = reduced(best, dimensions, whiten=True)
     orders = {name: (2 * matrix.shape[1], matrix[asking] @ matrix.T) for name, matrix in vectors.items()}
     tokens, channels = kit.shapes[0]
-    if tokens > MERGED_SIDE**2:
+    if tokens > FEWER**2:
         size, similarities = orders[KEPT]
-        with torch.inference_mode():
-            similarities = middle_stage(merged(gallery, kit, ids), similarities, asking)
-        orders[f"{KEPT}, then 16 merged tokens"] = (size + 2 * MERGED_SIDE**2 * channels, similarities)
+        for name, merge in (("merged", True), ("picked", False)):
+            with torch.inference_mode():
+                ordered = middle_stage(fewer_tokens(gallery, kit, ids, merge), similarities, asking)
+            orders[f"{KEPT}, then 16 {name} tokens"] = (size + 2 * FEWER**2 * channels, ordered)
     click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures, {len(asking)} queries")
     click.echo(f"{'pooling':36} {'bytes':>6}   " + "   ".join(f"within {count:<12}" for count in COUNTS))
     rows = []
