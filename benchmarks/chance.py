@@ -1,9 +1,10 @@
 """Does "by chance" keep its promise? Ask with pictures that have no relative in the gallery.
 
-    python benchmarks/chance.py INDEX --space style [--queries 40]
+    python benchmarks/chance.py INDEX --space style [--queries 40] [--asking OTHER_INDEX]
 
-Each folder of the index in turn asks the pictures of all other folders, so folders should hold unlike things. In a
-well-kept promise at most one asking picture in twenty finds a hit that stands at 0.05 or less.
+Each folder of the index in turn asks the pictures of all other folders, so folders should hold unlike things; with
+--asking, each folder of another index asks all of this one. In a well-kept promise at most one asking picture in twenty
+finds a hit that stands at 0.05 or less. Intervals are 95 % (Wilson).
 """
 
 from pathlib import Path
@@ -18,28 +19,48 @@ from retrieval.rerank import score_records
 from retrieval.tiers import decode_tokens
 
 
+def folders_of(searcher: diffsim.Searcher, ids: np.ndarray) -> np.ndarray:
+    """The name of the folder of each content."""
+    with searcher.index.catalog(readonly=True) as catalog:
+        files = catalog.files_of(ids.tolist())
+    return np.array([Path(files[content_id][0].display).parent.name for content_id in ids.tolist()])
+
+
+def wilson(share: float, count: int) -> tuple[float, float]:
+    """95 % interval of a share."""
+    centre, spread = share + 1.92 / count, 1.96 * np.sqrt(share * (1 - share) / count + 0.96 / count**2)
+    return (centre - spread) / (1 + 3.84 / count), (centre + spread) / (1 + 3.84 / count)
+
+
 @click.command()
 @click.argument("index", type=click.Path(exists=True, path_type=Path))
+@click.option("--asking", type=click.Path(exists=True, path_type=Path), help="Index of the pictures that ask.")
 @click.option("--space", help="Feature space by name or fingerprint.")
 @click.option("--queries", default=40, show_default=True, help="Asking pictures per folder.")
 @click.option("--pictures", default=2000, show_default=True, help="Pictures that each of them is compared with.")
-def main(index: Path, space: str | None, queries: int, pictures: int) -> None:
+@click.option("--seed", default=0, show_default=True)
+def main(index: Path, asking: Path | None, space: str | None, queries: int, pictures: int, seed: int) -> None:
     """Count false alarms, folder by folder."""
     searcher = diffsim.open(index)
     known = searcher.choose(space)
     gallery, kit = searcher.gallery(known), searcher.kit(known)
-    with searcher.index.catalog(readonly=True) as catalog:
-        files = catalog.files_of(gallery.ids.tolist())
-    folders = np.array([Path(files[content_id][0].display).parent.name for content_id in gallery.ids.tolist()])
-    generator = np.random.default_rng(0)
+    asker = diffsim.open(asking) if asking else searcher
+    asked_from = asker.gallery(asker.choose(known.fingerprint))
+    galleries = folders_of(searcher, gallery.ids)
+    askers = folders_of(asker, asked_from.ids)
+    generator = np.random.default_rng(seed)
     click.echo(f"{known.name} ({known.fingerprint}), {len(gallery.ids)} pictures")
-    click.echo(f"{'asking folder':16} queries  gallery  a hit <= 0.05  a hit <= 1  median of the best hit")
-    for folder in sorted(set(folders)):
-        asking = generator.permutation(gallery.ids[folders == folder])[:queries]
-        others = generator.permutation(gallery.ids[folders != folder])[:pictures]
+    click.echo(
+        f"{'asking folder':16} queries  gallery  a hit <= 0.05          a hit <= 1            median of the best hit"
+    )
+    everything = []
+    for folder in sorted(set(askers)):
+        chosen = generator.permutation(asked_from.ids[askers == folder])[:queries]
+        others = gallery.ids if asking else gallery.ids[galleries != folder]
+        others = generator.permutation(others)[:pictures]
         best = []
-        for content_id in asking.tolist():
-            record = gallery.record(content_id)
+        for content_id in chosen.tolist():
+            record = asked_from.record(content_id)
             assert record is not None
             with torch.inference_mode():
                 features = kit.attention(decode_tokens([record[1]], kit.shapes, kit.space.tier))
@@ -47,9 +68,20 @@ def main(index: Path, space: str | None, queries: int, pictures: int) -> None:
             tail = fit_tail(scores[:NULL_SAMPLE])
             assert tail is not None
             best.append(min(tail.expected(scores, len(scores))))
-        found = np.array(best)
-        alarms = f"{np.mean(found <= 0.05):13.1%}  {np.mean(found <= 1):10.1%}"
-        click.echo(f"{folder:16} {len(found):7d}  {len(others):7d}  {alarms}  {np.median(found):.2g}")
+        everything += best
+        click.echo(f"{folder:16} {len(best):7d}  {len(others):7d}  {shares(best)}")
+    click.echo(f"{'all':16} {len(everything):7d}           {shares(everything)}")
+
+
+def shares(best: list[float]) -> str:
+    """How many of the asking pictures' best hits stand at 0.05 and at 1 or less."""
+    found = np.array(best)
+    parts = []
+    for bound in (0.05, 1):
+        share = float(np.mean(found <= bound))
+        low, high = wilson(share, len(found))
+        parts.append(f"{share:6.1%} ({low:.1%}-{high:.1%})".ljust(22))
+    return f"{'  '.join(parts)}{np.median(found):.2g}"
 
 
 if __name__ == "__main__":
