@@ -19,6 +19,7 @@ from retrieval.errors import RetrievalError
 _COMMANDS = {
     "index": "query.commands.index",
     "query": "query.commands.query",
+    "score": "query.commands.score",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",

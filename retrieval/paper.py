@@ -3,10 +3,11 @@
 Unlike the engine's, a picture's features depend on its role here: one generator draws, in this order, the posterior
 sample of A, that of B, the noise of A, the noise of B; both guidance branches (empty prompt, prompt) go through the
 network and into one vector. So score(A, A) < 1 and score(A, B) != score(B, A), and nothing can be indexed. With a fixed
-seed the four draws are constants: `features` may be kept per picture and role.
+seed the four draws are constants: `features` may be kept per picture and role. Scores are `score.score_pair`'s.
 """
 
-from dataclasses import dataclass
+import hashlib
+import json
 from typing import Literal
 
 import numpy as np
@@ -17,26 +18,14 @@ from torch import Tensor
 from .errors import RetrievalError
 from .kit import Projection
 from .networks.unet import UNetNetwork
-from .score import AttentionFeatures, aligned_attention, attend
-from .space import Tap
+from .score import AttentionFeatures
+from .space import EXTRACTOR_REVISION, Tap
 
 Role = Literal["A", "B"]
 
 
 class NoPaperProtocol(RetrievalError):
     """The released code has no such setting."""
-
-
-@dataclass(frozen=True)
-class PairScore:
-    """forward: A's layout, rebuilt from B against rebuilt from A. backward: the roles exchanged. score: their mean.
-
-    Cosines are in [-1, 1], larger is more alike; mean squared errors are >= 0, smaller is more alike.
-    """
-
-    score: float
-    forward: float
-    backward: float
 
 
 class PaperProtocol:
@@ -61,6 +50,8 @@ class PaperProtocol:
         side = size // network.latents.factor
         shape = (4, 1, network.latents.channels, side, side)
         self._draws = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(network.device)
+        record = [network.weights, str(self.tap), size, prompt, seed, str(network.dtype), EXTRACTOR_REVISION]
+        self.fingerprint = "paper-" + hashlib.sha256(json.dumps(record).encode()).hexdigest()[:12]
         self._projection: Projection = network.projection(self.tap.module).to(network.device)
 
     def features(self, picture: Image.Image, role: Role) -> AttentionFeatures:
@@ -77,15 +68,6 @@ class PaperProtocol:
             )
             both = self._projection(entered[self.tap.module])
         return AttentionFeatures(*(_branches(part) for part in (both.query, both.key, both.value, both.map)))
-
-    def score(self, a: AttentionFeatures, b: AttentionFeatures, metric: str = "cosine") -> PairScore:
-        """a in role A, b in role B. metric: `cosine` or `mse`."""
-        if metric == "cosine":
-            forward, backward = aligned_attention(a, b)
-        else:
-            forward = (a.map - attend(a.query, b.key, b.value)).square().mean()[None]
-            backward = (b.map - attend(b.query, a.key, a.value)).square().mean()[None]
-        return PairScore((forward.item() + backward.item()) / 2, forward.item(), backward.item())
 
     def _image(self, picture: Image.Image) -> Tensor | None:
         """What the IP-Adapter is given, [2, 1, ...]: a picture of zeros in the branch of the empty prompt."""

@@ -42,18 +42,53 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-def aligned_attention(a: AttentionFeatures, b: AttentionFeatures) -> tuple[Tensor, Tensor]:
+METRICS = ("cosine", "mse")
+
+
+def aligned_attention(a: AttentionFeatures, b: AttentionFeatures, metric: str = "cosine") -> tuple[Tensor, Tensor]:
     """Both directions of the score of one picture `a` (length 1) against each picture of `b`.
 
+    metric: `cosine`, larger is more alike, or `mse` (mean squared error), smaller is more alike.
     Returns AAS(A<-B) and AAS(B<-A), each [pictures of b].
     """
-    forward = _cosine(a.map, attend(a.query, b.key, b.value))
-    backward = _cosine(b.map, attend(b.query, a.key, a.value))
+    compare = {"cosine": _cosine, "mse": _mean_squared_error}[metric]
+    forward = compare(a.map, attend(a.query, b.key, b.value))
+    backward = compare(b.map, attend(b.query, a.key, a.value))
     return forward, backward
 
 
 def _cosine(x: Tensor, y: Tensor) -> Tensor:
     return F.cosine_similarity(x.flatten(1), y.flatten(1), dim=1)
+
+
+def _mean_squared_error(x: Tensor, y: Tensor) -> Tensor:
+    return (x - y).square().flatten(1).mean(1)
+
+
+@dataclass(frozen=True)
+class PairScore:
+    """One picture A against one picture B.
+
+    forward: A's layout, rebuilt from B against rebuilt from A. backward: the roles exchanged. score: their mean.
+    Cosines are in [-1, 1], larger is more alike; mean squared errors are >= 0, smaller is more alike.
+    """
+
+    score: float
+    forward: float
+    backward: float
+
+
+def score_pair(
+    a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float], metric: str = "cosine"
+) -> PairScore:
+    """Both directions for two pictures (each one AttentionFeatures per tap, of one picture): weighted means over the
+    taps. metric: as in `aligned_attention`."""
+    forward = backward = 0.0
+    for tap_a, tap_b, weight in zip(a, b, weights, strict=True):
+        there, back = aligned_attention(tap_a, tap_b, metric)
+        forward += weight * there.item() / sum(weights)
+        backward += weight * back.item() / sum(weights)
+    return PairScore((forward + backward) / 2, forward, backward)
 
 
 def score(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float]) -> Tensor:

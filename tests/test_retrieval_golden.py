@@ -15,7 +15,7 @@ from conftest import DATA, TINY
 from retrieval.images import open_picture
 from retrieval.networks import Network, load_network
 from retrieval.paper import NoPaperProtocol, PaperProtocol, Role
-from retrieval.score import AttentionFeatures
+from retrieval.score import AttentionFeatures, score_pair
 from retrieval.space import Tap
 
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())
@@ -48,12 +48,12 @@ def test_there_are_162_rows() -> None:
 @pytest.mark.parametrize(
     "row",
     ROWS,
-    ids=lambda row: f"{row['variant']}-{row['similarity']}-{row['module'][:8]}-{row['step_index']}-{row['a']}-{row['b']}",
+    ids=lambda row: "-".join(str(row[key])[:10] for key in ("variant", "similarity", "module", "step_index", "a", "b")),
 )
 def test_golden_score(row: dict) -> None:
     setting = row["variant"], row["module"], 1001 - row["step_index"]
     a, b = features(*setting, row["a"], "A"), features(*setting, row["b"], "B")
-    found = protocol(*setting).score(a, b, row["similarity"])
+    found = score_pair([a], [b], [1.0], row["similarity"])
     assert found.score == pytest.approx(row["score"], abs=1e-4)
     assert found.score == pytest.approx((found.forward + found.backward) / 2)
 
@@ -69,6 +69,6 @@ def test_another_seed_gives_another_score() -> None:
     scores = []
     for seed in (2334, 2335):
         paper = PaperProtocol(network("S"), tap, size=64, prompt="", seed=seed)
-        scores.append(paper.score(paper.features(picture, "A"), paper.features(picture, "B")).score)
+        scores.append(score_pair([paper.features(picture, "A")], [paper.features(picture, "B")], [1.0]).score)
     assert scores[0] != scores[1]
     assert max(scores) < 1

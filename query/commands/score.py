@@ -1,0 +1,110 @@
+"""`diffsim score`: one pair of pictures."""
+
+import json
+from pathlib import Path
+
+import click
+
+from .options import PROFILES, device_option, printable
+
+
+@click.command()
+@click.argument("a", type=click.Path(path_type=Path))
+@click.argument("b", type=click.Path(path_type=Path))
+@click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
+@click.option("--by", "profile", type=PROFILES, default="look", show_default=True, help="What similar means.")
+@click.option(
+    "--variant",
+    type=click.Choice(["S", "C", "global"]),
+    help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
+)
+@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
+@click.option(
+    "--layer",
+    "layers",
+    multiple=True,
+    metavar="LAYER[@TIMESTEP][*WEIGHT]",
+    help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; the mean over several.",
+)
+@click.option(
+    "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
+)
+@click.option("--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels.")
+@click.option("--prompt", help="What the network is told.  [default: the network's]")
+@click.option("--seed", type=int, default=2334, show_default=True, help="Of the noise.")
+@click.option(
+    "--dtype",
+    type=click.Choice(["float32", "bfloat16", "float16"]),
+    default="float32",
+    show_default=True,
+    help="Precision of the network.",
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(["engine", "paper"]),
+    default="engine",
+    show_default=True,
+    help="engine: symmetric, as an index scores. paper: as DiffSim's released code, noise by role, both branches.",
+)
+@click.option(
+    "--metric",
+    type=click.Choice(["cosine", "mse"]),
+    default="cosine",
+    show_default=True,
+    help="cosine: larger is more alike. mse: mean squared error of the attention maps, smaller is more alike.",
+)
+@device_option
+@click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
+def score(
+    a: Path,
+    b: Path,
+    model: str,
+    profile: str,
+    variant: str | None,
+    ip_adapter: str | None,
+    layers: tuple[str, ...],
+    timestep: int | None,
+    size: int | None,
+    prompt: str | None,
+    seed: int,
+    dtype: str,
+    protocol: str,
+    metric: str,
+    device: str,
+    as_json: bool,
+) -> None:
+    """Score picture A against picture B."""
+    from indexer.spaces import requested_spaces
+    from query.pair import score_files
+
+    (request,) = requested_spaces(
+        model,
+        [profile],
+        variant=variant,
+        adapter=ip_adapter,
+        layers=layers,
+        timestep=timestep,
+        size=size,
+        prompt=prompt,
+        seed=seed,
+        dtype=dtype,
+        tier="fp32",
+    )
+    found = score_files(a, b, request, protocol=protocol, metric=metric, device=device)
+    if as_json:
+        record = {
+            "a": str(a),
+            "b": str(b),
+            "score": found.score.score,
+            "forward": found.score.forward,
+            "backward": found.score.backward,
+            "metric": metric,
+            "protocol": protocol,
+            "space": request.name,
+            "fingerprint": found.fingerprint,
+        }
+        click.echo(json.dumps(record))
+        return
+    click.echo(f"{found.score.score:.4f}  {metric} by {request.name}, {protocol} protocol ({found.fingerprint})")
+    click.echo(f"{found.score.forward:.4f}  {printable(a.name)} rebuilt from {printable(b.name)}")
+    click.echo(f"{found.score.backward:.4f}  {printable(b.name)} rebuilt from {printable(a.name)}")

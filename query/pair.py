@@ -1,0 +1,96 @@
+"""Score one pair of picture files, without an index."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+
+from indexer.decode import decode_file
+from indexer.devices import choose_device
+from indexer.spaces import Networks, SpaceRequest, make_kit
+from retrieval.errors import RetrievalError
+from retrieval.extractor import Extractor
+from retrieval.images import UnreadableImage, open_picture
+from retrieval.kit import SpaceKit
+from retrieval.paper import PaperProtocol
+from retrieval.score import AttentionFeatures, PairScore, score_pair
+from retrieval.tiers import decode_tokens
+
+
+class BadPair(RetrievalError, ValueError):
+    """This pair cannot be scored as asked."""
+
+
+@dataclass(frozen=True)
+class ScoredPair:
+    """score: what was found. fingerprint: of all settings that it depends on. a, b: attention features per tap, one
+    picture each, empty for a global embedding. weights: of the taps."""
+
+    score: PairScore
+    fingerprint: str
+    a: tuple[AttentionFeatures, ...]
+    b: tuple[AttentionFeatures, ...]
+    weights: tuple[float, ...]
+
+
+def score_files(
+    a: Path,
+    b: Path,
+    request: SpaceRequest,
+    *,
+    protocol: str = "engine",
+    metric: str = "cosine",
+    device: str = "auto",
+) -> ScoredPair:
+    """Score two picture files as the request says (its `tier` is how exactly their tokens are kept meanwhile).
+
+    protocol: `engine`, what an index uses: symmetric, and 1 for a picture and itself; `paper`, as DiffSim's released
+    code, for one tap of a Stable Diffusion 1.x or 2.x network. metric: `cosine` or `mse`.
+    Raises BadPair, UnreadableImage, UnknownModel, NoPaperProtocol, ...
+    """
+    networks = Networks(choose_device(device))
+    if protocol == "paper":
+        return _by_paper(a, b, request, networks, metric)
+    kit = make_kit(request, networks)
+    network = networks.get(request.network, request.dtype, request.adapter)
+    extractor = Extractor(network, [kit])
+    pictures = [decode_file(path, kit.space.size).pixels for path in (a, b)]
+    features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
+    if not kit.has_tokens:
+        if metric != "cosine":
+            raise BadPair(f"The metric {metric} compares attention maps, which a global embedding has none of.")
+        x, y = (torch.from_numpy(one.descriptor).float() for one in features)
+        cosine = F.cosine_similarity(x, y, dim=0).item()
+        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, (), (), ())
+    first, second = (_attention(kit, one.tokens) for one in features)
+    found = score_pair(first, second, kit.weights, metric)
+    return ScoredPair(found, kit.space.fingerprint, first, second, kit.weights)
+
+
+def _attention(kit: SpaceKit, record: bytes) -> tuple[AttentionFeatures, ...]:
+    return kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+
+
+def _open(path: Path) -> Image.Image:
+    """The whole picture, which the released code's own preprocessing is given."""
+    try:
+        return open_picture(path.read_bytes())[0]
+    except OSError as problem:
+        raise BadPair(
+            f"The picture {path} cannot be read ({problem.strerror}); give the path of a picture."
+        ) from problem
+    except UnreadableImage as problem:
+        raise BadPair(f"The picture {path} cannot be read: {problem}.") from problem
+
+
+def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
+    if len(request.taps) != 1:
+        raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
+    network = networks.get(request.network, request.dtype, request.adapter)
+    (tap,) = request.taps
+    paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
+    first = (paper.features(_open(a), "A"),)
+    second = (paper.features(_open(b), "B"),)
+    return ScoredPair(score_pair(first, second, (1.0,), metric), paper.fingerprint, first, second, (1.0,))
