@@ -48,7 +48,9 @@ def test_there_are_162_rows() -> None:
 @pytest.mark.parametrize(
     "row",
     ROWS,
-    ids=lambda row: f"{row['variant']}-{row['similarity']}-{row['module'][:8]}-{row['step_index']}-{row['a']}-{row['b']}",
+    ids=lambda row: (
+        f"{row['variant']}-{row['similarity']}-{row['module'][:8]}-{row['step_index']}-{row['a']}-{row['b']}"
+    ),
 )
 def test_golden_score(row: dict) -> None:
     setting = row["variant"], row["module"], 1001 - row["step_index"]
