@@ -25,7 +25,7 @@ class SkippedSpace:
         fingerprint = self.space.fingerprint
         return (
             f"{self.space.name} ({fingerprint}) was left out and lacks {self.waiting} pictures: {self.reason}; "
-            "the others stay searchable by indexed pictures, `diffsim index --by ...` makes a new space, and "
+            "what it holds stays searchable by indexed pictures, `diffsim index --by ...` makes a new space, and "
             f"`diffsim prune --space {fingerprint}` forgets this one."
         )
 
@@ -36,5 +36,6 @@ def reason(space: KnownSpace, problem: RetrievalError) -> str:
     if isinstance(problem, SpaceMismatch):
         return f"the weights of {network} are not those that it was made with"
     if isinstance(problem, UnknownModel):
-        return f"{network} is not on this machine"
+        adapter_too = " --ip-adapter FOLDER" if space.adapter else ""
+        return f"{network} is not on this machine (fetch it, or give a copy with --model FOLDER{adapter_too})"
     return f"{network} cannot be loaded ({str(problem).rstrip('.')})"

@@ -11,12 +11,16 @@ from conftest import TINY, random_picture
 from indexing import FAST, build, copy_index, diffsim, draw, problem
 from safetensors.torch import load_file, save_file
 
+from db.catalog import KnownSpace
 from indexer.build import IndexReport, index_folders
 from indexer.estimate import estimate
 from indexer.index_folder import IndexFolder
+from indexer.skipped import reason
 from indexer.spaces import requested_spaces
 from query.search import Query, Searcher
 from retrieval.networks import BadNetwork
+from retrieval.presets import UnknownModel
+from retrieval.space import SpaceMismatch
 
 
 def change_weights(network: Path) -> None:
@@ -134,6 +138,27 @@ def test_where_every_space_is_skipped_the_scan_is_still_whole(pictures, tmp_path
     assert (account.new, account.moved, account.missing, account.indexed, account.waiting) == (1, 1, 1, 11, 1)
     with Searcher(alone.path) as searcher:
         assert str(pictures / "moved.png") in [hit.path for hit in searcher.search(pictures / "02.png", k=100)]
+
+
+def test_a_network_that_moved_is_found_again_where_it_is_given(index, network, tmp_path):
+    elsewhere = shutil.move(network, tmp_path / "elsewhere")
+    assert [skipped.waiting for skipped in run(index).skipped] == [3]
+    report = index_folders(index, [], requested_spaces(str(elsewhere), ["look"], size=64), FAST)
+    assert [space.known.name for space in report.spaces] == ["other/look"] and report.extracted == 3
+    again = run(index)
+    assert again.skipped == [] and again.account.indexed == 15 and len(again.spaces) == 2
+    random_picture(77).save(tmp_path / "outside.png")
+    assert len(Searcher(index.path, "cpu").search(tmp_path / "outside.png", space="other/look")) == 10
+
+
+def test_a_space_with_an_ip_adapter_names_it():
+    space = KnownSpace(1, "f1", "sd15/look-C", "sd15", "plus", "{}", "2025-01-01")
+    both = "the network sd15 with the IP-Adapter plus"
+    assert reason(space, SpaceMismatch("f1", "/sd15")) == (f"the weights of {both} are not those that it was made with")
+    assert reason(space, UnknownModel("There is none.")) == (
+        f"{both} is not on this machine (fetch it, or give a copy with --model FOLDER --ip-adapter FOLDER)"
+    )
+    assert reason(space, BadNetwork("A is bad.")) == f"{both} cannot be loaded (A is bad)"
 
 
 def test_a_space_that_is_asked_for_is_not_skipped(index, network):
