@@ -14,7 +14,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 from .database import Database
 from .files import FileRows, KnownRoot, chunks, present
 from .models import Content, Feature, File, Generation, Recall, Root, Space
-from .status import Status, read_status
+from .status import Status, read_status, visible_pictures
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,10 @@ class PendingContent:
 
 @dataclass(frozen=True)
 class IndexedContents:
-    """The pictures of one space, by id, and the catalog's generation at that moment."""
+    """The pictures of one space, by id, and the catalog's generation at that moment.
+
+    generations: of the commit that made each picture exist, or wrote its features anew.
+    """
 
     ids: np.ndarray  # int64 [n], ascending
     sha256: list[bytes]
@@ -94,6 +97,11 @@ class Catalog:
         """The folders that were asked for, by path."""
         return self.files.roots()
 
+    def generation(self) -> int:
+        """A number that rises with every commit, whoever makes it: while it stands, so does all else here."""
+        with self._database.reading() as connection:
+            return _generation(connection)
+
     def status(self) -> Status:
         """Counts and failures, for `status`."""
         with self._database.reading() as connection:
@@ -120,6 +128,11 @@ class Catalog:
                 fingerprint=fingerprint, name=name, network=network, adapter=adapter, record=record, created=created
             )
             return connection.scalars(row.returning(Space.id)).one()
+
+    def visible_pictures(self) -> dict[int, int]:
+        """Space id -> how many pictures with a present file exist in it."""
+        with self._database.reading() as connection:
+            return visible_pictures(connection)
 
     # What is to be extracted, and what was
 
@@ -156,7 +169,7 @@ class Catalog:
         facts = [{"row": row, "format": f, "width": w, "height": h} for row, f, w, h in pictures]
         content_ids = [picture[0] for picture in pictures]
         with self._database.writing() as connection:
-            generation = _next_generation(connection)
+            generation = _generation(connection)
             _delete_features(connection, content_ids, space_ids)
             features = [
                 {"space_id": space_id, "content_id": content_id, "generation": generation}
@@ -194,9 +207,8 @@ class Catalog:
     def unindex(self, space_id: int, ids: Collection[int]) -> int:
         """Take pictures out of a space, in one commit; returns its generation. They are pending again."""
         with self._database.writing() as connection:
-            generation = _next_generation(connection)
             _delete_features(connection, ids, [space_id])
-            return generation
+            return _generation(connection)
 
     def indexed(self, space_id: int) -> IndexedContents:
         """Every picture that exists in a space, those without a present file too."""
@@ -208,8 +220,8 @@ class Catalog:
             .order_by(Feature.content_id)
         )
         with self._database.reading() as connection:
+            generation = _generation(connection)  # first: where this is no snapshot, it may be too low, never too high
             rows = connection.execute(statement).all()
-            generation = connection.scalars(select(Generation.value)).one()
         ids, sha256, generations, seen = zip(*rows, strict=True) if rows else ((), (), (), ())
         return IndexedContents(
             ids=np.array(ids, dtype=np.int64),
@@ -266,19 +278,36 @@ class Catalog:
         """
         with self._database.writing() as connection:
             connection.execute(delete(File).where(File.missing.is_(True)))
-            without_file = ~exists().where(File.content_id == Content.id)
-            gone = list(connection.scalars(select(Content.id).where(without_file).order_by(Content.id)))
-            if gone:
-                _next_generation(connection)
-            for some in chunks(gone):
-                connection.execute(delete(Feature).where(Feature.content_id.in_(some)))
-                connection.execute(delete(Content).where(Content.id.in_(some)))
+            gone = _forget_contents_without_file(connection)
             connection.execute(delete(Root).where(~exists().where(File.root_id == Root.id)))
             return gone
 
+    def forget_root(self, root_id: int) -> tuple[int, list[int]]:
+        """Forget a folder, its files and the contents that no other file holds -> (number of files, contents' ids)."""
+        with self._database.writing() as connection:
+            files = connection.execute(delete(File).where(File.root_id == root_id)).rowcount
+            connection.execute(delete(Root).where(Root.id == root_id))
+            return files, _forget_contents_without_file(connection)
 
-def _next_generation(connection: Connection) -> int:
-    connection.execute(update(Generation).values(value=Generation.value + 1))
+    def forget_space(self, space_id: int) -> int:
+        """Forget a feature space and that pictures exist in it; returns how many did. The pictures themselves stay."""
+        with self._database.writing() as connection:
+            pictures = connection.execute(delete(Feature).where(Feature.space_id == space_id)).rowcount
+            connection.execute(delete(Recall).where(Recall.space_id == space_id))
+            connection.execute(delete(Space).where(Space.id == space_id))
+            return pictures
+
+
+def _forget_contents_without_file(connection: Connection) -> list[int]:
+    without_file = ~exists().where(File.content_id == Content.id)
+    gone = list(connection.scalars(select(Content.id).where(without_file).order_by(Content.id)))
+    for some in chunks(gone):
+        connection.execute(delete(Feature).where(Feature.content_id.in_(some)))
+        connection.execute(delete(Content).where(Content.id.in_(some)))
+    return gone
+
+
+def _generation(connection: Connection) -> int:
     return connection.scalars(select(Generation.value)).one()
 
 

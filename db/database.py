@@ -4,11 +4,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, exc, make_url
+from sqlalchemy import Connection, Engine, create_engine, exc, make_url, update
 
 from . import sqlite
 from .errors import CatalogError
 from .migrations import MIGRATIONS, migrate, schema_version
+from .models import Generation
 
 
 class NoCatalog(CatalogError):
@@ -93,7 +94,7 @@ class Database:
             )
         todo = version < newest
         while todo:
-            with self.writing() as connection:
+            with self._changing() as connection:
                 todo = migrate(connection, MIGRATIONS)
 
     @contextmanager
@@ -104,7 +105,16 @@ class Database:
 
     @contextmanager
     def writing(self) -> Iterator[Connection]:
-        """A transaction that is committed at the end, or leaves no trace when an exception passes."""
+        """A transaction that is committed at the end, or leaves no trace when an exception passes.
+
+        Here, and for every one, so that no kind of change can be overlooked, the generation rises.
+        """
+        with self._changing() as connection:
+            connection.execute(update(Generation).values(value=Generation.value + 1))
+            yield connection
+
+    @contextmanager
+    def _changing(self) -> Iterator[Connection]:
         engine = self._engine.execution_options(writes=True)
         with self._named_errors(), engine.begin() as connection:
             yield connection

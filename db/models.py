@@ -95,7 +95,7 @@ class Feature(Base):
 
 
 class Generation(Base):
-    """One row: a number that rises with every commit that adds or removes features."""
+    """One row: a number that rises with every commit to the catalog."""
 
     __tablename__ = "generation"
 

@@ -14,6 +14,7 @@ class SpaceCount:
     space_id: int
     files: int  # present files whose picture exists in the space
     contents: int  # pictures that exist in the space, those without a present file too
+    visible: int  # pictures that exist in the space and have a present file
 
 
 @dataclass(frozen=True)
@@ -71,8 +72,20 @@ def _space_counts(connection: Connection) -> tuple[SpaceCount, ...]:
     files = contents.join(File, File.content_id == Feature.content_id).where(present())
     contents_in = dict(connection.execute(contents).all())
     files_in = dict(connection.execute(files).all())
-    ids = connection.scalars(select(Space.id).order_by(Space.id))
-    return tuple(SpaceCount(space, files_in.get(space, 0), contents_in.get(space, 0)) for space in ids)
+    visible_in = visible_pictures(connection)
+    return tuple(
+        SpaceCount(space, files_in.get(space, 0), contents_in.get(space, 0), visible)
+        for space, visible in visible_in.items()
+    )
+
+
+def visible_pictures(connection: Connection) -> dict[int, int]:
+    """Space id -> how many pictures with a present file exist in it, for every space, oldest first."""
+    seen = Feature.content_id.in_(select(File.content_id).where(present()))
+    counts = dict(
+        connection.execute(select(Feature.space_id, func.count()).where(seen).group_by(Feature.space_id)).all()
+    )
+    return {space: counts.get(space, 0) for space in connection.scalars(select(Space.id).order_by(Space.id))}
 
 
 def _failed_files(connection: Connection) -> tuple[FailedFile, ...]:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 from db.catalog import Catalog, PendingContent
+from retrieval.errors import RetrievalError
 from retrieval.extractor import Extractor, PictureFeatures
 from retrieval.store import FeatureStore, Record
 
@@ -26,6 +27,7 @@ from .index_folder import IndexFolder
 from .recall_files import RecallReport, refresh_recall
 from .roots import find_folders, offline_roots
 from .scan import ScanReport, rescan_file, scan
+from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import (
     DEFAULT_MODEL,
     Networks,
@@ -62,11 +64,13 @@ class IndexOptions:
 
 @dataclass(frozen=True)
 class IndexReport:
-    """What a run did. account: every file, counted once. offline: roots that could not be looked at, and why."""
+    """What a run did. account: every file, counted once. offline: roots that could not be looked at, and why.
+    skipped: those of the spaces that lack pictures because their network is gone or another one now."""
 
     account: Account
     offline: list[tuple[bytes, str]]
     spaces: list[OpenSpace]
+    skipped: list[SkippedSpace]
     extracted: int
     seconds: float
     recall: list[RecallReport]
@@ -83,7 +87,8 @@ def index_folders(
 ) -> IndexReport:
     """Bring the index in line with the folders; without folders, with all that it knows.
 
-    requests: feature spaces to fill; none means every space of the index (a first run makes the default one).
+    requests: feature spaces to fill; none means every space of the index (a first run makes the default one), save
+    those whose network is gone or another one now, which are skipped and reported.
     on_step: called after every commit with its name, in the order in which they happen: "root committed",
     "files committed", "missing committed" (scan), "features stored", "features committed" (extraction),
     "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
@@ -110,18 +115,35 @@ def index_folders(
             commit_every_s=options.commit_seconds,
         )
         extracted = 0
+        unusable: list[tuple[OpenSpace, RetrievalError]] = []
         for _, group in groupby(sorted(spaces, key=_pass_key), key=_pass_key):
-            run = _Extraction(index, catalog, report, list(group), networks, options, on_step, on_progress)
-            extracted += run.all_pending()
+            together = list(group)
+            run = _Extraction(index, catalog, report, together, networks, options, on_step, on_progress)
+            try:
+                extracted += run.all_pending()
+            except UNUSABLE as problem:
+                unusable += [(space, problem) for space in together]
         recall = [refresh_recall(index, catalog, space.known, options.memory, on_step) for space in spaces]
         return IndexReport(
             account(catalog, report, [space.known.id for space in spaces]),
             report.offline,
             spaces,
+            _skipped(catalog, unusable),
             extracted,
             time.monotonic() - started,
             [done for done in recall if done is not None],
         )
+
+
+def _skipped(catalog: Catalog, unusable: Sequence[tuple[OpenSpace, RetrievalError]]) -> list[SkippedSpace]:
+    """Counted at the end of the run, when other spaces have shown which of the new files are no pictures."""
+    offline = offline_roots(catalog)
+    waiting = [len(catalog.pending([space.known.id], offline)) for space, _ in unusable]
+    return [
+        SkippedSpace(space.known, reason(space.known, problem), count)
+        for (space, problem), count in zip(unusable, waiting, strict=True)
+        if count
+    ]
 
 
 def _pass_key(space: OpenSpace) -> PassKey:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from db.catalog import Catalog
+from db.catalog import Catalog, KnownSpace
 from retrieval.extractor import Extractor
 from retrieval.kit import SpaceKit
 from retrieval.tiers import record_bytes
@@ -21,6 +21,7 @@ from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
 from .roots import find_folders
+from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import (
     DEFAULT_MODEL,
     Networks,
@@ -36,21 +37,31 @@ from .walk import Entry, walk
 
 _TIMED = 12
 
-_Filled = tuple[str, str, SpaceKit]
-"""A space with its network and adapter."""
-
 
 @dataclass(frozen=True)
 class Estimate:
     """pictures: files that look like pictures. known: those that the last run did and that have not changed since.
 
-    seconds, disk (bytes): for the others, from a few that were really decoded and extracted, and from a record's size.
+    todo: those that a run would extract. seconds, disk (bytes): for them, from a few that were really decoded and
+    extracted, and from a record's size. skipped: spaces that a run would leave out.
     """
 
     pictures: int
     known: int
+    todo: int
     seconds: float
     disk: int
+    skipped: list[SkippedSpace]
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """A space that a run would fill; known is None for a new one."""
+
+    network: str
+    adapter: str
+    kit: SpaceKit
+    known: KnownSpace | None
 
 
 def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
@@ -63,36 +74,48 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
         roots = (
             find_folders(catalog, folders) if folders else [root.path for root in catalog.roots()] if catalog else []
         )
-        kits, ids = _spaces(where, catalog, requests, networks)
+        spaces = _spaces(where, catalog, requests, networks)
         files = list(_files(roots, options))
-        known = _known(catalog, ids, files) if catalog else set()
-    todo = [path for path, _ in files if path not in known]
-    seconds = 0.0
-    for key, group in groupby(sorted(kits, key=_pass_key), key=_pass_key):
-        network, adapter, _, dtype, *_ = key
-        extractor = Extractor(networks.get(network, dtype, adapter), [kit for *_, kit in group])
-        seconds += _time_per_picture(extractor, todo, options) * len(todo) if todo else 0.0
-    per_picture = sum(record_bytes(kit.shapes, kit.space.tier) + 2 * kit.dimensions for *_, kit in kits)
-    return Estimate(len(files), len(known), seconds, per_picture * len(todo))
+        known = _known(catalog, spaces, files)
+        seconds, disk = 0.0, 0
+        todo: set[bytes] = set()
+        skipped: list[SkippedSpace] = []
+        for (network, adapter, _, dtype, *_), group in groupby(sorted(spaces, key=_pass_key), key=_pass_key):
+            together = list(group)
+            done = _known(catalog, together, files)
+            lacking = [path for path, _ in files if path not in done]
+            if not lacking:
+                continue
+            try:
+                extractor = Extractor(networks.get(network, dtype, adapter), [space.kit for space in together])
+            except UNUSABLE as problem:
+                for space in together:
+                    waiting = len(files) - len(_known(catalog, [space], files))
+                    if space.known and waiting:
+                        skipped.append(SkippedSpace(space.known, reason(space.known, problem), waiting))
+                continue
+            todo.update(lacking)
+            seconds += _time_per_picture(extractor, lacking, options) * len(lacking)
+            disk += sum(_bytes_per_picture(space.kit) for space in together) * len(lacking)
+    return Estimate(len(files), len(known), len(todo), seconds, disk, skipped)
 
 
 def _spaces(
     where: Path, catalog: Catalog | None, requests: Sequence[SpaceRequest], networks: Networks
-) -> tuple[list[_Filled], list[int] | None]:
-    """The spaces that a run would fill, and their ids; None where one of them is new."""
+) -> list[_Wanted]:
     if not requests and catalog and catalog.spaces():
         spaces = known_spaces(IndexFolder.open(where), catalog)
-        filled = [(space.known.network, space.known.adapter, space.kit) for space in spaces]
-        return filled, [space.known.id for space in spaces]
+        return [_Wanted(space.known.network, space.known.adapter, space.kit, space.known) for space in spaces]
     requests = requests or requested_spaces(DEFAULT_MODEL, [])
-    kits = [(request.network, request.adapter, make_kit(request, networks)) for request in requests]
-    found = [find_space(catalog, kit) if catalog else None for *_, kit in kits]
-    return kits, None if None in found else [space.id for space in found if space]
+    made = [(request, make_kit(request, networks)) for request in requests]
+    return [
+        _Wanted(request.network, request.adapter, kit, find_space(catalog, kit) if catalog else None)
+        for request, kit in made
+    ]
 
 
-def _pass_key(space: _Filled) -> PassKey:
-    network, adapter, kit = space
-    return pass_key(network, adapter, kit.space)
+def _pass_key(space: _Wanted) -> PassKey:
+    return pass_key(space.network, space.adapter, space.kit.space)
 
 
 def _files(roots: Sequence[bytes], options: IndexOptions) -> Iterator[tuple[bytes, Entry]]:
@@ -102,9 +125,10 @@ def _files(roots: Sequence[bytes], options: IndexOptions) -> Iterator[tuple[byte
                 yield os.path.join(root, item.path), item
 
 
-def _known(catalog: Catalog, space_ids: Sequence[int] | None, files: Sequence[tuple[bytes, Entry]]) -> set[bytes]:
+def _known(catalog: Catalog | None, spaces: Sequence[_Wanted], files: Sequence[tuple[bytes, Entry]]) -> set[bytes]:
     """Those of the files that the catalog has with this very stat, and with features in all spaces (or as failed)."""
-    if space_ids is None:
+    space_ids = [space.known.id for space in spaces if space.known]
+    if catalog is None or len(space_ids) < len(spaces):
         return set()
     roots = catalog.roots()
     stats, done = {}, set()
@@ -117,6 +141,10 @@ def _known(catalog: Catalog, space_ids: Sequence[int] | None, files: Sequence[tu
     return {
         path for path, entry in files if path in done and stats[path] == (entry.size, entry.mtime_ns, entry.ctime_ns)
     }
+
+
+def _bytes_per_picture(kit: SpaceKit) -> int:
+    return record_bytes(kit.shapes, kit.space.tier) + 2 * kit.dimensions
 
 
 def _time_per_picture(extractor: Extractor, todo: Sequence[bytes], options: IndexOptions) -> float:

@@ -20,7 +20,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import platformdirs
 from filelock import FileLock, Timeout
 
 from db.catalog import Catalog
@@ -43,11 +42,6 @@ class IndexTooNew(IndexerError):
 
 class IndexBusy(IndexerError):
     """Another process is writing to the index."""
-
-
-def default_index() -> Path:
-    """$DIFFSIM_INDEX, else the platform's user data folder."""
-    return Path(os.environ.get("DIFFSIM_INDEX") or platformdirs.user_data_path("diffsim") / "index")
 
 
 @dataclass(frozen=True)

@@ -1,14 +1,26 @@
-"""Check and repair an index; forget what is gone."""
+"""Check and repair an index; forget what is gone, or what nobody wants any more."""
 
+import os
+import shutil
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from db.catalog import Catalog, KnownSpace
+from db.files import KnownRoot
 from retrieval.kit import SpaceKit
 
+from .choose import ambiguous, find_spaces
+from .errors import IndexerError
 from .index_folder import IndexFolder
 from .recall_files import refresh_recall
+
+
+class UnknownFolder(IndexerError):
+    """A folder that is to be forgotten is none of those that were indexed."""
 
 
 @dataclass(frozen=True)
@@ -25,15 +37,37 @@ class SpaceCheck:
 
 @dataclass(frozen=True)
 class Verified:
+    """strays: folders of forgotten spaces, left by an interrupted `prune`; they are never read."""
+
     spaces: list[SpaceCheck]
+    strays: list[Path]
+
+
+@dataclass(frozen=True)
+class ForgottenSpace:
+    """pictures: how many existed in it."""
+
+    space: KnownSpace
+    pictures: int
+
+
+@dataclass(frozen=True)
+class ForgottenFolder:
+    """files: how many were known there. pictures: those of them that no other folder held."""
+
+    root: KnownRoot
+    files: int
+    pictures: int
 
 
 @dataclass(frozen=True)
 class Pruned:
-    """How many missing files were forgotten, and how many pictures that no file held any more."""
+    """What was forgotten. files: missing ones. pictures: those that no file held any more."""
 
     files: int
     pictures: int
+    spaces: list[ForgottenSpace]
+    folders: list[ForgottenFolder]
 
 
 def verify_index(index: IndexFolder, memory: int) -> Verified:
@@ -43,7 +77,8 @@ def verify_index(index: IndexFolder, memory: int) -> Verified:
     """
     with index.writing(), index.catalog() as catalog:
         catalog.check()
-        return Verified([_check_space(index, catalog, space, memory) for space in catalog.spaces()])
+        checked = [_check_space(index, catalog, space, memory) for space in catalog.spaces()]
+        return Verified(checked, _strays(index, catalog))
 
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
@@ -59,18 +94,85 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
     return SpaceCheck(space.name, len(wanted) - len(damaged), damaged, orphans, rebuilt)
 
 
-def prune_index(index: IndexFolder, memory: int) -> Pruned:
-    """Forget missing files, then the features of contents without any file, and orphans. Raises IndexBusy.
+def prune_index(
+    index: IndexFolder,
+    memory: int,
+    spaces: Sequence[str] = (),
+    folders: Sequence[Path] = (),
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+) -> Pruned:
+    """Forget the spaces (by name or fingerprint) and indexed folders that are named; where none is, missing files.
 
-    The catalog forgets first: what is left in a store after an interruption is an orphan, gone with the next prune.
+    Also the features of contents that no file holds then, and orphans. The catalog forgets first: what is left on the
+    disk after an interruption is never read, and gone with the next prune. on_step: called after every commit with its
+    name, "catalog committed", "store cleaned" or "folder removed".
+
+    Raises UnknownSpace or UnknownFolder before anything is forgotten; IndexBusy.
     """
     with index.writing(), index.catalog() as catalog:
-        missing = catalog.status().missing
-        gone = catalog.prune()
-        for space in catalog.spaces():
-            known = catalog.indexed(space.id).ids
-            with index.store(space.fingerprint, readonly=False) as store:
-                store.delete(np.setdiff1d(store.ids(), known).tolist())
-                store.compact()
-            refresh_recall(index, catalog, space, memory)
-        return Pruned(missing, len(gone))
+        unwanted = [_one_space(catalog, wanted) for wanted in dict.fromkeys(spaces)]
+        unwanted_roots = [_one_root(catalog, wanted) for wanted in dict.fromkeys(folders)]
+        files, pictures = 0, 0
+        if not unwanted and not unwanted_roots:
+            files = catalog.status().missing
+            pictures = len(catalog.prune())
+            on_step("catalog committed")
+        forgotten_spaces = []
+        for space in _unique(unwanted):
+            forgotten_spaces.append(ForgottenSpace(space, catalog.forget_space(space.id)))
+            on_step("catalog committed")
+        forgotten_folders = []
+        for root in _unique(unwanted_roots):
+            count, gone = catalog.forget_root(root.id)
+            forgotten_folders.append(ForgottenFolder(root, count, len(gone)))
+            on_step("catalog committed")
+        _clean(index, catalog, memory, on_step)
+        return Pruned(files, pictures, forgotten_spaces, forgotten_folders)
+
+
+def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[[str], None]) -> None:
+    """Take from the disk what the catalog does not know."""
+    for stray in _strays(index, catalog):
+        shutil.rmtree(stray)
+        on_step("folder removed")
+    for space in catalog.spaces():
+        known = catalog.indexed(space.id).ids
+        with index.store(space.fingerprint, readonly=False) as store:
+            store.delete(np.setdiff1d(store.ids(), known).tolist())
+            store.compact()
+        on_step("store cleaned")
+        refresh_recall(index, catalog, space, memory)
+
+
+def _strays(index: IndexFolder, catalog: Catalog) -> list[Path]:
+    """Folders named like a feature space that the catalog does not know; somebody's own copy of one stays."""
+    known = {space.fingerprint for space in catalog.spaces()}
+    found = index.space("").glob("[0-9a-f]" * 12)
+    return sorted(path for path in found if path.name not in known and path.is_dir())
+
+
+def _one_space(catalog: Catalog, wanted: str) -> KnownSpace:
+    found = find_spaces(catalog.spaces(), wanted)
+    if len(found) > 1:
+        raise ambiguous(wanted, found)  # also where all bear one name: which of them goes must be said
+    return found[0]
+
+
+def _one_root(catalog: Catalog, wanted: Path) -> KnownRoot:
+    """An indexed folder by its path, or as `status` writes it; it need not be there."""
+    roots = catalog.roots()
+    paths = {os.fsencode(wanted.absolute()), os.path.realpath(os.fsencode(wanted))}
+    for root in roots:
+        if root.path in paths or root.display == str(wanted):
+            return root
+    names = ", ".join(root.display for root in roots) or "none, it is empty"
+    raise UnknownFolder(f"{wanted} is no folder of this index; choose one of: {names}.")
+
+
+T = TypeVar("T", KnownSpace, KnownRoot)
+
+
+def _unique(items: Iterable[T]) -> list[T]:
+    """Each once: a space may have been named in two ways."""
+    return list({item.id: item for item in items}.values())

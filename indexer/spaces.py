@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from db.catalog import Catalog, KnownSpace
@@ -193,6 +193,10 @@ def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, network
     kit = make_kit(request, networks)
     found = find_space(catalog, kit)
     if found:
+        here = replace(found, network=request.network, adapter=request.adapter)
+        if here != found:  # they moved
+            catalog.add_space(here.fingerprint, here.name, here.network, here.record, adapter=here.adapter)
+        found = here
         return OpenSpace(found, SpaceKit.load(index.space(found.fingerprint)))
     kit.save(index.space(kit.space.fingerprint))
     index.store(kit.space.fingerprint, readonly=False).close()  # an empty one, so that it can be asked

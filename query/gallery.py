@@ -16,12 +16,13 @@ from retrieval.store import FeatureStore
 class Gallery:
     """ids: int64 [n], ascending, of the pictures that can be hits; sha256: the content hash of each.
 
-    covered: those that the FAISS file answers for. tail_ids, tail: the others and their descriptors float16, searched
-    exactly: what came after the file was built, or everything where there is no valid file. by_hash: the ids in the
-    order of their content hashes.
+    recall_file: which FAISS file the catalog names. covered: those that it answers for. tail_ids, tail: the others and
+    their descriptors float16, searched exactly: what came after the file was built, or everything where there is no
+    valid file. by_hash: the ids in the order of their content hashes.
     """
 
     contents: IndexedContents
+    recall_file: RecallFile | None
     store: FeatureStore
     ids: np.ndarray
     sha256: dict[int, bytes]
@@ -55,12 +56,15 @@ class Gallery:
         in_file = generations <= recall.generation if recall and file is not None else np.zeros(len(ids), bool)
         by_hash = np.array(sorted(sha256, key=sha256.__getitem__), np.int64)
         tail_ids, tail = store.descriptors({int(row): sha256[int(row)] for row in ids[~in_file]})
-        return cls(contents, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning, by_hash)
+        return cls(contents, recall, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning, by_hash)
 
-    def is_current(self, contents: IndexedContents) -> bool:
-        """Whether the catalog still says what it said when this was loaded."""
-        return self.contents.generation == contents.generation and np.array_equal(
-            self.contents.visible, contents.visible
+    def is_current(self, contents: IndexedContents, recall: RecallFile | None) -> bool:
+        """Whether the catalog says of this space what it said when this was loaded."""
+        return (
+            self.recall_file == recall
+            and np.array_equal(self.contents.ids, contents.ids)
+            and np.array_equal(self.contents.generations, contents.generations)
+            and np.array_equal(self.contents.visible, contents.visible)
         )
 
     def recall(self, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Self
 import numpy as np
 
 from db.catalog import KnownSpace
+from indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
 from indexer.decode import decode_file
 from indexer.index_folder import IndexFolder
 from retrieval.chance import NULL_SAMPLE, Tail, fit_tail
@@ -35,15 +36,12 @@ class BadQuery(RetrievalError, ValueError):
     """A query asks for something that is not allowed."""
 
 
-class UnknownSpace(RetrievalError):
-    """The index holds no such feature space."""
-
-
 @dataclass(frozen=True)
 class Query:
     """What is asked.
 
     picture: path of the example. space: a space's name or the beginning of its fingerprint; None is the index's first.
+    Where several spaces bear one name, the newest that holds as many pictures as the older ones answers for it.
     k: how many neighbours. candidates: how many the first stage hands to the second.
     rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
     include_self: list the query's own content too. max_by_chance: leave out hits that more pictures than this would
@@ -124,6 +122,7 @@ class Searcher:
         self._catalog = self.index.catalog(readonly=True)
         self._device = device
         self._galleries: dict[str, Gallery] = {}
+        self._visible_at: tuple[int, dict[int, int]] | None = None  # the catalog's generation, and the counts
         self._kits: dict[str, SpaceKit] = {}
         self._extractors: dict[str, Extractor] = {}
 
@@ -212,26 +211,33 @@ class Searcher:
             raise UnknownSpace(
                 f"The index in {self.index.path} holds no pictures yet; add some with `diffsim index FOLDER`."
             )
-        if wanted is None:
-            return spaces[0]
-        found = [space for space in spaces if wanted in (space.name, space.name.partition("/")[2])] or [
-            space for space in spaces if space.fingerprint.startswith(wanted)
-        ]
+        found = find_spaces(spaces, spaces[0].name if wanted is None else wanted)
         if len(found) == 1:
             return found[0]
-        names = ", ".join(f"{space.name} ({space.fingerprint})" for space in found or spaces)
-        problem = "stands for several feature spaces" if found else "is no feature space of this index"
-        raise UnknownSpace(f"{wanted!r} {problem}; choose one of: {names}.")
+        if len({space.name for space in found}) > 1:
+            raise ambiguous(str(wanted), found)
+        return answering(found, self._visible())
+
+    def _visible(self) -> dict[int, int]:
+        """How many pictures of each space could be hits, counted anew only when the catalog has changed."""
+        generation = self._catalog.generation()
+        if self._visible_at is None or self._visible_at[0] != generation:
+            self._visible_at = generation, self._catalog.visible_pictures()
+        return self._visible_at[1]
 
     def gallery(self, space: KnownSpace) -> Gallery:
-        """The pictures of a space as the catalog has them now."""
+        """The pictures of a space as the catalog has them now; read anew only when the catalog has changed."""
         known = self._galleries.get(space.fingerprint)
-        contents = self._catalog.indexed(space.id)
-        if known is None or not known.is_current(contents):
+        if known is not None and known.contents.generation == self._catalog.generation():
+            return known
+        contents, recall = self._catalog.indexed(space.id), self._catalog.recall_file(space.id)
+        if known is not None and known.is_current(contents, recall):
+            known = replace(known, contents=contents)  # the change was elsewhere
+        else:
             if known is not None:
                 self._galleries.pop(space.fingerprint).store.close()
-            known = Gallery.load(self.index, space.fingerprint, contents, self._catalog.recall_file(space.id))
-            self._galleries[space.fingerprint] = known
+            known = Gallery.load(self.index, space.fingerprint, contents, recall)
+        self._galleries[space.fingerprint] = known
         return known
 
     def kit(self, space: KnownSpace) -> SpaceKit:

@@ -7,6 +7,8 @@ from functools import cache
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .likeness import chance_text, likeness_ended
+
 GROUND = (250, 249, 246)
 CELL_GROUND = (240, 238, 233)
 INK = (38, 38, 43)
@@ -48,7 +50,7 @@ def draw_sheet(query: Image.Image, hits: Sequence[SheetHit], title: str) -> Imag
     """The RGB sheet: the framed query on the left, `hits` in the given order beside it, six to a row.
 
     Pictures are fitted into squares of 224 pixels, never cropped or enlarged beyond them. From the first hit that
-    chance alone explains (`by_chance` above 1) on, hits are dimmed and a mark says that likeness ends.
+    chance alone explains on, hits are dimmed and a mark says that likeness ends.
     """
     columns = min(max(len(hits), 2), PER_ROW)
     rows = max(1, -(-len(hits) // PER_ROW))
@@ -66,7 +68,7 @@ def draw_sheet(query: Image.Image, hits: Sequence[SheetHit], title: str) -> Imag
     for i, hit in enumerate(hits):
         x = left + i % PER_ROW * (CELL + GAP)
         y = HEADER + i // PER_ROW * (CELL + CAPTION + GAP)
-        ends_here = not ended and hit.by_chance is not None and hit.by_chance > 1
+        ends_here = not ended and likeness_ended(hit.by_chance)
         ended = ended or ends_here
         put(sheet, hit.picture, x, y, dimmed=ended)
         caption(pen, hit, x, y + CELL, GREY if ended else INK, FAINT if ended else GREY)
@@ -104,7 +106,7 @@ def caption(
     rank_width = font(18).getlength(f"{hit.rank}")
     pen.text((x + rank_width + 10, y + 20), f"{hit.score:.3f}", weak, font(18), anchor="lm")
     if hit.by_chance is not None:
-        pen.text((x + CELL, y + 20), f"by chance {count(hit.by_chance)}", weak, font(14), anchor="rm")
+        pen.text((x + CELL, y + 20), f"by chance {chance_text(hit.by_chance)}", weak, font(14), anchor="rm")
     pen.text((x, y + 41), fitted(hit.name, font(14), CELL), weak, font(14), anchor="lm")
 
 
@@ -117,15 +119,6 @@ def mark_end(sheet: Image.Image, x: int, y: int) -> None:
     ImageDraw.Draw(label).text((6, 9), words, ACCENT, font(14), anchor="lm")
     label = label.rotate(90, expand=True)
     sheet.paste(label, (x - label.width // 2, y + (CELL - label.height) // 2))
-
-
-def count(by_chance: float) -> str:
-    """At most two significant digits, and a bound for tiny figures: the sample behind it supports no more."""
-    if by_chance < 0.01:
-        return "< 0.01"
-    if by_chance < 10:
-        return f"{by_chance:.2f}" if by_chance < 1 else f"{by_chance:.1f}"
-    return f"{float(f'{by_chance:.1e}'):,.0f}" if by_chance < 1e6 else f"{by_chance:.0e}"
 
 
 def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:

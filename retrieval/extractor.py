@@ -44,7 +44,7 @@ class Extractor:
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
-                raise SpaceMismatch(kit.space.fingerprint, f"the network in {network.folder}")
+                raise SpaceMismatch(kit.space.fingerprint, network.folder)
         shared = {(kit.space.size, kit.space.fit, kit.space.dtype) for kit in kits}
         if len(shared) != 1 or kits[0].space.dtype != dtype_name(network.dtype):
             raise ValueError("the spaces of one extractor share picture size, fit and the network's precision")

@@ -7,10 +7,10 @@ from pathlib import Path
 import platformdirs
 
 from .errors import RetrievalError
+from .names import PROFILES
 from .space import InvalidSpace, Tap
 
 BUNDLED = Path(__file__).parent / "models"
-PROFILES = ("style", "instance", "look")
 
 
 class UnknownModel(RetrievalError):

@@ -12,13 +12,11 @@ from typing import Any
 
 from .errors import RetrievalError
 from .images import DECODE_REVISION
+from .names import DTYPES, TIERS, VARIANTS
 
 EXTRACTOR_REVISION = 1
 """Raised whenever this project's code changes a number in a token record or a descriptor."""
 
-DTYPES = ("float32", "bfloat16", "float16")
-TIERS = ("fp32", "fp16", "int8")
-VARIANTS = ("S", "C", "global")
 TIMESTEPS = 1000
 
 
@@ -27,12 +25,13 @@ class InvalidSpace(RetrievalError, ValueError):
 
 
 class SpaceMismatch(RetrievalError):
-    """Features of two feature spaces were about to be compared."""
+    """The network that is here now is not the one that a feature space was made with."""
 
-    def __init__(self, ours: str, theirs: str) -> None:
+    def __init__(self, fingerprint: str, network: object) -> None:
         super().__init__(
-            f"The features come from two feature spaces, {ours} and {theirs}, and cannot be compared; "
-            "ask in one of them with --space, or index the pictures again with the same settings."
+            f"The weights of the network {network} are not those that the feature space {fingerprint} was made with, "
+            "so what it computes now cannot be compared; ask with an indexed picture, which needs no network, or make "
+            "a new space with `diffsim index --by ...`."
         )
 
 

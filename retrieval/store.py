@@ -39,6 +39,7 @@ _DESCRIPTORS_AT_ONCE = 512
 _TOKENS_AT_ONCE = 16
 _CUT_SHORT_BYTES = 1 << 20  # LMDB may leave some unused last pages unwritten; if more is missing, the file is damaged
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EIO)  # LMDB says EIO when only a part fitted
+_MEND = "run `diffsim verify`, which queues its pictures again, and then `diffsim index`, which extracts them"
 
 
 class StoreMissing(RetrievalError):
@@ -271,7 +272,7 @@ class _Environment:
         self.close()
         try:
             if not writable and not self.data_path.is_file():
-                raise StoreMissing(f"There is no feature store in {self.folder}; build it with `diffsim index`.")
+                raise StoreMissing(f"There is no feature store in {self.folder}; {_MEND}.")
             new_folders = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             if writable:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -297,7 +298,7 @@ class _Environment:
                 sync(folder.parent)
         except lmdb.NotFoundError:
             self.close()
-            raise StoreMissing(f"The feature store in {self.folder} is empty; run `diffsim index`.") from None
+            raise StoreMissing(f"The feature store in {self.folder} is empty; {_MEND}.") from None
         except (lmdb.Error, OSError) as error:
             self.close()
             raise self.named(error) from error

@@ -125,12 +125,62 @@ def test_generations_rise_and_tell_what_changed(catalog: Catalog) -> None:
     assert found.sha256 == [sha(n) for n in (1, 2, 3, 5)]
     assert found.generations.tolist() == [first, second, again, first]
     assert found.visible.tolist() == [False, True, True, True]
-    assert found.generation == again
+    assert found.generation == catalog.generation() > again
     assert catalog.indexed(other).generations.tolist() == [first, first, first]
     assert catalog.unindex(space, [1, 2]) > again
     assert catalog.indexed(space).ids.tolist() == [3, 5]
     assert catalog.indexed(other).ids.tolist() == [1, 3, 5]
     assert [item.content_id for item in catalog.pending([space])] == [2, 4]
+
+
+def test_the_generation_rises_with_every_commit_and_with_nothing_else(catalog: Catalog) -> None:
+    space = catalog.add_space("style", "style", "mini", "{}")
+    add_files(catalog, {b"a.jpg": 1, b"b.jpg": 2})
+    (root,) = catalog.roots()
+    commits = [
+        lambda: catalog.mark_indexed([space], [(1, "JPEG", 4, 4)]),
+        lambda: catalog.set_recall_file(space, 4, "abc"),
+        lambda: set_missing(catalog, b"a.jpg"),
+        lambda: catalog.files.write([Finding(None, root.id, b"c.jpg", 1, 1, 1, sha(1), None)], []),
+        lambda: catalog.mark_failed(2, "truncated"),
+        catalog.clear_failures,
+        lambda: catalog.unindex(space, [1]),
+        catalog.prune,
+        lambda: catalog.add_space("look", "look", "mini", "{}"),
+        lambda: catalog.forget_space(space),
+        lambda: catalog.forget_root(root.id),
+    ]
+    for commit in commits:
+        before = catalog.generation()
+        commit()
+        assert catalog.generation() == before + 1
+    catalog.status(), catalog.indexed(space), catalog.spaces(), catalog.visible_pictures()
+    assert catalog.generation() == before + 1
+
+
+def test_a_space_is_forgotten_and_its_pictures_stay(catalog: Catalog) -> None:
+    style, look = (catalog.add_space(name, name, "mini", "{}") for name in ("style", "look"))
+    add_files(catalog, {b"a.jpg": 1, b"b.jpg": 2})
+    catalog.mark_indexed([style, look], [(1, "JPEG", 4, 4), (2, "JPEG", 4, 4)])
+    catalog.set_recall_file(style, 1, "abc")
+    assert catalog.forget_space(style) == 2
+    assert [space.id for space in catalog.spaces()] == [look]
+    assert catalog.indexed(look).ids.tolist() == [1, 2] and catalog.indexed(style).ids.tolist() == []
+    assert catalog.recall_file(style) is None and catalog.status().files == 2
+
+
+def test_a_folder_is_forgotten_with_what_only_it_holds(catalog: Catalog) -> None:
+    space = catalog.add_space("style", "style", "mini", "{}")
+    add_files(catalog, {b"a.jpg": 1, b"b.jpg": 2, b"c.jpg": 3})
+    add_files(catalog, {b"x.jpg": 2, b"y.jpg": 4}, root=b"/other")
+    catalog.mark_indexed([space], [(n, "JPEG", 4, 4) for n in (1, 2, 3, 4)])
+    rows = catalog.files.below(catalog.roots()[0].id, b"")
+    catalog.files.set_missing([row.id for row in rows if row.path == b"y.jpg"], [])
+    pictures = catalog.roots()[1]
+    assert catalog.forget_root(pictures.id) == (3, [1, 3])
+    assert [root.path for root in catalog.roots()] == [b"/other"]
+    assert catalog.indexed(space).ids.tolist() == [2, 4]
+    assert catalog.visible_pictures() == {space: 1}
 
 
 def test_one_copy_is_enough_to_be_visible(catalog: Catalog) -> None:
@@ -179,7 +229,9 @@ def test_status(catalog: Catalog) -> None:
         ("/pictures/b.jpg", "truncated"),
         ("/pictures/e.jpg", "permission denied"),
     ]
-    assert [(count.space_id, count.files, count.contents) for count in status.spaces] == [(space, 1, 1)]
+    assert [(count.space_id, count.files, count.contents, count.visible) for count in status.spaces] == [
+        (space, 1, 1, 1)
+    ]
     assert [(count.root.path, count.files, count.missing) for count in status.roots] == [(b"/pictures", 4, 1)]
 
 

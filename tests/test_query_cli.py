@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import sqlite3
@@ -134,6 +135,36 @@ def test_a_sheet_is_drawn(work, tmp_path):
 def test_an_outside_picture(work):
     ran = diffsim("query", work / "outside.png", "--index", work / "index", "--format", "paths", "--device", "cpu")
     assert ran.code == 0 and len(ran.out.splitlines()) == 10
+    assert re.fullmatch(r"tiny-sd15/look: 30 pictures, 30 recalled, 30 scored by full attention\.\n", ran.err)
+
+
+def test_loading_a_network_is_silent(tmp_path):
+    """A text encoder is loaded too: transformers would draw bars for it."""
+    draw(tmp_path / "pictures", range(2))
+    ran = diffsim("index", tmp_path / "pictures", "--index", tmp_path / "index", *TINY_OPTIONS)
+    assert (
+        ran.code == 0 and [line for line in ran.err.splitlines() if line and not line.startswith("Extracting ")] == []
+    )
+
+
+def test_the_index_is_the_option_else_the_variable_else_the_users_folder(work, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("DIFFSIM_INDEX", raising=False)
+    default = tmp_path / "data" / "diffsim" / "index"
+    assert f"There is no index in {default};" in problem(diffsim("status"))
+    monkeypatch.setenv("DIFFSIM_INDEX", "")
+    assert f"There is no index in {default};" in problem(diffsim("status"))
+    monkeypatch.setenv("DIFFSIM_INDEX", str(tmp_path / "named"))
+    assert f"There is no index in {tmp_path / 'named'};" in problem(diffsim("status"))
+    assert diffsim("status", "--index", work / "index").code == 0
+
+
+def test_a_store_that_is_gone_names_the_way_back(work, tmp_path):
+    index = copy_index(work / "index", tmp_path / "index")
+    (space,) = (index / "spaces").iterdir()
+    shutil.rmtree(space / "shards")
+    text = problem(diffsim("query", work / "pictures" / "07.png", "--index", index))
+    assert str(space) in text and 0 < text.index("`diffsim verify`") < text.index("`diffsim index`")
 
 
 # ------------------------------------------------------------------------------------------- named problems
@@ -267,7 +298,7 @@ def test_other_weights_in_the_networks_folder(work, tmp_path):
     assert "cannot be compared" in text
     assert diffsim("query", tmp_path / "pictures" / "03.png", "--index", tmp_path / "index").code == 0
     assert diffsim("index", tmp_path / "pictures", *options).code == 0  # a second space beside the first
-    assert diffsim("status", "--index", tmp_path / "index").out.count(b"space ") == 2
+    assert diffsim("status", "--index", tmp_path / "index").out.count(b"\nspace ") == 2
 
 
 # ------------------------------------------------------------------------------------------- signals and pipes

@@ -14,7 +14,6 @@ from query.sheet import (
     MARGIN,
     PER_ROW,
     SheetHit,
-    count,
     draw_sheet,
     fitted,
     font,
@@ -119,11 +118,3 @@ def test_a_long_name_keeps_both_its_ends() -> None:
     assert name.startswith("holiday")
     assert name.endswith("0042.jpeg")
     assert "…" in name
-
-
-@pytest.mark.parametrize(
-    ("by_chance", "shown"),
-    [(1e-9, "< 0.01"), (0.034, "0.03"), (1.0, "1.0"), (3.26, "3.3"), (347, "350"), (12345, "12,000"), (2.1e7, "2e+07")],
-)
-def test_chance_is_never_finer_than_two_digits(by_chance: float, shown: str) -> None:
-    assert count(by_chance) == shown

@@ -384,7 +384,7 @@ def check_close(ours: UNetNetwork, theirs: UNetNetwork, within: float) -> None:
     for net in (ours, theirs):
         with torch.inference_mode():
             read = net.read(net.encode(torch.from_numpy(pictures(2, 64))), taps, constants)
-            sides.append([tokens for tokens, in read.values()])
+            sides.append([tokens for (tokens,) in read.values()])
     for x, y in zip(*sides, strict=True):
         assert (x.float() - y.float()).square().mean().sqrt() <= within * y.float().std()
 

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+import diffusers
 import pytest
 import torch
+import transformers
 from conftest import TINY
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file, save_file
@@ -139,6 +141,21 @@ def test_a_broken_index_is_refused(folder: Path) -> None:
 def test_a_listed_text_encoder_must_be_there(folder: Path) -> None:
     shutil.rmtree(folder / "text_encoder")
     assert "lists a text encoder" in refusal(folder, prompt="a house")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_loading_draws_no_bars_and_leaves_the_libraries_settings_alone(capfd, shown: bool) -> None:
+    libraries = (diffusers.utils.logging, transformers.utils.logging)
+    before = [library.is_progress_bar_enabled() for library in libraries]
+    try:
+        for library in libraries:
+            library.enable_progress_bar() if shown else library.disable_progress_bar()
+        load_network(TINY, "float32", "cpu").constants(size=64, prompt="a house", seed=0, noises=0)
+        assert [library.is_progress_bar_enabled() for library in libraries] == [shown, shown]
+    finally:
+        for library, enabled in zip(libraries, before, strict=True):
+            library.enable_progress_bar() if enabled else library.disable_progress_bar()
+    assert capfd.readouterr().err == ""
 
 
 def test_a_text_encoder_wants_its_tokenizer(folder: Path) -> None:

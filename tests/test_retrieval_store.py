@@ -258,7 +258,7 @@ def test_reads_where_nothing_can_be_written(store: FeatureStore, shard: Path) ->
 
 
 def test_reader_creates_nothing(tmp_path: Path, shard: Path) -> None:
-    with pytest.raises(StoreMissing, match="diffsim index"):
+    with pytest.raises(StoreMissing, match=r"diffsim verify.*diffsim index"):
         FeatureStore(shard, readonly=True)
     assert list(tmp_path.iterdir()) == []
     with FeatureStore(shard, readonly=False) as writer:

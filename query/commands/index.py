@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import PROFILES, device_option, index_option, memory_option, printable, size_text, time_text
+from retrieval.names import DTYPES, PROFILES, TIERS, VARIANTS
+
+from .options import device_option, index_option, memory_option, printable, size_text, time_text
 
 if TYPE_CHECKING:
     from indexer.build import IndexReport
@@ -22,10 +24,16 @@ _SHOWN_FAILURES = 20
 @click.option(
     "--model", help="A network: mini (bundled), sd15, sd21, or a folder in the diffusers layout.  [default: mini]"
 )
-@click.option("--by", "profiles", multiple=True, type=PROFILES, help="What similar means; repeatable.  [default: look]")
+@click.option(
+    "--by",
+    "profiles",
+    multiple=True,
+    type=click.Choice(PROFILES),
+    help="What similar means; repeatable.  [default: look]",
+)
 @click.option(
     "--variant",
-    type=click.Choice(["S", "C", "global"]),
+    type=click.Choice(VARIANTS),
     help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
 )
 @click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
@@ -42,12 +50,12 @@ _SHOWN_FAILURES = 20
 @click.option("--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels.")
 @click.option(
     "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
+    type=click.Choice(DTYPES),
     help="Precision of the network.  [default: float32]",
 )
 @click.option(
     "--tier",
-    type=click.Choice(["fp32", "fp16", "int8"]),
+    type=click.Choice(TIERS),
     help="Precision of the stored tokens, see docs/tiers.md.  [default: fp16]",
 )
 @device_option
@@ -68,7 +76,7 @@ _SHOWN_FAILURES = 20
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
-    index_path: Path | None,
+    index_path: Path,
     model: str | None,
     profiles: tuple[str, ...],
     variant: str | None,
@@ -90,12 +98,12 @@ def index(
 
     Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without
     FOLDERS, all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every
-    feature space of the index is filled; with one of them, only the space that is asked for.
+    feature space of the index is filled (save those whose network is gone or has changed); with one of them, only the
+    space that is asked for.
     """
-    from indexer.index_folder import IndexFolder, default_index
+    from indexer.index_folder import IndexFolder
 
-    where = index_path or default_index()
-    if not folders and not (where / "index.toml").exists():
+    if not folders and not (index_path / "index.toml").exists():
         raise click.UsageError("Name at least one folder of pictures: diffsim index FOLDER.")
 
     from indexer.build import IndexOptions, index_folders
@@ -128,19 +136,18 @@ def index(
         retry_failed=retry_failed,
     )
     if dry_run:
-        found = estimate(where, folders, requests, options)
+        found = estimate(index_path, folders, requests, options)
         click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed and unchanged.")
-        click.echo(
-            f"To do: {found.pictures - found.known}, "
-            f"about {time_text(found.seconds)} and {size_text(found.disk)} of disk."
-        )
+        click.echo(f"To do: {found.todo}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
+        for skipped in found.skipped:
+            click.echo(f"skipped  {skipped}")
         return
     try:
         with _progress() as on_progress:
-            report = index_folders(IndexFolder.create(where), folders, requests, options, on_progress=on_progress)
+            report = index_folders(IndexFolder.create(index_path), folders, requests, options, on_progress=on_progress)
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
-    _print_report(report, where)
+    _print_report(report, index_path)
 
 
 @contextmanager
@@ -182,8 +189,12 @@ def _print_report(report: "IndexReport", where: Path) -> None:
     click.echo(
         f"known    {account.known} = {account.indexed} indexed + {account.missing} missing + {account.offline} offline"
     )
-    if account.waiting:
+    if account.waiting and report.skipped:
+        click.echo(f"waiting  {account.waiting} files are not in every feature space")
+    elif account.waiting:
         click.echo(f"waiting  {account.waiting} files could not be read steadily; run the same command again")
+    for skipped in report.skipped:
+        click.echo(f"skipped  {skipped}")
     if account.excluded:
         click.echo(
             "excluded " + ", ".join(f"{count} {reason}" for reason, count in sorted(account.excluded_by_reason.items()))

@@ -1,26 +1,29 @@
 """`diffsim verify` and `diffsim prune`."""
 
+import os
 from pathlib import Path
 
 import click
 
-from .options import index_option, memory_option
+from .options import index_option, memory_option, printable
 
 
 @click.command()
 @index_option
 @memory_option
-def verify(index_path: Path | None, memory: int) -> None:
+def verify(index_path: Path, memory: int) -> None:
     """Read every record, rebuild what is only a cache, and queue again what is damaged."""
-    from indexer.index_folder import IndexFolder, default_index
+    from indexer.index_folder import IndexFolder
     from indexer.maintain import verify_index
 
-    found = verify_index(IndexFolder.open(index_path or default_index()), memory)
+    found = verify_index(IndexFolder.open(index_path), memory)
     for space in found.spaces:
         orphans = f", {space.orphans} orphans (harmless)" if space.orphans else ""
         click.echo(f"{space.name}: {space.pictures} pictures, {len(space.damaged)} damaged{orphans}")
         if space.rebuilt:
             click.echo(f"{space.name}: the FAISS file was rebuilt")
+    if found.strays:
+        click.echo(f"{len(found.strays)} folders of forgotten spaces (harmless); `diffsim prune` removes them")
     damaged = sum(len(space.damaged) for space in found.spaces)
     if damaged:
         raise click.ClickException(
@@ -31,11 +34,29 @@ def verify(index_path: Path | None, memory: int) -> None:
 
 @click.command()
 @index_option
+@click.option("--space", "spaces", multiple=True, help="Forget this feature space, by name or fingerprint; repeatable.")
+@click.option(
+    "--folder",
+    "folders",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Forget this indexed folder, there or not, and what only it holds; repeatable.",
+)
 @memory_option
-def prune(index_path: Path | None, memory: int) -> None:
-    """Forget missing files and the features of pictures that no file holds any more. Offline folders are kept."""
-    from indexer.index_folder import IndexFolder, default_index
+def prune(index_path: Path, spaces: tuple[str, ...], folders: tuple[Path, ...], memory: int) -> None:
+    """Forget missing files and the features of pictures that no file holds any more. Offline folders are kept.
+
+    With --space or --folder, only what they name is forgotten. No picture file is ever touched.
+    """
+    from indexer.index_folder import IndexFolder
     from indexer.maintain import prune_index
 
-    pruned = prune_index(IndexFolder.open(index_path or default_index()), memory)
-    click.echo(f"forgot {pruned.files} missing files and {pruned.pictures} pictures")
+    pruned = prune_index(IndexFolder.open(index_path), memory, spaces, folders)
+    for forgotten in pruned.spaces:
+        space = forgotten.space
+        click.echo(f"forgot the space {space.name} ({space.fingerprint}) with {forgotten.pictures} pictures")
+    for folder in pruned.folders:
+        where = printable(os.fsdecode(folder.root.path))
+        click.echo(f"forgot the folder {where} with {folder.files} files and {folder.pictures} pictures")
+    if not spaces and not folders:
+        click.echo(f"forgot {pruned.files} missing files and {pruned.pictures} pictures")

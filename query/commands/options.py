@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import click
+import platformdirs
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-PROFILES = click.Choice(["style", "instance", "look"])
 
 
 def index_option(command: Command) -> Command:
@@ -18,6 +17,7 @@ def index_option(command: Command) -> Command:
         "--index",
         "index_path",
         type=click.Path(path_type=Path, file_okay=False),
+        default=lambda: platformdirs.user_data_path("diffsim") / "index",
         envvar="DIFFSIM_INDEX",
         show_envvar=True,
         help="Folder of the index.  [default: the platform's user data folder]",

@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import PROFILES, device_option, index_option, printable
+from query.likeness import chance_text, likeness_ended
+from retrieval.names import PROFILES
+
+from .options import device_option, index_option, printable
 
 if TYPE_CHECKING:
     from query.search import Answer, Hit
@@ -27,7 +30,9 @@ if TYPE_CHECKING:
     show_default=True,
     help="How many the first stage hands to the second.",
 )
-@click.option("--by", "profile", type=PROFILES, help="What similar means.  [default: the first space of the index]")
+@click.option(
+    "--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: the first space of the index]"
+)
 @click.option("--space", help="A feature space by name or fingerprint, as `diffsim status` lists them.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
@@ -53,7 +58,7 @@ if TYPE_CHECKING:
 @device_option
 def query(
     image: Path,
-    index_path: Path | None,
+    index_path: Path,
     top: int,
     candidates: int,
     profile: str | None,
@@ -69,7 +74,6 @@ def query(
     """Rank the pictures of the index by likeness to IMAGE."""
     if profile and space:
         raise click.UsageError("--by and --space both choose the feature space; give one of them.")
-    from indexer.index_folder import default_index
     from query.search import Query, Searcher
 
     asked = Query(
@@ -82,7 +86,7 @@ def query(
         include_self=include_self,
         max_by_chance=max_by_chance,
     )
-    answer = Searcher(index_path or default_index(), device).answer(asked)
+    answer = Searcher(index_path, device).answer(asked)
     if sheet:
         _draw(image, answer, sheet)
     stdout = sys.stdout.buffer
@@ -104,7 +108,7 @@ def _table(hits: list["Hit"]) -> bytes:
     lines = ["rank   score  by chance  picture"]
     ended = False
     for hit in hits:
-        if hit.by_chance is not None and hit.by_chance > 1 and not ended:
+        if likeness_ended(hit.by_chance) and not ended:
             lines.append("-- likeness ends here: by chance alone, more than one picture would score as high --")
             ended = True
         chance = "" if hit.by_chance is None else chance_text(hit.by_chance)
@@ -112,13 +116,6 @@ def _table(hits: list["Hit"]) -> bytes:
         offline = "  (offline)" if hit.offline else ""
         lines.append(f"{hit.rank:4d}  {hit.score:.4f}  {chance:>9}  {printable(hit.path)}{more}{offline}")
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
-
-
-def chance_text(by_chance: float) -> str:
-    """Two digits, and none that the sample does not support."""
-    if by_chance < 0.001:
-        return "< 0.001"
-    return f"{by_chance:.2g}" if by_chance < 100 else f"{by_chance:.0f}"
 
 
 def _json(hits: list["Hit"]) -> bytes:

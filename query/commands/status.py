@@ -3,25 +3,31 @@
 import os
 from contextlib import suppress
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .options import index_option, printable, size_text
 
+if TYPE_CHECKING:
+    from db.catalog import KnownSpace
+
 
 @click.command()
 @index_option
-def status(index_path: Path | None) -> None:
+def status(index_path: Path) -> None:
     """Show the index: its folders, feature spaces, missing and failed files."""
-    from indexer.index_folder import IndexFolder, default_index
+    from indexer.choose import answering
+    from indexer.index_folder import IndexFolder
     from indexer.roots import offline_roots
     from retrieval.presets import models_folder
 
-    index = IndexFolder.open(index_path or default_index())
+    index = IndexFolder.open(index_path)
     with index.catalog(readonly=True) as catalog:
         state = catalog.status()
         spaces = {space.id: space for space in catalog.spaces()}
         offline = offline_roots(catalog)
+    visible = {count.space_id: count.visible for count in state.spaces}
     click.echo(f"index    {index.path}, {size_text(_disk_bytes(index.path))} on disk")
     click.echo(f"networks {models_folder()}")
     for count in state.spaces:
@@ -29,6 +35,9 @@ def status(index_path: Path | None) -> None:
         waiting = state.files - len(state.failed) - count.files
         more = f", {waiting} waiting for `diffsim index`" if waiting else ""
         click.echo(f"space    {space.name} ({space.fingerprint}): {count.files} files, {count.contents} pictures{more}")
+        namesakes = [each for each in spaces.values() if each.name == space.name]
+        if len(namesakes) > 1:
+            click.echo(f"         {_standing(space, answering(namesakes, visible))}")
     for root in state.roots:
         away = f", offline: {offline[root.root.id]}" if root.root.id in offline else ""
         missing = f", {root.missing} missing" if root.missing else ""
@@ -37,6 +46,15 @@ def status(index_path: Path | None) -> None:
         click.echo(f"missing  {state.missing} files; `diffsim prune` forgets them")
     for failed in state.failed:
         click.echo(f"failed   {printable(os.fsdecode(failed.path))}: {failed.reason}")
+
+
+def _standing(space: "KnownSpace", answers: "KnownSpace") -> str:
+    """What a space is among those of its name."""
+    if space == answers:
+        return f"answers for the name {space.name}"
+    if space.id > answers.id:
+        return f"answers for its name when it holds as many pictures as {answers.fingerprint}"
+    return f"replaced by {answers.fingerprint}; `diffsim prune --space {space.fingerprint}` forgets it"
 
 
 def _disk_bytes(folder: Path) -> int:

@@ -2,11 +2,14 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
+import transformers
 from safetensors import SafetensorError
 
 from ..errors import RetrievalError
@@ -67,21 +70,33 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype | None = No
     read_json(folder / "config.json")
     options = {} if precision is None else {"torch_dtype": precision}
     try:
-        model, report = loader.from_pretrained(
-            folder,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-            variant=weight_files(folder)[0],
-            low_cpu_mem_usage=False,
-            **options,
-        )
+        with _without_progress_bars():
+            model, report = loader.from_pretrained(
+                folder,
+                use_safetensors=True,
+                local_files_only=True,
+                output_loading_info=True,
+                variant=weight_files(folder)[0],
+                low_cpu_mem_usage=False,
+                **options,
+            )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as problem:
         raise BadNetwork(f"The weights in {folder} cannot be loaded ({first_line(problem)}); {COPY_AGAIN}") from problem
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
     if missing:
         raise BadNetwork(f"The folder {folder} lacks {len(missing)} weights, among them {missing[0]}; {COPY_AGAIN}")
     return model
+
+
+@contextmanager
+def _without_progress_bars() -> Iterator[None]:
+    """Loading takes seconds and stderr is the command's. The libraries' switches are global: they are put back."""
+    with ExitStack() as back:
+        for library in (diffusers.utils.logging, transformers.utils.logging):
+            if library.is_progress_bar_enabled():
+                library.disable_progress_bar()
+                back.callback(library.enable_progress_bar)
+        yield
 
 
 def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:

@@ -1,0 +1,6 @@
+"""Names that a person may give, apart from what they stand for: `--help` must load neither NumPy nor Pillow."""
+
+PROFILES = ("style", "instance", "look")
+VARIANTS = ("S", "C", "global")
+DTYPES = ("float32", "bfloat16", "float16")
+TIERS = ("fp32", "fp16", "int8")
