@@ -42,9 +42,6 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     return F.scaled_dot_product_attention(query, key, value)
 
 
-METRICS = ("cosine", "mse")
-
-
 def aligned_attention(a: AttentionFeatures, b: AttentionFeatures, metric: str = "cosine") -> tuple[Tensor, Tensor]:
     """Both directions of the score of one picture `a` (length 1) against each picture of `b`.
 

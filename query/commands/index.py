@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval.names import DTYPES, PROFILES, TIERS, VARIANTS
+from retrieval.names import PROFILES, TIERS
 
-from .options import device_option, index_option, memory_option, printable, size_text, time_text
+from .options import device_option, index_option, memory_option, printable, size_text, space_options, time_text
 
 if TYPE_CHECKING:
     from indexer.build import IndexReport
@@ -31,28 +31,7 @@ _SHOWN_FAILURES = 20
     type=click.Choice(PROFILES),
     help="What similar means; repeatable.  [default: look]",
 )
-@click.option(
-    "--variant",
-    type=click.Choice(VARIANTS),
-    help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
-)
-@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    metavar="LAYER[@TIMESTEP][*WEIGHT]",
-    help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; several make one space.",
-)
-@click.option(
-    "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
-)
-@click.option("--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels.")
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    help="Precision of the network.  [default: float32]",
-)
+@space_options
 @click.option(
     "--tier",
     type=click.Choice(TIERS),

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 import click
 import platformdirs
 
+from retrieval.names import DTYPES, VARIANTS
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -28,6 +30,40 @@ def device_option(command: Command) -> Command:
     return click.option(
         "--device", default="auto", show_default=True, metavar="auto|cpu|cuda[:N]", help="Where the network runs."
     )(command)
+
+
+def space_options(command: Command) -> Command:
+    """What makes a feature space of a network: --variant, --ip-adapter, --layer, --timestep, --size, --dtype."""
+    for option in reversed(
+        (
+            click.option(
+                "--variant",
+                type=click.Choice(VARIANTS),
+                help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  "
+                "[default: S]",
+            ),
+            click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file."),
+            click.option(
+                "--layer",
+                "layers",
+                multiple=True,
+                metavar="LAYER[@TIMESTEP][*WEIGHT]",
+                help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; the score is the "
+                "mean over several.",
+            ),
+            click.option(
+                "--timestep",
+                type=click.IntRange(0, 999),
+                help="DDPM timestep instead of the profile's; larger is noisier.",
+            ),
+            click.option(
+                "--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels."
+            ),
+            click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the network.  [default: float32]"),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 def memory_option(command: Command) -> Command:

@@ -5,50 +5,31 @@ from pathlib import Path
 
 import click
 
-from .options import PROFILES, device_option, printable
+from retrieval.names import METRICS, PROFILES, PROTOCOLS
+
+from .options import device_option, printable, space_options
 
 
 @click.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
-@click.option("--by", "profile", type=PROFILES, default="look", show_default=True, help="What similar means.")
 @click.option(
-    "--variant",
-    type=click.Choice(["S", "C", "global"]),
-    help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
+    "--by", "profile", type=click.Choice(PROFILES), default="look", show_default=True, help="What similar means."
 )
-@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
-@click.option(
-    "--layer",
-    "layers",
-    multiple=True,
-    metavar="LAYER[@TIMESTEP][*WEIGHT]",
-    help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; the mean over several.",
-)
-@click.option(
-    "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
-)
-@click.option("--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels.")
+@space_options
 @click.option("--prompt", help="What the network is told.  [default: the network's]")
 @click.option("--seed", type=int, default=2334, show_default=True, help="Of the noise.")
 @click.option(
-    "--dtype",
-    type=click.Choice(["float32", "bfloat16", "float16"]),
-    default="float32",
-    show_default=True,
-    help="Precision of the network.",
-)
-@click.option(
     "--protocol",
-    type=click.Choice(["engine", "paper"]),
+    type=click.Choice(PROTOCOLS),
     default="engine",
     show_default=True,
     help="engine: symmetric, as an index scores. paper: as DiffSim's released code, noise by role, both branches.",
 )
 @click.option(
     "--metric",
-    type=click.Choice(["cosine", "mse"]),
+    type=click.Choice(METRICS),
     default="cosine",
     show_default=True,
     help="cosine: larger is more alike. mse: mean squared error of the attention maps, smaller is more alike.",
@@ -67,7 +48,7 @@ def score(
     size: int | None,
     prompt: str | None,
     seed: int,
-    dtype: str,
+    dtype: str | None,
     protocol: str,
     metric: str,
     device: str,
@@ -87,7 +68,7 @@ def score(
         size=size,
         prompt=prompt,
         seed=seed,
-        dtype=dtype,
+        dtype=dtype or "float32",
         tier="fp32",
     )
     found = score_files(a, b, request, protocol=protocol, metric=metric, device=device)
