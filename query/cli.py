@@ -19,6 +19,8 @@ from retrieval.errors import RetrievalError
 _COMMANDS = {
     "index": "query.commands.index",
     "query": "query.commands.query",
+    "compare": "query.commands.compare",
+    "audit": "query.commands.audit",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",

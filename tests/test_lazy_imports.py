@@ -43,7 +43,17 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("arguments", [("--help",), ("index", "--help"), ("query", "--help"), ("models", "list")])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--help",),
+        ("index", "--help"),
+        ("query", "--help"),
+        ("compare", "--help"),
+        ("audit", "--help"),
+        ("models", "list"),
+    ],
+)
 def test_help_and_models_load_nothing_slow(arguments):
     assert not loaded_by(*arguments) & SLOW
 
