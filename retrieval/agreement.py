@@ -81,6 +81,8 @@ def agreement(
     a, b, weights: per tap, the features of one picture each, and the tap's share in the score.
     grids: rows and columns of each tap's tokens; None: they are square. prefix: leading tokens that are no places (the
         CLS and register tokens of a ViT): attended to as ever, but not drawn.
+    regions: at most so many. The keys of DiffSim-C are no places in B; where they happen to be as many as the queries,
+        which cannot be seen from here, give 0.
     Several taps: the weighted mean of their maps, brought to the finest grid (bilinear). Raises NoGrid.
     """
     given: Sequence[Grid | None] = grids or [None] * len(a)
