@@ -20,6 +20,8 @@ _COMMANDS = {
     "index": "query.commands.index",
     "query": "query.commands.query",
     "score": "query.commands.score",
+    "compare": "query.commands.compare",
+    "audit": "query.commands.audit",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",

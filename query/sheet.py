@@ -1,9 +1,11 @@
 """The result sheet: a query and its ranked neighbours as one picture, in the manner of the paper's Figure 4."""
 
+import os
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
@@ -60,21 +62,40 @@ def draw_sheet(query: Image.Image, hits: Sequence[SheetHit], title: str) -> Imag
     pen = ImageDraw.Draw(sheet)
     pen.text((MARGIN, MARGIN), fitted(title, font(22), width - 2 * MARGIN), INK, font(22), anchor="lm")
 
-    put(sheet, query, MARGIN, HEADER)
-    pen.rectangle((MARGIN - 5, HEADER - 5, MARGIN + CELL + 4, HEADER + CELL + 4), outline=INK, width=3)
-    pen.text((MARGIN + CELL / 2, HEADER + CELL + 20), "query", INK, font(18), anchor="mm")
+    put_query(sheet, query, MARGIN, HEADER)
+    places = [
+        (left + i % PER_ROW * (CELL + GAP), HEADER + i // PER_ROW * (CELL + CAPTION + GAP)) for i in range(len(hits))
+    ]
+    put_hits(sheet, hits, places)
+    return sheet
 
+
+def put_query(sheet: Image.Image, query: Image.Image, x: int, y: int) -> None:
+    """The query in a frame."""
+    put(sheet, query, x, y)
+    pen = ImageDraw.Draw(sheet)
+    pen.rectangle((x - 5, y - 5, x + CELL + 4, y + CELL + 4), outline=INK, width=3)
+    pen.text((x + CELL / 2, y + CELL + 20), "query", INK, font(18), anchor="mm")
+
+
+def put_hits(sheet: Image.Image, hits: Sequence[SheetHit], places: Sequence[tuple[int, int]]) -> None:
+    """The hits of one ranking with their captions, in cells at these (x, y)."""
+    pen = ImageDraw.Draw(sheet)
     ended = False
-    for i, hit in enumerate(hits):
-        x = left + i % PER_ROW * (CELL + GAP)
-        y = HEADER + i // PER_ROW * (CELL + CAPTION + GAP)
+    for hit, (x, y) in zip(hits, places, strict=True):
         ends_here = not ended and likeness_ended(hit.by_chance)
         ended = ended or ends_here
         put(sheet, hit.picture, x, y, dimmed=ended)
         caption(pen, hit, x, y + CELL, GREY if ended else INK, FAINT if ended else GREY)
         if ends_here:
             mark_end(sheet, x - GAP // 2, y)
-    return sheet
+
+
+def save_png(drawing: Image.Image, to: Path) -> None:
+    """Write elsewhere, then rename: no half-written picture takes the place of an old one."""
+    part = to.with_name(to.name + ".part")
+    drawing.save(part, format="PNG")
+    os.replace(part, to)
 
 
 @cache

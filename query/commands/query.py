@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,7 @@ from .options import device_option, index_option, printable
 
 if TYPE_CHECKING:
     from query.search import Answer, Hit
+    from query.sheet import SheetHit
 
 
 @click.command()
@@ -104,7 +105,7 @@ def _notes(answer: "Answer", form: str) -> list[str]:
     return [*notes, f"{answer.space.name}: {stages}."]
 
 
-def _table(hits: list["Hit"]) -> bytes:
+def table(hits: list["Hit"]) -> bytes:
     lines = ["rank   score  by chance  picture"]
     ended = False
     for hit in hits:
@@ -118,21 +119,21 @@ def _table(hits: list["Hit"]) -> bytes:
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
 
+def json_row(hit: "Hit") -> dict[str, Any]:
+    return {
+        "rank": hit.rank,
+        "path": hit.path,
+        "score": round(hit.score, 6),
+        "recall_rank": hit.recall_rank,
+        "by_chance": hit.by_chance,
+        "paths": hit.paths,
+        "offline": hit.offline,
+    }
+
+
 def _json(hits: list["Hit"]) -> bytes:
     """ASCII only: a byte of a path that is no UTF-8 stands as \\udcXX, which Python's os.fsencode turns back."""
-    rows = [
-        {
-            "rank": hit.rank,
-            "path": hit.path,
-            "score": round(hit.score, 6),
-            "recall_rank": hit.recall_rank,
-            "by_chance": hit.by_chance,
-            "paths": hit.paths,
-            "offline": hit.offline,
-        }
-        for hit in hits
-    ]
-    return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
+    return "".join(json.dumps(json_row(hit)) + "\n" for hit in hits).encode("ascii")
 
 
 def _csv(hits: list["Hit"]) -> bytes:
@@ -149,18 +150,22 @@ def _paths(hits: list["Hit"]) -> bytes:
     return b"".join(os.fsencode(hit.path) + b"\n" for hit in hits)
 
 
-_FORMATS = {"table": _table, "json": _json, "csv": _csv, "paths": _paths}
+_FORMATS = {"table": table, "json": _json, "csv": _csv, "paths": _paths}
 
 
 def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
-    from query.sheet import SheetHit, draw_sheet
+    from query.sheet import draw_sheet, save_png
     from query.thumbnails import thumbnail
 
-    hits = [
-        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
-        for hit in answer.hits
-    ]
     title = f"{printable(image.name)} by {answer.space.name}"
-    part = sheet.with_name(sheet.name + ".part")
-    draw_sheet(thumbnail(image), hits, title).save(part, format="PNG")
-    os.replace(part, sheet)
+    save_png(draw_sheet(thumbnail(image), sheet_hits(answer.hits), title), sheet)
+
+
+def sheet_hits(hits: list["Hit"]) -> list["SheetHit"]:
+    """The hits as a sheet shows them."""
+    from query.sheet import SheetHit
+    from query.thumbnails import thumbnail
+
+    return [
+        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name) for hit in hits
+    ]

@@ -1,0 +1,127 @@
+"""How much of the exhaustive ranking does the first stage bring in? Measured on the user's own index.
+
+A seeded sample of the indexed pictures asks. Each is scored against every other picture, which gives the true nearest;
+then the two stages are run as a question runs them, with the same FAISS file and the same tail, for several numbers of
+candidates. Nothing is simulated: the seconds are those of this machine, with the index warm in memory.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import perf_counter
+
+import numpy as np
+
+from db.catalog import KnownSpace
+from retrieval.kit import SpaceKit
+from retrieval.rerank import rank, score_records
+from retrieval.tiers import decode_tokens
+
+from .gallery import Gallery
+
+COUNTS = (25, 50, 100, 200, 400, 800)
+"""Numbers of candidates that are tried, where the collection has more pictures."""
+
+TOP = 10
+"""The exhaustive neighbours that the first stage should bring in."""
+
+TARGET = 0.99
+"""Share of them that makes a number of candidates enough: the lower end of its interval must reach it."""
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """One number of candidates. recall: share of the exhaustive top among them, 0..1, mean over the queries; low, high:
+    its 95 % interval, by bootstrap over the queries. seconds: median of recalling and scoring them."""
+
+    count: int
+    recall: float
+    low: float
+    high: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """One space. pictures: how many can be hits. queries: how many asked. top: how many nearest each should find.
+
+    candidates: from the fewest to the most; none where the collection is so small that the fewest are all of it.
+    enough: the smallest count whose `low` reaches 99 %, None where none does. exact_seconds: median of scoring
+    everything; seconds_per_candidate: the same for one picture. notes: what the asker should know, as sentences.
+    """
+
+    space: KnownSpace
+    pictures: int
+    queries: int
+    top: int
+    candidates: tuple[Candidates, ...]
+    enough: int | None
+    exact_seconds: float
+    seconds_per_candidate: float
+    notes: tuple[str, ...]
+
+
+def audit(
+    space: KnownSpace,
+    gallery: Gallery,
+    kit: SpaceKit,
+    *,
+    queries: int = 50,
+    seed: int = 0,
+    on_progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Audit | None:
+    """Measure one space; None where it has fewer than two pictures to compare.
+
+    The same seed asks with the same pictures as long as the collection stays the same. on_progress: queries done, all.
+    """
+    asking = np.random.default_rng(seed).permutation(gallery.ids)[:queries].tolist()
+    counts = [count for count in COUNTS if count < len(gallery.ids) - 1]
+    shares: list[list[float]] = []
+    seconds: list[list[float]] = []
+    exact: list[tuple[float, int]] = []
+    for done, content_id in enumerate(asking):
+        on_progress(done, len(asking))
+        stored = gallery.record(content_id)
+        others = gallery.ids[gallery.ids != content_id]
+        if stored is None or not len(others):
+            continue
+        descriptor, record = stored
+        features = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+        started = perf_counter()
+        ids, scores = score_records(kit, features, gallery.tokens(others))
+        exact.append((perf_counter() - started, len(ids)))
+        nearest = ids[rank(ids, scores)[:TOP]]
+        found, took = [], []
+        for count in counts:
+            started = perf_counter()
+            recalled, _ = gallery.recall(descriptor, count + 1)
+            recalled = recalled[recalled != content_id][:count]
+            score_records(kit, features, gallery.tokens(recalled))
+            took.append(perf_counter() - started)
+            found.append(float(np.isin(nearest, recalled).mean()))
+        shares.append(found)
+        seconds.append(took)
+    on_progress(len(asking), len(asking))
+    if not shares:
+        return None
+    tried = tuple(
+        Candidates(count, float(np.mean(found)), *_interval(np.array(found), seed), float(np.median(took)))
+        for count, found, took in zip(counts, zip(*shares, strict=True), zip(*seconds, strict=True), strict=True)
+    )
+    return Audit(
+        space,
+        len(gallery.ids),
+        len(shares),
+        min(TOP, len(gallery.ids) - 1),
+        tried,
+        next((one.count for one in tried if one.low >= TARGET), None),
+        float(np.median([took for took, _ in exact])),
+        float(np.median([took / count for took, count in exact])),
+        tuple(gallery.notes(len(asking) - len(shares))),
+    )
+
+
+def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
+    """95 % of the means of as many values drawn with replacement (percentile bootstrap)."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (2000, len(values)))
+    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
+    return float(low), float(high)

@@ -1,0 +1,105 @@
+"""`diffsim audit`: what the first stage of a search misses, and how many candidates are enough."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .options import index_option, time_text
+
+if TYPE_CHECKING:
+    from query.audit import Audit
+
+
+@click.command()
+@index_option
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    help="A feature space by name or fingerprint, as `diffsim status` lists them; repeatable.  [default: all]",
+)
+@click.option(
+    "--queries",
+    type=click.IntRange(min=10),
+    default=50,
+    show_default=True,
+    help="How many pictures of the index ask. Each is scored against every other.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which pictures ask.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one feature space a line.")
+def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as_json: bool) -> None:
+    """Measure how much of the exhaustive top 10 the first stage finds, for several numbers of candidates.
+
+    `diffsim query` scores in full only the candidates that pooled descriptors bring in; this tells, on your own
+    pictures, how many candidates it takes to miss next to nothing, and what they cost. The times leave out the 256
+    pictures more that every question scores to judge chance.
+    """
+    from query.audit import audit as measure
+    from query.search import Searcher
+
+    with Searcher(index_path) as searcher:
+        names = spaces or tuple(dict.fromkeys(space.name for space in searcher.spaces())) or (None,)
+        measured = 0
+        for space in {space.fingerprint: space for space in map(searcher.choose, names)}.values():
+            gallery, kit = searcher.gallery(space), searcher.kit(space)
+            with _progress(space.name) as on_progress:
+                found = measure(space, gallery, kit, queries=queries, seed=seed, on_progress=on_progress)
+            if found is None:
+                click.echo(f"{space.name}: fewer than two pictures can be compared.", err=True)
+                continue
+            measured += 1
+            click.echo(json.dumps(_row(found)) if as_json else _table(found))
+            for note in found.notes:
+                click.echo(f"{space.name}: {note}", err=True)
+    if not measured:
+        raise click.ClickException("There is nothing to measure; add pictures with `diffsim index FOLDER` first.")
+
+
+@contextmanager
+def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
+    with click.progressbar(length=1, label=f"Asking {name}", file=sys.stderr) as bar:
+
+        def show(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield show
+
+
+def _row(found: "Audit") -> dict[str, Any]:
+    row = asdict(found)
+    return {**row, "space": found.space.name, "fingerprint": found.space.fingerprint}
+
+
+def _table(found: "Audit") -> str:
+    lines = [
+        f"{found.space.name} ({found.space.fingerprint}): {found.pictures} pictures, {found.queries} of them asked",
+        f"candidates  {f'of the exhaustive top {found.top}':>27}  {'time':>8}",
+    ]
+    for one in found.candidates:
+        share = f"{one.recall:.1%} ({one.low:.1%} to {one.high:.1%})"
+        lines.append(f"{one.count:10d}  {share:>27}  {_seconds(one.seconds):>8}")
+    exact = _seconds(found.exact_seconds)
+    lines.append(f"{'--exact':>10}  {'all':>27}  {exact:>8}  ({_seconds(found.seconds_per_candidate)} a picture)")
+    if found.enough:
+        lines.append(
+            f"--candidates {found.enough} is enough: the fewest that find 99 % at the lower end of the interval."
+        )
+    elif found.candidates:
+        most = found.candidates[-1].count
+        lines.append(
+            f"Up to {most} candidates do not reach 99 % at the lower end; --exact takes {exact} a question here."
+        )
+    else:
+        lines.append("There are so few pictures that every question scores all of them.")
+    return "\n".join(lines) + "\n"
+
+
+def _seconds(seconds: float) -> str:
+    return time_text(seconds) if seconds >= 10 else f"{1000 * seconds:.2g} ms" if seconds < 0.1 else f"{seconds:.2f} s"
