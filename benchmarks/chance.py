@@ -29,7 +29,7 @@ def folders_of(searcher: diffsim.Searcher, ids: np.ndarray) -> np.ndarray:
 def wilson(share: float, count: int) -> tuple[float, float]:
     """95 % interval of a share."""
     centre, spread = share + 1.92 / count, 1.96 * np.sqrt(share * (1 - share) / count + 0.96 / count**2)
-    return (centre - spread) / (1 + 3.84 / count), (centre + spread) / (1 + 3.84 / count)
+    return max(0.0, (centre - spread) / (1 + 3.84 / count)), (centre + spread) / (1 + 3.84 / count)
 
 
 @click.command()

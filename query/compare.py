@@ -33,7 +33,7 @@ def compare(searcher: Searcher, query: Query, spaces: Sequence[str] = ()) -> Com
     answers, problems = [], []
     for fingerprint, space in chosen.items():
         try:
-            answers.append(searcher.answer(replace(query, space=fingerprint)))
+            answers.append(searcher.answer(replace(query, spaces=(fingerprint,))))
         except (BadQuery, UnreadableImage):
             raise
         except RetrievalError as problem:

@@ -78,10 +78,18 @@ class Gallery:
         """Ids and descriptors of every picture."""
         return self.store.descriptors(self.sha256)
 
-    def sample(self, size: int, without: int | None) -> np.ndarray:
+    def descriptors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids and descriptors of those of these pictures that have sound ones."""
+        return self.store.descriptors({content_id: self.sha256[content_id] for content_id in ids.tolist()})
+
+    def sample(self, size: int, without: int | None, within: np.ndarray | None = None) -> np.ndarray:
         """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
-        drawn at random, stay the same as the collection grows, and can be found shard by shard."""
-        return np.sort(self.by_hash[self.by_hash != without][:size])
+        drawn at random, stay the same as the collection grows, and can be found shard by shard.
+
+        within: only of these ids, those that are in the other spaces of the question too.
+        """
+        candidates = self.by_hash if within is None else self.by_hash[np.isin(self.by_hash, within)]
+        return np.sort(candidates[candidates != without][:size])
 
     def tokens(self, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """Token records of these pictures."""
@@ -97,8 +105,8 @@ class Gallery:
         records = [bytes(record) for _, record in self.store.tokens(wanted)]
         return (descriptors[0], records[0]) if len(descriptors) and records else None
 
-    def notes(self, unread: int) -> list[str]:
-        """What an asker should know. unread: candidates whose token record could not be read."""
+    def notes(self, unread: int = 0) -> list[str]:
+        """What an asker should know. unread: pictures whose record could not be read."""
         notes = [self.warning] if self.warning else []
         if unread:
             notes.append(

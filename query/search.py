@@ -17,19 +17,23 @@ from db.catalog import KnownSpace
 from indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
 from indexer.decode import decode_file
 from indexer.index_folder import IndexFolder
-from retrieval.chance import NULL_SAMPLE, Tail, fit_tail
+from retrieval.chance import Tail
 from retrieval.errors import RetrievalError
 from retrieval.kit import SpaceKit
-from retrieval.recall import search_exact
-from retrieval.rerank import rank, score_records
-from retrieval.score import AttentionFeatures
+from retrieval.rerank import rank
 from retrieval.tiers import decode_tokens
 
 from .gallery import Gallery
 from .locate import Locator
+from .stages import common_ids, recall_candidates, score_candidates
+from .view import View
 
 if TYPE_CHECKING:
     from retrieval.extractor import Extractor
+
+
+_NAMED = 3
+"""Pictures that a note names; of the others it gives the number."""
 
 
 class BadQuery(RetrievalError, ValueError):
@@ -40,8 +44,9 @@ class BadQuery(RetrievalError, ValueError):
 class Query:
     """What is asked.
 
-    picture: path of the example. space: a space's name or the beginning of its fingerprint; None is the index's first.
-    Where several spaces bear one name, the newest that holds as many pictures as the older ones answers for it.
+    picture: path of the example. spaces: names or beginnings of fingerprints of feature spaces; none is the index's
+    first. Where several spaces bear one name, the newest that holds as many pictures as the older ones answers for it.
+    With several spaces a picture's score is the mean over them, each in units of its own null spread, see stages.py.
     k: how many neighbours. candidates: how many the first stage hands to the second.
     rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
     include_self: list the query's own content too. max_by_chance: leave out hits that more pictures than this would
@@ -49,7 +54,7 @@ class Query:
     """
 
     picture: str | os.PathLike[str]
-    space: str | None = None
+    spaces: Sequence[str] = ()
     k: int = 10
     candidates: int = 200
     rerank: bool = True
@@ -58,6 +63,8 @@ class Query:
     max_by_chance: float | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.spaces, str):  # one name is meant, not its letters
+            object.__setattr__(self, "spaces", (self.spaces,))
         if self.k < 1:
             raise BadQuery(f"The number of neighbours {self.k} is too small; ask for at least 1.")
         if self.candidates < 1:
@@ -66,6 +73,8 @@ class Query:
             raise BadQuery(
                 "An exact search scores every picture, so it cannot go without reranking; drop one of the two."
             )
+        if len(self.spaces) > 1 and not self.rerank:
+            raise BadQuery("Several feature spaces are weighed by their full scores; drop --no-rerank or ask in one.")
         if self.max_by_chance is not None and not self.rerank:
             raise BadQuery("Likeness against chance needs the full score; drop --no-rerank or --max-by-chance.")
 
@@ -74,7 +83,8 @@ class Query:
 class Hit:
     """One neighbour.
 
-    score: in [-1, 1], larger is more alike. recall_rank: its place after the first stage, from 1.
+    score: in [-1, 1], larger is more alike; with several spaces in null spreads, see Query.
+    recall_rank: its place after the first stage, from 1.
     by_chance: how many pictures of this collection would be expected to score as high by chance (None without rerank).
     path: a file with this content; paths: all of them. offline: its folder is not there at the moment.
     """
@@ -93,25 +103,22 @@ class Hit:
 class Answer:
     """Neighbours and how they were found.
 
-    pictures: how many could be hits. recalled, scored: candidates of the first stage, and how many of them were scored.
+    spaces: those that were asked. pictures: how many could be hits.
+    recalled, scored: candidates of the first stage, and how many of them were scored.
     notes: what the asker should know, as sentences.
     """
 
     hits: list[Hit]
-    space: KnownSpace
+    spaces: list[KnownSpace]
     pictures: int
     recalled: int
     scored: int
     notes: list[str]
 
-
-@dataclass(frozen=True)
-class _Example:
-    """The query picture in one space; content_id is None for a picture that is not in the index."""
-
-    content_id: int | None
-    descriptor: np.ndarray
-    features: Sequence[AttentionFeatures]
+    @property
+    def name(self) -> str:
+        """The spaces' names, for a title."""
+        return " + ".join(space.name for space in self.spaces)
 
 
 class Searcher:
@@ -149,36 +156,37 @@ class Searcher:
 
     def answer(self, query: Query) -> Answer:
         """The neighbours and the account of how they were found. Raises BadQuery, UnknownSpace, UnreadableImage, ..."""
-        space = self.choose(query.space)
-        gallery = self.gallery(space)
-        example = self._example(Path(query.picture), space, gallery)
-        recalled, similarities = self._recall(query, example, gallery)
+        spaces = {space.fingerprint: space for space in map(self.choose, query.spaces or (None,))}.values()
+        views = [self.view(Path(query.picture), space) for space in spaces]
+        count = None if query.exact else max(query.candidates, query.k)
+        recalled, similarities = recall_candidates(views, count, include_self=query.include_self)
+        common = common_ids(views)
+        absent = recalled[~np.isin(recalled, common)]
+        notes = self._absent(absent, views)
         tail: Tail | None = None
+        ids, scores = recalled, similarities
         if query.rerank:
-            sample = gallery.sample(NULL_SAMPLE, example.content_id)
-            wanted = np.concatenate([recalled, np.setdiff1d(sample, recalled)])
-            ids, scores = score_records(self.kit(space), example.features, gallery.tokens(wanted))
-            tail = fit_tail(scores[np.isin(ids, sample)])
-            candidate = np.isin(ids, recalled)
-            ids, scores = ids[candidate], scores[candidate]
-        else:
-            ids, scores = recalled, similarities
-        order = rank(ids, scores, example.content_id)
+            ids, scores, tail = score_candidates(views, recalled[np.isin(recalled, common)], common)
+        unread = len(recalled) - len(absent) - len(ids) if query.rerank else 0
+        notes += [note for number, view in enumerate(views) for note in view.gallery.notes(0 if number else unread)]
+        order = rank(ids, scores, views[0].itself)
+        chances = tail.expected(scores[order], min(view.others for view in views)) if tail else [None] * len(order)
         recall_ranks = {int(content_id): place for place, content_id in enumerate(recalled, 1)}
-        others = len(gallery.ids) - (example.content_id in gallery.sha256)
-        chances = tail.expected(scores[order], others) if tail else [None] * len(order)
         hits = self._hits(query, ids[order], scores[order], chances, recall_ranks)
-        return Answer(hits, space, len(gallery.ids), len(recalled), len(ids), gallery.notes(len(recalled) - len(ids)))
+        return Answer(hits, list(spaces), len(common), len(recalled), len(ids), notes)
 
-    def _recall(self, query: Query, example: _Example, gallery: Gallery) -> tuple[np.ndarray, np.ndarray]:
-        """Candidates of the first stage, best first: every picture where the search is exact."""
-        if query.exact:
-            ids, similarities = search_exact(*gallery.all_descriptors(), example.descriptor, len(gallery.ids))
-        else:
-            ids, similarities = gallery.recall(example.descriptor, max(query.candidates, query.k) + 1)
-        keep = ids != (None if query.include_self else example.content_id)
-        count = len(ids) if query.exact else max(query.candidates, query.k)
-        return ids[keep][:count], similarities[keep][:count]
+    def _absent(self, ids: np.ndarray, views: Sequence[View]) -> list[str]:
+        """Name the candidates that one of the spaces does not have."""
+        if not len(ids):
+            return []
+        files = self._catalog.files_of(ids[:_NAMED].tolist())
+        names = [os.fsdecode(found[0].path) for found in files.values() if found]
+        more = f" and {len(ids) - len(names)} more" if len(ids) > len(names) else ""
+        lacking = [view.space.name for view in views if not np.isin(ids, view.gallery.ids).all()]
+        return [
+            f"Left out because {' and '.join(lacking)} {'lacks' if len(lacking) == 1 else 'lack'} them: "
+            f"{', '.join(names)}{more}; `diffsim index` fills every space."
+        ]
 
     def _hits(
         self,
@@ -246,17 +254,15 @@ class Searcher:
             self._kits[space.fingerprint] = SpaceKit.load(self.index.space(space.fingerprint))
         return self._kits[space.fingerprint]
 
-    def _example(self, picture: Path, space: KnownSpace, gallery: Gallery) -> _Example:
-        """Read the picture's features where it is indexed (no network is loaded), else extract them."""
+    def view(self, picture: Path, space: KnownSpace) -> View:
+        """The space as a picture sees it: the picture's features are read where it is indexed (no network is loaded),
+        else extracted. Raises BadQuery, UnreadableImage, ..."""
+        gallery, kit = self.gallery(space), self.kit(space)
         content_id = self._catalog.content_by_sha256(_sha256(picture))
-        kit = self.kit(space)
         stored = gallery.record(content_id) if content_id is not None else None
-        if stored is None:
-            descriptor, record = self._extract(picture, space, kit)
-        else:
-            descriptor, record = stored
+        descriptor, record = stored or self._extract(picture, space, kit)
         features = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
-        return _Example(content_id, descriptor, features)
+        return View(space, gallery, kit, descriptor, features, content_id)
 
     def _extract(self, picture: Path, space: KnownSpace, kit: SpaceKit) -> tuple[np.ndarray, bytes]:
         # Only here: a picture that is indexed is asked with without loading a network, or the libraries around it.

@@ -19,6 +19,7 @@ class Tail:
 
     The predictive form of an exponential tail whose scale was estimated from `points` exceedances: heavier than the
     exponential, so that a small sample promises little. Below the threshold the sample itself counts.
+    cosines: whether scores are in [-1, 1] and are stretched by Fisher's z first.
     """
 
     sample: np.ndarray
@@ -26,10 +27,11 @@ class Tail:
     share: float
     scale: float
     points: float
+    cosines: bool = True
 
     def expected(self, scores: np.ndarray, pictures: int) -> list[float]:
         """How many of `pictures` unrelated ones would score at least each of `scores` by chance."""
-        z = _stretch(scores)
+        z = _stretch(scores) if self.cosines else scores.astype(np.float64)
         above = (1 + np.maximum(z - self.threshold, 0) / (self.points * self.scale)) ** -self.points * self.share
         below = (len(self.sample) - np.searchsorted(self.sample, z) + 1) / (len(self.sample) + 1)
         chance = np.where(z >= self.threshold, above, below)
@@ -41,13 +43,13 @@ def _stretch(scores: np.ndarray) -> np.ndarray:
     return np.arctanh(np.clip(scores.astype(np.float64), -1 + 1e-7, 1 - 1e-7))
 
 
-def fit_tail(scores: np.ndarray) -> Tail | None:
+def fit_tail(scores: np.ndarray, *, cosines: bool = True) -> Tail | None:
     """Fit to the query's scores against a sample, [n]; None for fewer than 20, which support no figure."""
     if len(scores) < 20:
         return None
-    z = np.sort(_stretch(scores))
+    z = np.sort(_stretch(scores) if cosines else scores.astype(np.float64))
     threshold = float(np.quantile(z, 0.75))
     excess = z[z > threshold] - threshold
     # By the median, which the query's own relatives in the sample do not move far; it is worth half as many points.
     scale = max(float(np.median(excess)) / np.log(2) if len(excess) else 0.0, 1e-6)
-    return Tail(z, threshold, max(len(excess), 1) / len(z), scale, max(len(excess), 1) / 2)
+    return Tail(z, threshold, max(len(excess), 1) / len(z), scale, max(len(excess), 1) / 2, cosines)

@@ -124,13 +124,13 @@ def test_one_run_feeds_several_spaces_and_a_new_one_leaves_the_old_alone(picture
     folder = IndexFolder.create(tmp_path / "index")
     both = requested_spaces(str(TINY), ["style", "look"], size=64, tier="fp32")
     assert index_folders(folder, [pictures], both[:1], FAST).extracted == 12
-    before = Searcher(folder.path).search(pictures / "03.png", space="style")
+    before = Searcher(folder.path).search(pictures / "03.png", spaces="style")
     assert index_folders(folder, [pictures], both, FAST).extracted == 12
     alone = tmp_path / "alone"
     index_folders(IndexFolder.create(alone), [pictures], both[1:], FAST)
     searcher = Searcher(folder.path)
-    assert searcher.search(pictures / "03.png", space="style") == before
-    together, single = searcher.search(pictures / "03.png", space="look"), Searcher(alone).search(pictures / "03.png")
+    assert searcher.search(pictures / "03.png", spaces="style") == before
+    together, single = searcher.search(pictures / "03.png", spaces="look"), Searcher(alone).search(pictures / "03.png")
     assert [hit.path for hit in together] == [hit.path for hit in single]
     assert np.allclose([hit.score for hit in together], [hit.score for hit in single], atol=1e-5)
 

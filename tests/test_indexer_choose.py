@@ -88,7 +88,7 @@ def test_a_new_space_is_built_while_the_old_one_keeps_answering(pictures, tmp_pa
     for wanted in (None, "look", "network/look"):
         assert searcher.choose(wanted) == new
     assert searcher.choose(old.fingerprint) == old
-    assert len(searcher.search(pictures / "03.png", space="look", k=100)) == 11
+    assert len(searcher.search(pictures / "03.png", spaces="look", k=100)) == 11
     # Pictures that only the old space lost do not count for it: those that can be hits do.
     (pictures / "00.png").unlink()
     index_folders(index, [], requests, FAST)

@@ -47,7 +47,7 @@ def folders_of(index: IndexFolder) -> set[str]:
 
 def found(index: IndexFolder, picture: Path, space: str) -> list[str]:
     with Searcher(index.path, "cpu") as searcher:
-        return [hit.path for hit in searcher.search(picture, space=space, k=100, include_self=True)]
+        return [hit.path for hit in searcher.search(picture, spaces=space, k=100, include_self=True)]
 
 
 # ------------------------------------------------------------------------------------------- spaces

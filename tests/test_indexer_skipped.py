@@ -148,7 +148,7 @@ def test_a_network_that_moved_is_found_again_where_it_is_given(index, network, t
     again = run(index)
     assert again.skipped == [] and again.account.indexed == 15 and len(again.spaces) == 2
     random_picture(77).save(tmp_path / "outside.png")
-    assert len(Searcher(index.path, "cpu").search(tmp_path / "outside.png", space="other/look")) == 10
+    assert len(Searcher(index.path, "cpu").search(tmp_path / "outside.png", spaces="other/look")) == 10
 
 
 def test_a_space_with_an_ip_adapter_names_it():

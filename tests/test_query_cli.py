@@ -221,7 +221,6 @@ def test_a_wrong_layer_lists_the_valid_ones(work, tmp_path):
         ("query",),
         ("query", "a.png", "--by", "nonsense"),
         ("query", "a.png", "-k", "0"),
-        ("query", "a.png", "--by", "look", "--space", "look"),
         ("query", "a.png", "--format", "xml"),
         ("index", "--timestep", "1000"),
         ("index", "--memory", "lots", "."),

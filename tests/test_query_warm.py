@@ -62,9 +62,9 @@ def test_names_shared_by_two_spaces_are_counted_once_too(index, pictures):
     folder = IndexFolder.open(index)
     index_folders(folder, [], requested_spaces(str(TINY), ["look"], size=64, tier="int8"), FAST)
     with Searcher(index) as searcher:
-        searcher.search(pictures / "03.png", space="look")
+        searcher.search(pictures / "03.png", spaces="look")
         with statements(searcher) as seen:
-            searcher.search(pictures / "04.png", space="look")
+            searcher.search(pictures / "04.png", spaces="look")
         assert full_reads(seen) == 0
 
 

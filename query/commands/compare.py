@@ -64,15 +64,15 @@ def compare(
         click.echo(f"left out {problem}", err=True)
     for answer in found.answers:
         for note in answer.notes:
-            click.echo(f"{answer.space.name}: {note}", err=True)
+            click.echo(f"{answer.name}: {note}", err=True)
 
 
 def _tables(found: "Comparison") -> bytes:
-    return b"\n".join(f"{answer.space.name}\n".encode() + table(answer.hits) for answer in found.answers)
+    return b"\n".join(f"{answer.name}\n".encode() + table(answer.hits) for answer in found.answers)
 
 
 def _json(found: "Comparison") -> bytes:
-    rows = [{"space": answer.space.name, **json_row(hit)} for answer in found.answers for hit in answer.hits]
+    rows = [{"space": answer.name, **json_row(hit)} for answer in found.answers for hit in answer.hits]
     return "".join(json.dumps(row) + "\n" for row in rows).encode("ascii")
 
 
@@ -81,5 +81,5 @@ def _draw(image: Path, found: "Comparison", sheet: Path) -> None:
     from query.sheet import save_png
     from query.thumbnails import thumbnail
 
-    rows = [(answer.space.name, sheet_hits(answer.hits)) for answer in found.answers]
+    rows = [(answer.name, sheet_hits(answer.hits)) for answer in found.answers]
     save_png(draw_comparison(thumbnail(image), rows, printable(image.name)), sheet)

@@ -32,9 +32,18 @@ if TYPE_CHECKING:
     help="How many the first stage hands to the second.",
 )
 @click.option(
-    "--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: the first space of the index]"
+    "--by",
+    "profiles",
+    multiple=True,
+    type=click.Choice(PROFILES),
+    help="What similar means; several are weighed together.  [default: the first space of the index]",
 )
-@click.option("--space", help="A feature space by name or fingerprint, as `diffsim status` lists them.")
+@click.option(
+    "--space",
+    "spaces",
+    multiple=True,
+    help="A feature space by name or fingerprint, as `diffsim status` lists them; several are weighed together.",
+)
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
 @click.option(
@@ -62,8 +71,8 @@ def query(
     index_path: Path,
     top: int,
     candidates: int,
-    profile: str | None,
-    space: str | None,
+    profiles: tuple[str, ...],
+    spaces: tuple[str, ...],
     no_rerank: bool,
     exact: bool,
     max_by_chance: float | None,
@@ -73,13 +82,11 @@ def query(
     device: str,
 ) -> None:
     """Rank the pictures of the index by likeness to IMAGE."""
-    if profile and space:
-        raise click.UsageError("--by and --space both choose the feature space; give one of them.")
     from query.search import Query, Searcher
 
     asked = Query(
         image,
-        space=profile or space,
+        spaces=profiles + spaces,
         k=top,
         candidates=candidates,
         rerank=not no_rerank,
@@ -102,7 +109,7 @@ def _notes(answer: "Answer", form: str) -> list[str]:
     if form == "paths" and any("\n" in hit.path for hit in answer.hits):
         notes.append("A path holds a line break and so stands on several lines; --format json keeps it whole.")
     stages = f"{answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention"
-    return [*notes, f"{answer.space.name}: {stages}."]
+    return [*notes, f"{answer.name}: {stages}."]
 
 
 def table(hits: list["Hit"]) -> bytes:
@@ -157,7 +164,7 @@ def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
     from query.sheet import draw_sheet, save_png
     from query.thumbnails import thumbnail
 
-    title = f"{printable(image.name)} by {answer.space.name}"
+    title = f"{printable(image.name)} by {answer.name}"
     save_png(draw_sheet(thumbnail(image), sheet_hits(answer.hits), title), sheet)
 
 
