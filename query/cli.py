@@ -20,6 +20,7 @@ _COMMANDS = {
     "index": "query.commands.index",
     "query": "query.commands.query",
     "score": "query.commands.score",
+    "evaluate": "query.commands.evaluate",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",
