@@ -48,7 +48,8 @@ BASELINES: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 def _reduced(values: np.ndarray, side: int) -> np.ndarray:
     """Block means: [SIDE, SIDE, ...] -> [side, side, ...]."""
     step = len(values) // side
-    return np.mean(values.reshape(side, step, side, step, *values.shape[2:]), axis=(1, 3))
+    blocks = values.reshape(side, step, side, step, *values.shape[2:])
+    return np.asarray(blocks.mean(axis=(1, 3)))
 
 
 def _unit(vector: np.ndarray) -> np.ndarray:
