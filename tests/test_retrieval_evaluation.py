@@ -10,86 +10,89 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from retrieval.evaluation.baselines import BASELINES, colour_histogram, gradient_histogram, thumbnail
-from retrieval.evaluation.bootstrap import unit_interval
+from retrieval.evaluation.bootstrap import Figure, mean_figure
 from retrieval.evaluation.ranking import Labelled, query_metrics, retrieval, sampled_queries
 from retrieval.evaluation.triplets import (
     BadBenchmark,
     Triplet,
     accuracy,
+    gain,
     limited,
     read_triplets,
+    verdicts,
     write_triplets,
 )
 
 # ------------------------------------------------------------------------------------------------- accuracy
 
 
-def test_accuracy_by_hand():
-    closer, farther = np.array([0.9, 0.5, 0.7, 0.2]), np.array([0.1, 0.5, 0.8, 0.1])
-    found = accuracy(closer, farther, ["a", "a", "b", "b"])
-    assert (found.value, found.triplets, found.ties, found.units) == (0.5, 4, 1, 2)
+def test_verdicts_and_accuracy_by_hand():
+    found = verdicts(np.array([0.9, 0.5, 0.7, 0.2]), np.array([0.1, 0.5, 0.8, 0.1]))
+    assert found.tolist() == [1, 0, -1, 1]
     # Each unit has one right of two: whatever is drawn, half is right.
-    assert (found.low, found.high) == (0.5, 0.5)
+    assert accuracy(found, ["a", "a", "b", "b"]) == Figure(0.5, 0.5, 0.5)
 
 
 def test_scores_that_agree_to_six_decimals_tie_and_a_tie_is_wrong():
-    closer = np.array([0.5 + 2e-8, 0.500002], np.float32)
-    found = accuracy(closer, np.array([0.5, 0.5], np.float32), ["a", "b"])
-    assert (found.value, found.ties) == (0.5, 1)
+    found = verdicts(np.array([0.5 + 2e-8, 0.500002], np.float32), np.array([0.5, 0.5], np.float32))
+    assert found.tolist() == [0, 1] and accuracy(found, ["a", "b"]).value == 0.5
 
 
-def test_no_triplets_is_an_error():
-    with pytest.raises(ValueError):
-        accuracy(np.array([]), np.array([]), [])
+def test_the_gain_is_paired():
+    first, other = np.array([1, 1, -1, -1] * 5), np.array([1, 1, -1, 1] * 5)
+    units = [str(number // 4) for number in range(20)]
+    assert gain(other, first, units) == Figure(0.25, 0.25, 0.25)  # in every unit, so it is sure
+    assert gain(first, first, units) == Figure(0, 0, 0)
 
 
 @given(st.lists(st.tuples(st.integers(-5, 5), st.integers(-5, 5), st.sampled_from("abcd")), min_size=1, max_size=40))
 def test_accuracy_adds_up_and_depends_on_no_order(rows):
     closer, farther, units = (list(column) for column in zip(*rows, strict=True))
-    found = accuracy(np.array(closer), np.array(farther), units)
-    swapped = accuracy(np.array(farther), np.array(closer), units)
-    assert found.ties == swapped.ties == sum(a == b for a, b in zip(closer, farther, strict=True))
-    assert round((found.value + swapped.value) * len(rows)) + found.ties == len(rows)
+    found = verdicts(np.array(closer), np.array(farther))
+    assert (verdicts(np.array(farther), np.array(closer)) == -found).all()
+    share = accuracy(found, units)
+    ties = sum(a == b for a, b in zip(closer, farther, strict=True))
+    assert round((share.value + accuracy(-found, units).value) * len(rows)) + ties == len(rows)
     order = np.random.default_rng(0).permutation(len(rows))
-    other = accuracy(np.array(closer)[order], np.array(farther)[order], [units[place] for place in order])
-    assert other == found
-    if found.low is not None:
-        assert 0 <= found.low <= found.high <= 1
+    other = accuracy(found[order], [units[place] for place in order])
+    assert (other.low, other.high) == (share.low, share.high) and other.value == pytest.approx(share.value)
+    if share.low is not None:
+        assert 0 <= share.low <= share.high <= 1
 
 
 # ------------------------------------------------------------------------------------------------- bootstrap
 
 
 def test_one_unit_supports_no_interval():
-    assert unit_interval(np.array([0.0, 1.0]), ["a", "a"], 0) == (None, None)
+    assert mean_figure(np.array([0.0, 1.0]), ["a", "a"], 0) == Figure(0.5, None, None)
 
 
 def test_the_interval_of_two_units_by_hand():
     # Means 1 and 0, drawn twice: the mean is 0 or 1 with probability 1/4 each, so both ends of 95 % reach them.
-    assert unit_interval(np.array([1.0, 1.0, 0.0, 0.0]), ["a", "a", "b", "b"], 0) == (0.0, 1.0)
+    assert mean_figure(np.array([1.0, 1.0, 0.0, 0.0]), ["a", "a", "b", "b"], 0) == Figure(0.5, 0.0, 1.0)
 
 
 def test_the_interval_agrees_with_a_brute_force_of_its_own():
     generator = np.random.default_rng(1)
     units = generator.integers(0, 30, 400)
     values = (generator.random(400) < 0.3 + 0.4 * (units % 2)).astype(float)
-    low, high = unit_interval(values, [f"u{unit}" for unit in units], 5)
+    found = mean_figure(values, [f"u{unit}" for unit in units], 5)
     means = []
     for _ in range(4000):
         drawn = generator.integers(0, 30, 30)
         picked = np.concatenate([values[units == unit] for unit in drawn])
         means.append(picked.mean())
-    assert np.percentile(means, 2.5) == pytest.approx(low, abs=0.01)
-    assert np.percentile(means, 97.5) == pytest.approx(high, abs=0.01)
+    assert np.percentile(means, 2.5) == pytest.approx(found.low, abs=0.01)
+    assert np.percentile(means, 97.5) == pytest.approx(found.high, abs=0.01)
     # Triplets of one unit are alike here: taking them for independent would promise too much.
     naive = 1.96 * values.std() / np.sqrt(len(values))
-    assert high - low > 2 * naive * 1.2
+    assert found.high - found.low > 2 * naive * 1.2
 
 
 def test_the_interval_is_deterministic_and_knows_its_seed():
     values, units = np.arange(40) % 3 / 2, [str(number % 11) for number in range(40)]
-    assert unit_interval(values, units, 1) == unit_interval(values, units, 1)
-    assert unit_interval(values, units, 1) != unit_interval(values, units, 2)
+    assert mean_figure(values, units, 1) == mean_figure(values, units, 1)
+    assert mean_figure(values, units, 1) != mean_figure(values, units, 2)
 
 
 # ------------------------------------------------------------------------------------------------- retrieval

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -103,7 +104,7 @@ def _triplets(
 
     from indexer.evaluation import open_scorers
     from retrieval.evaluation.benchmarks import read_benchmark
-    from retrieval.evaluation.triplets import accuracy, limited, write_triplets
+    from retrieval.evaluation.triplets import accuracy, gain, limited, verdicts, write_triplets
 
     question = read_benchmark(bench, root, seed)
     for note in question.notes:
@@ -134,23 +135,20 @@ def _triplets(
         click.echo(f"Note: {left_out} triplets were left out: a picture of theirs could not be read.", err=True)
     units = [triplet.unit for triplet, good in zip(triplets, scored, strict=True) if good]
     _warn_of_few_units(len(set(units)), question.unit)
-    rows = []
-    for contender, (near, far) in zip(contenders, scores, strict=True):
-        found = accuracy(near[scored], far[scored], units, seed)
-        rows.append(
-            {
-                "space": contender.spec,
-                "accuracy": found.value,
-                "low": found.low,
-                "high": found.high,
-                "triplets": found.triplets,
-                "ties": found.ties,
-                "left_out": left_out,
-                "units": found.units,
-                "unit": question.unit,
-            }
-        )
-    return rows
+    found = [verdicts(near[scored], far[scored]) for near, far in scores]
+    return [
+        {
+            "space": contender.spec,
+            "accuracy": asdict(accuracy(one, units, seed)),
+            "gain": asdict(gain(one, found[0], units, seed)),
+            "triplets": len(one),
+            "ties": int((one == 0).sum()),
+            "left_out": left_out,
+            "units": len(set(units)),
+            "unit": question.unit,
+        }
+        for contender, one in zip(contenders, found, strict=True)
+    ]
 
 
 def _retrieval(
@@ -218,36 +216,36 @@ def _warn_of_few_units(units: int, kind: str) -> None:
         click.echo(f"Note: with {units} {kind}, the intervals are rough, and rather too narrow.", err=True)
 
 
-def _interval(figure: dict[str, Any]) -> str:
-    return "-" if figure["low"] is None else f"{100 * figure['low']:.1f}-{100 * figure['high']:.1f}"
+def _percent(figure: dict[str, Any], sign: str = "") -> str:
+    """A figure and its interval in per cent."""
+    value, low, high = figure["value"], figure["low"], figure["high"]
+    interval = "" if low is None else f" ({100 * low:{sign}.1f} to {100 * high:{sign}.1f})"
+    return f"{100 * value:{sign}.1f}{interval}"
 
 
 def _accuracy_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    head = ["space", "accuracy %", "95 % interval", "triplets", "ties", "left out", rows[0]["unit"]]
+    head = ["space", "accuracy % (95 %)", "more than the first", "triplets", "ties", "left out", rows[0]["unit"]]
     counts = ("triplets", "ties", "left_out", "units")
-    return _aligned(
-        head,
+    lines = [
         [
-            [row["space"], f"{100 * row['accuracy']:.1f}", _interval(row), *(str(row[name]) for name in counts)]
-            for row in rows
-        ],
-    )
+            row["space"],
+            _percent(row["accuracy"]),
+            _percent(row["gain"], "+") if number else "",
+            *(str(row[name]) for name in counts),
+        ]
+        for number, row in enumerate(rows)
+    ]
+    return _aligned(head, lines)
 
 
 def _retrieval_table(rows: Sequence[dict[str, Any]]) -> list[str]:
-    head = ["space", *(f"{name} %" for name in _SHOWN_FIGURES), "queries", "left out", "pictures", "groups"]
+    head = ["space", *(f"{name} % (95 %)" for name in _SHOWN_FIGURES), "queries", "left out", "pictures", "groups"]
     counts = ("queries", "left_out", "pictures", "groups")
-    return _aligned(
-        head,
-        [
-            [
-                row["space"],
-                *(f"{100 * row[name]['value']:.1f} ({_interval(row[name])})" for name in _SHOWN_FIGURES),
-                *(str(row[name]) for name in counts),
-            ]
-            for row in rows
-        ],
-    )
+    lines = [
+        [row["space"], *(_percent(row[name]) for name in _SHOWN_FIGURES), *(str(row[name]) for name in counts)]
+        for row in rows
+    ]
+    return _aligned(head, lines)
 
 
 def _aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

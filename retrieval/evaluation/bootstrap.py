@@ -5,6 +5,7 @@ With few units the interval is rough, and rather too narrow.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,17 +14,27 @@ FEW_UNITS = 10
 """Below so many units an interval should be read with care."""
 
 
-def unit_interval(values: np.ndarray, units: Sequence[str], seed: int) -> tuple[float | None, float | None]:
-    """The interval of the mean of `values`, float [n], when units (one name per value) are drawn with replacement.
+@dataclass(frozen=True)
+class Figure:
+    """A mean with its 95 % interval; low and high are None where fewer than two units support none."""
 
-    None, None for fewer than two units. Deterministic for a seed, whatever the order of the values.
+    value: float
+    low: float | None
+    high: float | None
+
+
+def mean_figure(values: np.ndarray, units: Sequence[str], seed: int) -> Figure:
+    """The mean of `values`, float [n], and its interval when units (one name per value) are drawn with replacement.
+
+    Deterministic for a seed, whatever the order of the values.
     """
+    value = float(values.mean())
     names, number = np.unique(np.array(units, object).astype(str), return_inverse=True)
     if len(names) < 2:
-        return None, None
+        return Figure(value, None, None)
     sums = np.bincount(number, values)
     counts = np.bincount(number)
     share = np.full(len(names), 1 / len(names))
     drawn = np.random.default_rng(seed).multinomial(len(names), share, size=RESAMPLES)
     low, high = np.percentile((drawn @ sums) / (drawn @ counts), [2.5, 97.5])
-    return float(low), float(high)
+    return Figure(value, float(low), float(high))

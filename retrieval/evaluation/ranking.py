@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .bootstrap import unit_interval
+from .bootstrap import Figure, mean_figure
 from .triplets import DECIMALS, SEED, read_table
 
 COUNTS = (1, 5, 10)
@@ -23,18 +23,9 @@ class Labelled:
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A mean over queries, 0..1, with its 95 % interval by bootstrap over the queries' groups."""
-
-    value: float
-    low: float | None
-    high: float | None
-
-
-@dataclass(frozen=True)
 class Retrieval:
-    """figures: `mAP`, `precision@k` and `recall@k` for k = 1, 5, 10. queries: those with a picture to be found.
-    alone: those without one, which are left out. groups: of the queries."""
+    """figures: `mAP`, `precision@k` and `recall@k` for k = 1, 5, 10, in 0..1, with intervals over the queries' groups.
+    queries: those with a picture to be found; alone: those without one, which are left out. groups: of the queries."""
 
     figures: dict[str, Figure]
     queries: int
@@ -84,10 +75,8 @@ def retrieval(scores: np.ndarray, queries: np.ndarray, labelled: Labelled, seed:
         units.append(labelled.groups[query])
     names = ["mAP", *(f"precision@{k}" for k in COUNTS), *(f"recall@{k}" for k in COUNTS)]
     table = np.array(rows, np.float64).reshape(-1, len(names))
-    figures = {}
-    if rows:
-        for name, values in zip(names, table.T, strict=True):
-            figures[name] = Figure(float(values.mean()), *unit_interval(values, units, seed))
+    columns = zip(names, table.T, strict=True) if rows else ()
+    figures = {name: mean_figure(values, units, seed) for name, values in columns}
     return Retrieval(figures, len(rows), alone, len(set(units)))
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import RetrievalError
-from .bootstrap import unit_interval
+from .bootstrap import Figure, mean_figure
 
 SEED = 2334
 """The released scripts' seed: the default for draws, subsets and intervals."""
@@ -46,34 +46,28 @@ class Question:
     notes: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Accuracy:
-    """value: share of the triplets, 0..1, in which the closer picture scores higher; a tie is wrong.
-
-    low, high: 95 % interval by bootstrap over the units; None for fewer than two of them. ties: among `triplets`.
-    """
-
-    value: float
-    low: float | None
-    high: float | None
-    triplets: int
-    ties: int
-    units: int
+def verdicts(closer: np.ndarray, farther: np.ndarray) -> np.ndarray:
+    """1 where the closer picture scores higher, -1 where it scores lower, 0 for a tie, int64 [n], from float [n]."""
+    gap = np.round(closer.astype(np.float64), DECIMALS) - np.round(farther.astype(np.float64), DECIMALS)
+    return np.asarray(np.sign(gap), np.int64)
 
 
-def accuracy(closer: np.ndarray, farther: np.ndarray, units: Sequence[str], seed: int = SEED) -> Accuracy:
-    """Accuracy from the scores of (reference, closer) and (reference, farther), float [n], and each triplet's unit.
+def accuracy(found: np.ndarray, units: Sequence[str], seed: int = SEED) -> Figure:
+    """Share of right verdicts, 0..1, with the interval over each triplet's unit.
 
     A tie counts as wrong, as in the released code: it keeps figures comparable with the paper's and never flatters a
-    descriptor that cannot tell two pictures apart. Ties are counted apart, so that anyone can add half of them.
-    Raises ValueError without triplets.
+    descriptor that cannot tell two pictures apart. Whoever wants a coin for every tie adds half of them.
     """
-    if not len(closer):
-        raise ValueError("no triplets")
-    gap = np.round(closer.astype(np.float64), DECIMALS) - np.round(farther.astype(np.float64), DECIMALS)
-    right = (gap > 0).astype(np.float64)
-    low, high = unit_interval(right, units, seed)
-    return Accuracy(float(right.mean()), low, high, len(right), int((gap == 0).sum()), len(set(units)))
+    return mean_figure((found > 0).astype(np.float64), units, seed)
+
+
+def gain(found: np.ndarray, first: np.ndarray, units: Sequence[str], seed: int = SEED) -> Figure:
+    """How much more accurate `found` is than `first`, -1..1, on the same triplets.
+
+    The interval of this difference is what tells two spaces apart; those of the two accuracies share the luck of the
+    draw and are wider.
+    """
+    return mean_figure((found > 0).astype(np.float64) - (first > 0), units, seed)
 
 
 def limited(triplets: list[Triplet], limit: int | None, seed: int) -> list[Triplet]:
