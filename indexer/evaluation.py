@@ -26,7 +26,7 @@ from .devices import choose_device
 from .index_folder import IndexFolder
 from .spaces import SpaceRequest, requested_spaces
 
-_SPEC = re.compile(r"(?P<model>.+)/(?P<place>[^/@:]+)(@t(?P<timestep>\d+))?(@(?P<size>\d+)px)?(?P<pooled>:pooled)?")
+_SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 
 
 @dataclass(frozen=True)
@@ -40,9 +40,10 @@ class Contender:
 
 
 def parse_spec(spec: str) -> Contender:
-    """`BASELINE`, `MODEL/PROFILE` or `MODEL/LAYER@tTIMESTEP`, then perhaps `@SIZEpx` and `:pooled`.
+    """A baseline's name, or `MODEL/WHAT`, then perhaps `-C` (that variant), `@SIZEpx` and `:pooled`.
 
-    MODEL is a preset or a folder. Raises InvalidSpace, UnknownModel.
+    MODEL is a preset or a folder. WHAT is a profile, `global`, or taps as `requested_spaces` reads them, joined by `+`:
+    `LAYER@tTIMESTEP*WEIGHT`. Raises InvalidSpace, UnknownModel.
     """
     if spec in BASELINES:
         return Contender(spec)
@@ -52,12 +53,13 @@ def parse_spec(spec: str) -> Contender:
             f"The space {spec!r} cannot be understood; write MODEL/PROFILE (mini/style), MODEL/LAYER@tTIMESTEP "
             f"(mini/up_blocks.1.attentions.1@t501), each perhaps with :pooled, or one of {', '.join(BASELINES)}."
         )
-    place = found["place"]
+    what = found["what"]
+    named = what in (*PROFILES, "global")
     (request,) = requested_spaces(
         found["model"],
-        [place] if place in PROFILES else [],
-        layer=None if place in PROFILES else place,
-        timestep=int(found["timestep"]) if found["timestep"] else None,
+        [what] if what in PROFILES else [],
+        layers=[] if named else what.split("+"),
+        variant="global" if what == "global" else "C" if found["variant"] else None,
         size=int(found["size"]) if found["size"] else None,
     )
     return Contender(spec, request=request, pooled=bool(found["pooled"]))
@@ -99,7 +101,7 @@ def open_scorers(
             continue
         space, found = spaces[contender.request], contents[contender.request]
         store = opened.enter_context(index.store(space.known.fingerprint, readonly=True))
-        if contender.pooled:
+        if contender.pooled or not space.kit.has_tokens:
             scorers.append(DescriptorScorer(_descriptors(store, len(pictures), found)))
         else:
             device = choose_device(options.device)

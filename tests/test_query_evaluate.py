@@ -156,9 +156,13 @@ def test_specs():
     style = parse_spec("mini/style:pooled")
     assert style.pooled and style.request == requested_spaces("mini", ["style"])[0]
     layer = parse_spec("mini/up_blocks.1.attentions.1@t101")
-    assert layer.request == requested_spaces("mini", [], layer="up_blocks.1.attentions.1", timestep=101)[0]
-    folder = parse_spec(f"{TINY}/look@t51@64px")
-    assert folder.request.size == 64 and folder.request.taps[0].timestep == 51
-    for spec in ("", "mini", "mini/", "mini/style:other", "mini/style@64", "/style"):
+    assert layer.request == requested_spaces("mini", layers=["up_blocks.1.attentions.1@101"])[0]
+    taps = parse_spec(f"{TINY}/mid_block.attentions.0@51*2+up_blocks.1@t101@64px").request
+    assert [str(tap) for tap in taps.taps] == ["mid_block.attentions.0@t51", "up_blocks.1@t101"]
+    assert taps.size == 64 and taps.variant == "S" and taps.taps[0].weight == 2
+    assert parse_spec("mini/global").request.variant == "global"
+    with pytest.raises(InvalidSpace, match="IP-Adapter"):
+        parse_spec("mini/style-C")
+    for spec in ("", "mini", "mini/", "mini/style:other", "mini/up@x", "/style"):
         with pytest.raises((InvalidSpace, UnknownModel)):
             parse_spec(spec)
