@@ -43,7 +43,9 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
-@pytest.mark.parametrize("command", [(), ("index",), ("query",), ("status",), ("verify",), ("prune",), ("models",)])
+@pytest.mark.parametrize(
+    "command", [(), ("index",), ("query",), ("evaluate",), ("status",), ("verify",), ("prune",), ("models",)]
+)
 def test_help_loads_nothing_but_click(command):
     loaded = loaded_by(*command, "--help")
     assert "click" in loaded and not loaded & (SLOW | {"numpy", "PIL", "sqlalchemy", "lmdb"})
