@@ -67,6 +67,7 @@ def parse_spec(spec: str) -> Contender:
 
 def open_scorers(
     contenders: Sequence[Contender],
+    root: Path,
     pictures: Sequence[Path],
     cache: Path,
     options: IndexOptions,
@@ -76,14 +77,15 @@ def open_scorers(
 ) -> list[Scorer]:
     """A scorer over `pictures` for each contender; stores stay open as long as `opened` does.
 
-    cache: folder of the index that keeps features; only these pictures are extracted. on_progress: called with
+    root: the data set's folder, or a list. cache: folder of the index that keeps features; only these pictures are
+    extracted. on_progress: called with
     (pictures done, pictures in all). Raises what `index_folders` does.
     """
     requests = list(dict.fromkeys(contender.request for contender in contenders if contender.request is not None))
     if requests:
         index = IndexFolder.create(cache)
         paths = [_real(picture) for picture in pictures]
-        folders = sorted({Path(os.fsdecode(path)).parent for path in paths})
+        folders = sorted({root, *(Path(os.fsdecode(path)).parent for path in paths)})  # the index keeps the outermost
         report = index_folders(
             index,
             [folder for folder in folders if folder.is_dir()],

@@ -93,7 +93,7 @@ def test_scores_are_those_of_a_search(work, tmp_path):
     pictures = sorted((work / "Sref").rglob("*.png"))
     with ExitStack() as opened:
         contenders = [parse_spec(SPEC), parse_spec(f"{SPEC}:pooled")]
-        full, pooled = open_scorers(contenders, pictures, tmp_path / "cache", FAST, opened, on_progress=nothing)
+        full, pooled = open_scorers(contenders, work, pictures, tmp_path / "cache", FAST, opened, on_progress=nothing)
         left, right = np.divmod(np.arange(81), 9)
         pairs = full.pairs(left, right, nothing).reshape(9, 9)
         matrix = full.matrix(np.arange(9), nothing)
@@ -103,11 +103,11 @@ def test_scores_are_those_of_a_search(work, tmp_path):
     assert np.diag(pairs) == pytest.approx(1, abs=1e-5)
     with Searcher(tmp_path / "cache", "cpu") as searcher:
         for row, picture in enumerate(pictures):
-            for scores, more in ((matrix, {"exact": True}), (descriptors, {"rerank": False})):
+            for scores, more, near in ((matrix, {"exact": True}, 2e-6), (descriptors, {"rerank": False}, 1e-3)):
                 hits = searcher.search(picture, k=9, **more)
                 assert len(hits) == 8
                 for hit in hits:
-                    assert hit.score == pytest.approx(scores[row, pictures.index(Path(hit.path))], abs=2e-3)
+                    assert hit.score == pytest.approx(scores[row, pictures.index(Path(hit.path))], abs=near)
 
 
 def test_only_the_pictures_of_the_question_are_extracted(work, tmp_path):

@@ -122,7 +122,7 @@ def _triplets(
     scores = []
     with ExitStack() as opened:
         with progress() as on_progress:
-            scorers = open_scorers(contenders, pictures, cache, options, opened, on_progress=on_progress)
+            scorers = open_scorers(contenders, root, pictures, cache, options, opened, on_progress=on_progress)
         for contender, scorer in zip(contenders, scorers, strict=True):
             with progress(f"Scoring {contender.spec}", "pairs") as on_progress:
                 both = scorer.pairs(np.tile(reference, 2), np.concatenate([closer, farther]), on_progress)
@@ -171,7 +171,7 @@ def _retrieval(
     matrices = []
     with ExitStack() as opened:
         with progress() as on_progress:
-            scorers = open_scorers(contenders, labelled.pictures, cache, options, opened, on_progress=on_progress)
+            scorers = open_scorers(contenders, root, labelled.pictures, cache, options, opened, on_progress=on_progress)
         for contender, scorer in zip(contenders, scorers, strict=True):
             with progress(f"Scoring {contender.spec}", "queries") as on_progress:
                 matrices.append(scorer.matrix(queries, on_progress))
