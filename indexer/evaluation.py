@@ -130,7 +130,7 @@ def _descriptors(store: FeatureStore, pictures: int, contents: dict[int, tuple[i
     """Stored descriptors by picture, float32 [pictures, dimensions], unit norm; NaN where there is none."""
     ids, descriptors = store.descriptors(dict(contents.values()))
     place = {content_id: row for row, content_id in enumerate(ids.tolist())}
-    table = np.full((pictures, descriptors.shape[1]), np.nan, np.float32)
+    table = np.full((pictures, descriptors.shape[1] or 1), np.nan, np.float32)
     for picture, (content_id, _) in contents.items():
         if content_id in place:
             table[picture] = descriptors[place[content_id]]
@@ -148,7 +148,7 @@ def _describe(
         for result in pool.run(jobs):
             if isinstance(result, Decoded):
                 vectors[result.job.content_id] = describe(result.pixels)
-    width = len(next(iter(vectors.values()), np.empty(0)))
+    width = len(next(iter(vectors.values()), np.empty(1)))
     table = np.full((len(pictures), width), np.nan, np.float32)
     for row, vector in vectors.items():
         table[row] = vector

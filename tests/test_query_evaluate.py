@@ -12,8 +12,11 @@ from indexing import FAST, diffsim, problem
 from indexer.evaluation import open_scorers, parse_spec
 from indexer.index_folder import IndexFolder
 from indexer.spaces import requested_spaces
+from query.commands.evaluate import evaluate as evaluate_command
 from query.search import Searcher
 from retrieval.drawings import draw
+from retrieval.evaluation.benchmarks import BENCHMARKS
+from retrieval.evaluation.triplets import SEED
 from retrieval.presets import UnknownModel
 from retrieval.space import InvalidSpace
 
@@ -140,6 +143,18 @@ def test_unreadable_and_absent_pictures_leave_their_triplets_out_everywhere(work
     assert "Note: 2 triplets were left out" in ran.err
 
 
+@pytest.mark.parametrize("spec", ["thumbnail", SPEC, f"{SPEC}:pooled"])
+def test_a_folder_of_broken_pictures_is_named(tmp_path, spec):
+    for name in ("a", "b", "c"):
+        (tmp_path / f"{name}.png").write_text(f"no picture {name}")
+    (tmp_path / "t.csv").write_text("reference,closer,farther\na.png,b.png,c.png\n")
+    (tmp_path / "r.csv").write_text("file,group\na.png,x\nb.png,x\n")
+    for bench, file, words in (("triplets", "t.csv", "could be read"), ("retrieval", "r.csv", "can be found")):
+        asked = ("--space", spec, "--cache", tmp_path / "cache", "--device", "cpu")
+        ran = diffsim("evaluate", bench, tmp_path / file, *asked)
+        assert ran.code == 1 and ran.out == b"" and words in ran.err and "Traceback" not in ran.err, ran
+
+
 def test_mistakes_get_one_sentence(work, tmp_path):
     assert "colour-histogram" in problem(diffsim("evaluate", "sref", work / "Sref", "--space", "nonsense"))
     assert "unknown" in problem(diffsim("evaluate", "sref", work / "Sref", "--space", "mimi/style"))
@@ -149,6 +164,12 @@ def test_mistakes_get_one_sentence(work, tmp_path):
     assert "None of the pictures is there" in problem(diffsim("evaluate", "triplets", tmp_path / "t.csv"))
     ran = diffsim("evaluate", "retrieval", work / "styles.csv", "--save-triplets", tmp_path / "x.csv")
     assert ran.code == 2 and ran.out == b""
+
+
+def test_the_command_knows_every_benchmark():
+    names = {parameter.name: parameter for parameter in evaluate_command.params}
+    assert tuple(names["bench"].type.choices) == (*BENCHMARKS, "retrieval")
+    assert names["seed"].default == SEED
 
 
 def test_specs():
