@@ -16,7 +16,7 @@ import numpy as np
 from db.catalog import Catalog
 from retrieval.evaluation.baselines import BASELINES, SIDE
 from retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
-from retrieval.presets import PROFILES
+from retrieval.names import PROFILES
 from retrieval.space import InvalidSpace
 from retrieval.store import FeatureStore
 

@@ -15,7 +15,7 @@ from indexer.spaces import requested_spaces
 from query.commands.evaluate import evaluate as evaluate_command
 from query.search import Searcher
 from retrieval.drawings import draw
-from retrieval.evaluation.benchmarks import BENCHMARKS
+from retrieval.evaluation.benchmarks import READERS
 from retrieval.evaluation.triplets import SEED
 from retrieval.presets import UnknownModel
 from retrieval.space import InvalidSpace
@@ -168,7 +168,7 @@ def test_mistakes_get_one_sentence(work, tmp_path):
 
 def test_the_command_knows_every_benchmark():
     names = {parameter.name: parameter for parameter in evaluate_command.params}
-    assert tuple(names["bench"].type.choices) == (*BENCHMARKS, "retrieval")
+    assert tuple(names["bench"].type.choices) == (*READERS, "retrieval")
     assert names["seed"].default == SEED
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.evaluation.benchmarks import BENCHMARKS, read_benchmark
+from retrieval.evaluation.benchmarks import READERS, read_benchmark
 from retrieval.evaluation.triplets import BadBenchmark, Triplet
 
 
@@ -195,7 +195,7 @@ def test_dreambench_draws_five_pairs_of_many(tmp_path):
     assert read_benchmark("dreambench", tmp_path, 2334).triplets == triplets
 
 
-@pytest.mark.parametrize("bench", list(BENCHMARKS))
+@pytest.mark.parametrize("bench", list(READERS))
 def test_another_folder_is_refused_in_one_sentence(tmp_path, bench):
     touch(tmp_path, "a.png", "b/c.png")
     with pytest.raises(BadBenchmark) as caught:

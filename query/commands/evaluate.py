@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import click
 import platformdirs
 
+from retrieval.names import BENCHMARKS
+
 from .index import progress
 from .options import device_option, printable
 
@@ -17,13 +19,12 @@ if TYPE_CHECKING:
     from indexer.build import IndexOptions
     from indexer.evaluation import Contender
 
-_BENCHMARKS = ("sref", "ip", "nights", "cute", "tid2013", "instantstyle", "dreambench", "triplets", "retrieval")
 _SHOWN_FIGURES = ("mAP", "precision@1", "precision@5", "precision@10", "recall@10")
 _SEED = 2334
 
 
 @click.command()
-@click.argument("bench", type=click.Choice(_BENCHMARKS), metavar="BENCH")
+@click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH")
 @click.argument("root", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--space",

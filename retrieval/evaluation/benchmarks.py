@@ -1,4 +1,4 @@
-"""The benchmarks by name."""
+"""The benchmarks of triplets by name (`retrieval` in `names.BENCHMARKS` is the one without)."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +14,7 @@ from .triplets import BadBenchmark, Question, read_triplets
 Reader = Callable[[Path, int], Question]
 """(folder, seed) -> triplets; raises BadBenchmark."""
 
-BENCHMARKS: dict[str, Reader] = {
+READERS: dict[str, Reader] = {
     "sref": sref,
     "ip": ip,
     "nights": nights,
@@ -30,4 +30,4 @@ def read_benchmark(name: str, root: Path, seed: int) -> Question:
     """The triplets of a benchmark; raises BadBenchmark."""
     if name != "triplets" and not root.is_dir():
         raise BadBenchmark(f"{root} is not a folder; give the folder of the data set {name}.")
-    return BENCHMARKS[name](root, seed)
+    return READERS[name](root, seed)
