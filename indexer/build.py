@@ -48,7 +48,8 @@ _PASSES = 3
 class IndexOptions:
     """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate
     recall may take when it is asked. retry_failed: try files that failed before although they have not changed.
-    commit_seconds: how much work a killed run may lose."""
+    commit_seconds: how much work a killed run may lose. only: absolute paths of the files to extract, where not all of
+    them are wanted."""
 
     exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS
     include_hidden: bool = False
@@ -60,6 +61,7 @@ class IndexOptions:
     file_timeout_s: float = 60.0
     decoder_memory: int = 2 * 10**9
     commit_seconds: float = 4.0
+    only: frozenset[bytes] | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,8 @@ class _Extraction:
         extracted = 0
         for _ in range(_PASSES):
             pending = self._catalog.pending(self._ids, offline_roots(self._catalog))
+            if self._options.only is not None:
+                pending = [content for content in pending if not self._options.only.isdisjoint(content.paths)]
             if not pending:
                 break
             extracted += self._extract(pending)

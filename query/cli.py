@@ -22,6 +22,7 @@ _COMMANDS = {
     "score": "query.commands.score",
     "compare": "query.commands.compare",
     "audit": "query.commands.audit",
+    "evaluate": "query.commands.evaluate",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",

@@ -122,7 +122,7 @@ def index(
             click.echo(f"skipped  {skipped}")
         return
     try:
-        with _progress() as on_progress:
+        with progress() as on_progress:
             report = index_folders(IndexFolder.create(index_path), folders, requests, options, on_progress=on_progress)
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
@@ -130,7 +130,8 @@ def index(
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
+def progress(doing: str = "Extracting", what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr with rate and time left; yields a function of (done, in all)."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -145,17 +146,17 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
     class Rate(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} pictures/s")
+            return Text("" if task.speed is None else f"{task.speed:.1f} {what}/s")
 
-    columns = (TextColumn("Extracting"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True)) as bar:
         task = None
 
         def show(done: int, total: int) -> None:
             nonlocal task
             if task is None:
-                task = progress.add_task("", total=total)
-            progress.update(task, completed=done, total=total)
+                task = bar.add_task("", total=total)
+            bar.update(task, completed=done, total=total)
 
         yield show
 

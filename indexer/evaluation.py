@@ -1,0 +1,155 @@
+"""The pictures of a benchmark, scored in feature spaces and by baselines.
+
+Features are computed once and kept in an ordinary index, the cache: incremental, resumable, shared by all benchmarks
+and settings, and readable with every other command.
+"""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from db.catalog import Catalog
+from retrieval.evaluation.baselines import BASELINES, SIDE
+from retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
+from retrieval.names import PROFILES
+from retrieval.space import InvalidSpace
+from retrieval.store import FeatureStore
+
+from .build import IndexOptions, index_folders
+from .decode import Decoded, DecodePool, Job
+from .devices import choose_device
+from .index_folder import IndexFolder
+from .spaces import SpaceRequest, requested_spaces
+
+_SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
+
+
+@dataclass(frozen=True)
+class Contender:
+    """What is measured. spec: as it was asked for. request: a feature space; None for a baseline, which is named by its
+    spec. pooled: score by descriptors alone."""
+
+    spec: str
+    request: SpaceRequest | None = None
+    pooled: bool = False
+
+
+def parse_spec(spec: str) -> Contender:
+    """A baseline's name, or `MODEL/WHAT`, then perhaps `-C` (that variant), `@SIZEpx` and `:pooled`.
+
+    MODEL is a preset or a folder. WHAT is a profile, `global`, or taps as `requested_spaces` reads them, joined by `+`:
+    `LAYER@tTIMESTEP*WEIGHT`. Raises InvalidSpace, UnknownModel.
+    """
+    if spec in BASELINES:
+        return Contender(spec)
+    found = _SPEC.fullmatch(spec)
+    if found is None:
+        raise InvalidSpace(
+            f"The space {spec!r} cannot be understood; write MODEL/PROFILE (mini/style), MODEL/LAYER@tTIMESTEP "
+            f"(mini/up_blocks.1.attentions.1@t501), each perhaps with :pooled, or one of {', '.join(BASELINES)}."
+        )
+    what = found["what"]
+    named = what in (*PROFILES, "global")
+    (request,) = requested_spaces(
+        found["model"],
+        [what] if what in PROFILES else [],
+        layers=[] if named else what.split("+"),
+        variant="global" if what == "global" else "C" if found["variant"] else None,
+        size=int(found["size"]) if found["size"] else None,
+    )
+    return Contender(spec, request=request, pooled=bool(found["pooled"]))
+
+
+def open_scorers(
+    contenders: Sequence[Contender],
+    root: Path,
+    pictures: Sequence[Path],
+    cache: Path,
+    options: IndexOptions,
+    opened: ExitStack,
+    *,
+    on_progress: OnProgress,
+) -> list[Scorer]:
+    """A scorer over `pictures` for each contender; stores stay open as long as `opened` does.
+
+    root: the data set's folder, or a list. cache: folder of the index that keeps features; only these pictures are
+    extracted. on_progress: called with
+    (pictures done, pictures in all). Raises what `index_folders` does.
+    """
+    requests = list(dict.fromkeys(contender.request for contender in contenders if contender.request is not None))
+    if requests:
+        index = IndexFolder.create(cache)
+        paths = [_real(picture) for picture in pictures]
+        folders = sorted({root, *(Path(os.fsdecode(path)).parent for path in paths)})  # the index keeps the outermost
+        report = index_folders(
+            index,
+            [folder for folder in folders if folder.is_dir()],
+            requests,
+            replace(options, only=frozenset(paths)),
+            on_progress=on_progress,
+        )
+        spaces = dict(zip(requests, report.spaces, strict=True))
+        with index.catalog(readonly=True) as catalog:
+            contents = {request: _contents(catalog, space.known.id, paths) for request, space in spaces.items()}
+    scorers: list[Scorer] = []
+    for contender in contenders:
+        if contender.request is None:
+            scorers.append(DescriptorScorer(_describe(BASELINES[contender.spec], pictures, options)))
+            continue
+        space, found = spaces[contender.request], contents[contender.request]
+        store = opened.enter_context(index.store(space.known.fingerprint, readonly=True))
+        if contender.pooled or not space.kit.has_tokens:
+            scorers.append(DescriptorScorer(_descriptors(store, len(pictures), found)))
+        else:
+            device = choose_device(options.device)
+            scorers.append(TokenScorer(space.kit, store, len(pictures), found, device))
+    return scorers
+
+
+def _real(picture: Path) -> bytes:
+    """As the catalog has it: the folder's real path, the file's own name."""
+    return os.path.join(os.path.realpath(os.fsencode(picture.parent)), os.fsencode(picture.name))
+
+
+def _contents(catalog: Catalog, space_id: int, paths: Sequence[bytes]) -> dict[int, tuple[int, bytes]]:
+    """(content id, hash) behind each path, by its place in the list; only those that the space has features of."""
+    indexed = catalog.indexed(space_id)
+    hashes = dict(zip(indexed.ids.tolist(), indexed.sha256, strict=True))
+    files = catalog.files_of(hashes)
+    by_path = {place.path: content_id for content_id, places in files.items() for place in places}
+    ids = {row: by_path[path] for row, path in enumerate(paths) if path in by_path}
+    return {row: (content_id, hashes[content_id]) for row, content_id in ids.items()}
+
+
+def _descriptors(store: FeatureStore, pictures: int, contents: dict[int, tuple[int, bytes]]) -> np.ndarray:
+    """Stored descriptors by picture, float32 [pictures, dimensions], unit norm; NaN where there is none."""
+    ids, descriptors = store.descriptors(dict(contents.values()))
+    place = {content_id: row for row, content_id in enumerate(ids.tolist())}
+    table = np.full((pictures, descriptors.shape[1] or 1), np.nan, np.float32)
+    for picture, (content_id, _) in contents.items():
+        if content_id in place:
+            table[picture] = descriptors[place[content_id]]
+    table /= np.linalg.norm(table, axis=1, keepdims=True)  # stored in float16: unit vectors only nearly
+    return table
+
+
+def _describe(
+    describe: Callable[[np.ndarray], np.ndarray], pictures: Sequence[Path], options: IndexOptions
+) -> np.ndarray:
+    """Descriptors of all pictures by a baseline, float32 [pictures, dimensions]; NaN where one cannot be read."""
+    vectors: dict[int, np.ndarray] = {}
+    jobs = (Job(row, os.path.realpath(os.fsencode(picture)), b"") for row, picture in enumerate(pictures))
+    with DecodePool(options.workers, SIDE, options.file_timeout_s, options.decoder_memory) as pool:
+        for result in pool.run(jobs):
+            if isinstance(result, Decoded):
+                vectors[result.job.content_id] = describe(result.pixels)
+    width = len(next(iter(vectors.values()), np.empty(1)))
+    table = np.full((len(pictures), width), np.nan, np.float32)
+    for row, vector in vectors.items():
+        table[row] = vector
+    return table

@@ -1,0 +1,124 @@
+"""Scores of wanted pairs of pictures, from descriptors or from stored tokens.
+
+Pictures are rows 0..n-1 of a list. A picture without features has no score: NaN.
+"""
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..kit import SpaceKit
+from ..score import AttentionFeatures, score
+from ..store import FeatureStore
+from ..tiers import decode_tokens
+
+_BATCH_FLOATS = 2_000_000
+"""Token numbers of one side of a batch of pairs: some 8 MB of float32, times about twelve while it is scored."""
+
+_PICTURES_AT_ONCE = 64
+"""References whose pairs are scored together."""
+
+OnProgress = Callable[[int, int], None]
+"""(done, in all)."""
+
+
+class Scorer(Protocol):
+    """Scores pictures of one list, in [-1, 1], larger is more alike."""
+
+    def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        """Scores float32 [n] of pictures left[i] and right[i], int64 [n]."""
+
+    def matrix(self, queries: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        """Scores float32 [queries, pictures] of queries int64 [n] with every picture."""
+
+
+class DescriptorScorer:
+    """The cosine of unit descriptors, float32 [pictures, dimensions]; a row of NaN has no features."""
+
+    def __init__(self, descriptors: np.ndarray) -> None:
+        self._descriptors = descriptors
+
+    def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        scores = np.empty(len(left), np.float32)
+        for start in range(0, len(left), 4096):
+            some = slice(start, start + 4096)
+            scores[some] = np.einsum("ij,ij->i", self._descriptors[left[some]], self._descriptors[right[some]])
+            on_progress(min(start + 4096, len(left)), len(left))
+        return scores
+
+    def matrix(self, queries: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        on_progress(len(queries), len(queries))
+        return np.asarray(self._descriptors[queries] @ self._descriptors.T, np.float32)
+
+
+class TokenScorer:
+    """The full token-level score, from the token records of a store.
+
+    pictures: how many there are. contents: (content id, content hash) of each picture that has features.
+    """
+
+    def __init__(
+        self, kit: SpaceKit, store: FeatureStore, pictures: int, contents: dict[int, tuple[int, bytes]], device: str
+    ) -> None:
+        self._kit = kit.to(device)
+        self._store = store
+        self._pictures = pictures
+        self._contents = contents
+        self._device = device
+        self._batch = max(1, _BATCH_FLOATS // sum(tokens * channels for tokens, channels in kit.shapes))
+
+    def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        """Every picture of a batch is read and projected once, however many of the batch's pairs it is in."""
+        scores = np.full(len(left), np.nan, np.float32)
+        order = np.lexsort((right, left))  # pairs of one picture side by side
+        for start in range(0, len(order), self._batch):
+            some = order[start : start + self._batch]
+            ids, tokens = self._tokens(np.unique(np.concatenate([left[some], right[some]])))
+            some = some[np.isin(left[some], ids) & np.isin(right[some], ids)]
+            if len(some):
+                features = self._kit.attention(tokens)
+                a = [_rows(tap, np.searchsorted(ids, left[some])) for tap in features]
+                b = [_rows(tap, np.searchsorted(ids, right[some])) for tap in features]
+                scores[some] = score(a, b, self._kit.weights).cpu().numpy()
+            on_progress(min(start + self._batch, len(order)), len(order))
+        return scores
+
+    def matrix(self, queries: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        """Blocks of queries against blocks of pictures, so that each is projected a few times only."""
+        scores = np.full((len(queries), self._pictures), np.nan, np.float32)
+        everything = np.arange(self._pictures)
+        for first in range(0, len(queries), _PICTURES_AT_ONCE):
+            asking = queries[first : first + _PICTURES_AT_ONCE]
+            ids, tokens = self._tokens(np.unique(asking))
+            if not len(ids):
+                continue
+            features = self._kit.attention(tokens)
+            for start in range(0, len(everything), self._batch):
+                others, their_tokens = self._tokens(everything[start : start + self._batch])
+                if not len(others):
+                    continue
+                theirs = self._kit.attention(their_tokens)
+                for row, query in enumerate(asking, first):
+                    place = int(np.searchsorted(ids, query))
+                    if place < len(ids) and ids[place] == query:
+                        ours = [tap[place : place + 1] for tap in features]
+                        scores[row, others] = score(ours, theirs, self._kit.weights).cpu().numpy()
+            on_progress(min(first + _PICTURES_AT_ONCE, len(queries)), len(queries))
+        return scores
+
+    def _tokens(self, pictures: np.ndarray) -> tuple[np.ndarray, list[Tensor]]:
+        """Those of `pictures` (ascending) that have a record, and their tokens per tap."""
+        wanted = {row: self._contents[row] for row in pictures.tolist() if row in self._contents}
+        records = dict(self._store.tokens(dict(wanted.values())))
+        rows = [row for row, (content_id, _) in wanted.items() if content_id in records]
+        views = [records[wanted[row][0]] for row in rows]
+        tokens = decode_tokens(views, self._kit.shapes, self._kit.space.tier)
+        return np.array(rows, np.int64), [tap.to(self._device) for tap in tokens]
+
+
+def _rows(features: AttentionFeatures, rows: np.ndarray) -> AttentionFeatures:
+    picked = torch.from_numpy(rows).to(features.query.device)
+    return AttentionFeatures(features.query[picked], features.key[picked], features.value[picked], features.map[picked])
