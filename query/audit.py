@@ -12,11 +12,14 @@ from time import perf_counter
 import numpy as np
 
 from db.catalog import KnownSpace
+from retrieval.evaluation.bootstrap import Figure, mean_figure
 from retrieval.kit import SpaceKit
-from retrieval.rerank import rank, score_records
+from retrieval.rerank import rank
 from retrieval.tiers import decode_tokens
 
 from .gallery import Gallery
+from .stages import recall_candidates
+from .view import View
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 """Numbers of candidates that are tried, where the collection has more pictures."""
@@ -30,13 +33,11 @@ TARGET = 0.99
 
 @dataclass(frozen=True)
 class Candidates:
-    """One number of candidates. recall: share of the exhaustive top among them, 0..1, mean over the queries; low, high:
-    its 95 % interval, by bootstrap over the queries. seconds: median of recalling and scoring them."""
+    """One number of candidates. recall: share of the exhaustive top among them, 0..1, mean over the queries, with its
+    95 % interval by bootstrap over them. seconds: median of recalling and scoring them."""
 
     count: int
-    recall: float
-    low: float
-    high: float
+    recall: Figure
     seconds: float
 
 
@@ -45,7 +46,7 @@ class Audit:
     """One space. pictures: how many can be hits. queries: how many asked. top: how many nearest each should find.
 
     candidates: from the fewest to the most; none where the collection is so small that the fewest are all of it.
-    enough: the smallest count whose `low` reaches 99 %, None where none does. exact_seconds: median of scoring
+    enough: the smallest count whose lower end reaches 99 %, None where none does. exact_seconds: median of scoring
     everything; seconds_per_candidate: the same for one picture. notes: what the asker should know, as sentences.
     """
 
@@ -86,16 +87,16 @@ def audit(
             continue
         descriptor, record = stored
         features = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+        view = View(space, gallery, kit, descriptor, features, content_id)
         started = perf_counter()
-        ids, scores = score_records(kit, features, gallery.tokens(others))
+        ids, scores = view.score(others)
         exact.append((perf_counter() - started, len(ids)))
         nearest = ids[rank(ids, scores)[:TOP]]
         found, took = [], []
         for count in counts:
             started = perf_counter()
-            recalled, _ = gallery.recall(descriptor, count + 1)
-            recalled = recalled[recalled != content_id][:count]
-            score_records(kit, features, gallery.tokens(recalled))
+            recalled, _ = recall_candidates([view], count, include_self=False)
+            view.score(recalled)
             took.append(perf_counter() - started)
             found.append(float(np.isin(nearest, recalled).mean()))
         shares.append(found)
@@ -103,8 +104,9 @@ def audit(
     on_progress(len(asking), len(asking))
     if not shares:
         return None
+    units = [str(number) for number in range(len(shares))]
     tried = tuple(
-        Candidates(count, float(np.mean(found)), *_interval(np.array(found), seed), float(np.median(took)))
+        Candidates(count, mean_figure(np.array(found), units, seed), float(np.median(took)))
         for count, found, took in zip(counts, zip(*shares, strict=True), zip(*seconds, strict=True), strict=True)
     )
     return Audit(
@@ -113,15 +115,8 @@ def audit(
         len(shares),
         min(TOP, len(gallery.ids) - 1),
         tried,
-        next((one.count for one in tried if one.low >= TARGET), None),
+        next((one.count for one in tried if one.recall.low is not None and one.recall.low >= TARGET), None),
         float(np.median([took for took, _ in exact])),
         float(np.median([took / count for took, count in exact])),
         tuple(gallery.notes(len(asking) - len(shares))),
     )
-
-
-def _interval(values: np.ndarray, seed: int) -> tuple[float, float]:
-    """95 % of the means of as many values drawn with replacement (percentile bootstrap)."""
-    drawn = np.random.default_rng(seed).integers(0, len(values), (2000, len(values)))
-    low, high = np.percentile(values[drawn].mean(1), [2.5, 97.5])
-    return float(low), float(high)

@@ -45,9 +45,9 @@ def test_agrees_with_the_answers_of_the_searcher(
         nearest = {hit.content_id for hit in searcher.answer(Query(picture, k=10, exact=True)).hits}
         order = [hit.content_id for hit in searcher.answer(Query(picture, k=25, candidates=25, rerank=False)).hits]
         shares.append([len(nearest.intersection(order[:count])) / 10 for count in (10, 25)])
-    assert [one.recall for one in found.candidates] == pytest.approx(np.mean(shares, axis=0), abs=1e-9)
-    assert found.candidates[0].recall < found.candidates[1].recall  # else nothing was told apart
-    assert all(one.low <= one.recall <= one.high and one.seconds > 0 for one in found.candidates)
+    assert [one.recall.value for one in found.candidates] == pytest.approx(np.mean(shares, axis=0), abs=1e-9)
+    assert found.candidates[0].recall.value < found.candidates[1].recall.value  # else nothing was told apart
+    assert all(one.recall.low <= one.recall.value <= one.recall.high and one.seconds > 0 for one in found.candidates)
     assert found.exact_seconds > found.seconds_per_candidate > 0
 
 
@@ -57,8 +57,8 @@ def test_the_fewest_that_are_enough(searcher: Searcher, monkeypatch: pytest.Monk
     monkeypatch.setattr("query.audit.COUNTS", (1, 38, 39))
     found = audit(space, gallery, kit, queries=20)
     assert found is not None and [one.count for one in found.candidates] == [1, 38]
-    assert found.candidates[0].recall <= 0.1  # one candidate holds at most one of ten
-    assert found.candidates[1].low >= 0.99 and found.enough == 38
+    assert found.candidates[0].recall.value <= 0.1  # one candidate holds at most one of ten
+    assert found.candidates[1].recall.low >= 0.99 and found.enough == 38
     monkeypatch.setattr("query.audit.COUNTS", (1,))
     none = audit(space, gallery, kit, queries=20)
     assert none is not None and none.enough is None
@@ -69,7 +69,7 @@ def test_the_seed_chooses_who_asks(searcher: Searcher) -> None:
     gallery, kit = searcher.gallery(space), searcher.kit(space)
     first, again, other = (audit(space, gallery, kit, queries=12, seed=seed) for seed in (0, 0, 1))
     assert first and again and other
-    shares = [[(one.recall, one.low, one.high) for one in found.candidates] for found in (first, again, other)]
+    shares = [[one.recall for one in found.candidates] for found in (first, again, other)]
     assert shares[0] == shares[1] != shares[2]
 
 
@@ -90,7 +90,8 @@ def test_the_command_says_what_is_enough(work: Path) -> None:
     row = json.loads(diffsim("audit", "--index", work / "index", "--queries", "10", "--json", "--space", "look").out)
     assert (row["space"], row["pictures"], row["queries"], row["top"]) == ("tiny-sd15/look", 40, 10, 10)
     (one,) = row["candidates"]
-    assert one["count"] == 25 and f"{one['recall']:.1%} ({one['low']:.1%} to {one['high']:.1%})" in lines[2]
+    share = one["recall"]
+    assert one["count"] == 25 and f"{share['value']:.1%} ({share['low']:.1%} to {share['high']:.1%})" in lines[2]
     assert lines[4].startswith("--candidates 25 is enough") == (row["enough"] == 25)
 
 

@@ -1,9 +1,6 @@
 """`diffsim audit`: what the first stage of a search misses, and how many candidates are enough."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .options import index_option, time_text
+from .progress import progress
 
 if TYPE_CHECKING:
     from query.audit import Audit
@@ -48,7 +46,7 @@ def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as
         measured = 0
         for space in {space.fingerprint: space for space in map(searcher.choose, names)}.values():
             gallery, kit = searcher.gallery(space), searcher.kit(space)
-            with _progress(space.name) as on_progress:
+            with progress(f"Asking in {space.name}", "queries") as on_progress:
                 found = measure(space, gallery, kit, queries=queries, seed=seed, on_progress=on_progress)
             if found is None:
                 click.echo(f"{space.name}: fewer than two pictures can be compared.", err=True)
@@ -59,17 +57,6 @@ def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as
                 click.echo(f"{space.name}: {note}", err=True)
     if not measured:
         raise click.ClickException("There is nothing to measure; add pictures with `diffsim index FOLDER` first.")
-
-
-@contextmanager
-def _progress(name: str) -> Iterator[Callable[[int, int], None]]:
-    with click.progressbar(length=1, label=f"Asking {name}", file=sys.stderr) as bar:
-
-        def show(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield show
 
 
 def _row(found: "Audit") -> dict[str, Any]:
@@ -83,7 +70,9 @@ def _table(found: "Audit") -> str:
         f"candidates  {f'of the exhaustive top {found.top}':>27}  {'time':>8}",
     ]
     for one in found.candidates:
-        share = f"{one.recall:.1%} ({one.low:.1%} to {one.high:.1%})"
+        share = f"{one.recall.value:.1%}"
+        if one.recall.low is not None:
+            share += f" ({one.recall.low:.1%} to {one.recall.high:.1%})"
         lines.append(f"{one.count:10d}  {share:>27}  {_seconds(one.seconds):>8}")
     exact = _seconds(found.exact_seconds)
     lines.append(f"{'--exact':>10}  {'all':>27}  {exact:>8}  ({_seconds(found.seconds_per_candidate)} a picture)")

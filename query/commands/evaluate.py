@@ -12,8 +12,8 @@ import platformdirs
 
 from retrieval.names import BENCHMARKS
 
-from .index import progress
 from .options import device_option, printable
+from .progress import progress
 
 if TYPE_CHECKING:
     from indexer.build import IndexOptions

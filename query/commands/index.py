@@ -1,8 +1,6 @@
 """`diffsim index`: build or update."""
 
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,6 +9,7 @@ import click
 from retrieval.names import PROFILES, TIERS
 
 from .options import device_option, index_option, memory_option, printable, size_text, space_options, time_text
+from .progress import progress
 
 if TYPE_CHECKING:
     from indexer.build import IndexReport
@@ -127,38 +126,6 @@ def index(
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, index_path)
-
-
-@contextmanager
-def progress(doing: str = "Extracting", what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with rate and time left; yields a function of (done, in all)."""
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
-    from rich.text import Text
-
-    class Rate(ProgressColumn):
-        def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} {what}/s")
-
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = None
-
-        def show(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = bar.add_task("", total=total)
-            bar.update(task, completed=done, total=total)
-
-        yield show
 
 
 def _print_report(report: "IndexReport", where: Path) -> None:
