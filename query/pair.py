@@ -1,5 +1,6 @@
 """Score one pair of picture files, without an index."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from PIL import Image
 from indexer.decode import decode_file
 from indexer.devices import choose_device
 from indexer.spaces import Networks, SpaceRequest, make_kit
+from retrieval.agreement import Agreement, agreement
 from retrieval.errors import RetrievalError
 from retrieval.extractor import Extractor
 from retrieval.images import UnreadableImage, open_picture
@@ -26,13 +28,24 @@ class BadPair(RetrievalError, ValueError):
 @dataclass(frozen=True)
 class ScoredPair:
     """score: what was found. fingerprint: of all settings that it depends on. a, b: attention features per tap, one
-    picture each, empty for a global embedding. weights: of the taps."""
+    picture each, empty for a global embedding. weights: of the taps. variant: as in FeatureSpace."""
 
     score: PairScore
     fingerprint: str
+    variant: str
     a: tuple[AttentionFeatures, ...]
     b: tuple[AttentionFeatures, ...]
     weights: tuple[float, ...]
+
+    def why(self) -> Agreement:
+        """Which parts of each picture are found in the other. Raises BadPair for a global embedding."""
+        if not self.a:
+            raise BadPair("A global embedding is one vector and has no parts to show; leave out --variant global.")
+        tokens = self.a[0].query.shape[2]
+        # Pictures are square here; what is left over are the class and register tokens of a ViT, which come first.
+        prefix = tokens - math.isqrt(tokens) ** 2
+        # The keys of DiffSim-C are tokens of the image prompt, no places in the picture.
+        return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.variant == "C" else 4)
 
 
 def score_files(
@@ -63,10 +76,10 @@ def score_files(
             raise BadPair(f"The metric {metric} compares attention maps, which a global embedding has none of.")
         x, y = (torch.from_numpy(one.descriptor).float() for one in features)
         cosine = F.cosine_similarity(x, y, dim=0).item()
-        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, (), (), ())
+        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request.variant, (), (), ())
     first, second = (_attention(kit, one.tokens) for one in features)
     found = score_pair(first, second, kit.weights, metric)
-    return ScoredPair(found, kit.space.fingerprint, first, second, kit.weights)
+    return ScoredPair(found, kit.space.fingerprint, request.variant, first, second, kit.weights)
 
 
 def _attention(kit: SpaceKit, record: bytes) -> tuple[AttentionFeatures, ...]:
@@ -93,4 +106,5 @@ def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metri
     paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
     first = (paper.features(_open(a), "A"),)
     second = (paper.features(_open(b), "B"),)
-    return ScoredPair(score_pair(first, second, (1.0,), metric), paper.fingerprint, first, second, (1.0,))
+    found = score_pair(first, second, (1.0,), metric)
+    return ScoredPair(found, paper.fingerprint, request.variant, first, second, (1.0,))

@@ -6,6 +6,10 @@ from pathlib import Path
 import pytest
 from conftest import DATA, TINY, random_picture
 from indexing import diffsim, problem
+from PIL import Image
+
+from query.pair import BadPair, ScoredPair
+from retrieval.score import PairScore
 
 IMAGES = DATA / "images"
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())
@@ -103,3 +107,19 @@ def test_unreadable_pictures_are_one_sentence(tmp_path: Path, protocol: str) -> 
     for name in ("broken.png", "missing.png"):
         said = problem(diffsim("score", IMAGES / "a.png", tmp_path / name, *SETTINGS, "--protocol", protocol))
         assert name in said
+
+
+@pytest.mark.parametrize("more", [(), ("--protocol", "paper"), ("--ip-adapter", str(DATA / "tiny-ip-adapter-plus"))])
+def test_the_heat_map_is_drawn(tmp_path: Path, more: tuple[str, ...]) -> None:
+    out = tmp_path / "why.png"
+    ran = diffsim("score", IMAGES / "a.png", IMAGES / "d.png", *SETTINGS, *more, "--heatmap", out)
+    assert ran.code == 0, ran
+    with Image.open(out) as drawing:
+        drawing.load()
+        assert drawing.format == "PNG" and len(drawing.getcolors(1 << 24)) > 1000
+
+
+def test_a_heat_map_wants_parts(tmp_path: Path) -> None:
+    pair = ScoredPair(PairScore(1, 1, 1), "", "global", (), (), ())
+    with pytest.raises(BadPair, match=r"no parts to show; .*\.$"):
+        pair.why()

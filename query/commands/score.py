@@ -2,12 +2,16 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from retrieval.names import METRICS, PROFILES, PROTOCOLS
 
 from .options import device_option, printable, space_options
+
+if TYPE_CHECKING:
+    from query.pair import ScoredPair
 
 
 @click.command()
@@ -35,6 +39,11 @@ from .options import device_option, printable, space_options
     help="cosine: larger is more alike. mse: mean squared error of the attention maps, smaller is more alike.",
 )
 @device_option
+@click.option(
+    "--heatmap",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Also draw, into this PNG, which parts of each picture are found in the other (docs/why.md).",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")
 def score(
     a: Path,
@@ -52,6 +61,7 @@ def score(
     protocol: str,
     metric: str,
     device: str,
+    heatmap: Path | None,
     as_json: bool,
 ) -> None:
     """Score picture A against picture B."""
@@ -72,6 +82,8 @@ def score(
         tier="fp32",
     )
     found = score_files(a, b, request, protocol=protocol, metric=metric, device=device)
+    if heatmap:
+        _draw(a, b, found, f"{printable(a.name)} and {printable(b.name)}, {request.name}", heatmap)
     if as_json:
         record = {
             "a": str(a),
@@ -89,3 +101,11 @@ def score(
     click.echo(f"{found.score.score:.4f}  {metric} by {request.name}, {protocol} protocol ({found.fingerprint})")
     click.echo(f"{found.score.forward:.4f}  {printable(a.name)} rebuilt from {printable(b.name)}")
     click.echo(f"{found.score.backward:.4f}  {printable(b.name)} rebuilt from {printable(a.name)}")
+
+
+def _draw(a: Path, b: Path, found: "ScoredPair", title: str, heatmap: Path) -> None:
+    from query.heatmap import draw_agreement
+    from query.sheet import save_png
+    from query.thumbnails import thumbnail
+
+    save_png(draw_agreement(thumbnail(a), thumbnail(b), found.why(), title), heatmap)
