@@ -23,7 +23,7 @@ from indexer.maintain import prune_index, verify_index
 from indexer.roots import FolderNotFound
 from indexer.spaces import requested_spaces
 from query.search import Query, Searcher
-from retrieval.store import StoreFull
+from retrieval.lmdb_environment import StoreFull
 
 EVERYTHING = 10_000
 

@@ -4,6 +4,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from hashlib import sha256
@@ -15,8 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from retrieval import lmdb_environment
 from retrieval import store as store_module
-from retrieval.store import FeatureStore, Record, StoreDamaged, StoreFull, StoreMissing
+from retrieval.errors import RetrievalError
+from retrieval.lmdb_environment import StoreDamaged, StoreFull, StoreMissing
+from retrieval.store import FeatureStore, Record
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 8
@@ -209,7 +213,7 @@ def test_writer_waits_for_a_reader_without_lock_file(
 
     fcntl.flock(folder, fcntl.LOCK_SH)
     with monkeypatch.context() as patched:
-        patched.setattr(store_module.time, "sleep", stop_reading)
+        patched.setattr(lmdb_environment.time, "sleep", stop_reading)
         store.put(batch(4))
     assert len(waited) == 1
     store.close()
@@ -248,7 +252,7 @@ def test_reads_where_nothing_can_be_written(store: FeatureStore, shard: Path) ->
                 sound = reader.check(wanted(range(4))) == [] and not reader._live.locked
             try:
                 FeatureStore(shard, readonly=False)
-            except store_module.RetrievalError as error:
+            except RetrievalError as error:
                 status = 0 if sound and "Permission denied" in str(error) else 2
         finally:
             os._exit(status)
@@ -371,7 +375,7 @@ def ask(reader: subprocess.Popen[str]) -> list[int]:
 
 
 def test_map_grows_under_an_open_reader(shard: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store_module, "_FIRST_MAP_BYTES", 1 << 18)
+    monkeypatch.setattr(lmdb_environment, "_FIRST_MAP_BYTES", 1 << 18)
     with FeatureStore(shard, readonly=False) as store:
         store.put(batch(0))
         reader = python(READER, shard)
@@ -434,7 +438,50 @@ def test_stores_of_one_process_share_the_file(store: FeatureStore, shard: Path) 
         assert second.ids().tolist() == list(range(8))
         with pytest.raises(ValueError, match="closed"):
             first.ids()
-    assert (os.getpid(), os.path.realpath(shard)) not in store_module._environments
+    assert os.path.realpath(shard) not in lmdb_environment._environments
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_a_forked_child_reads_and_writes_beside_its_parent(
+    store: FeatureStore, shard: Path, locked: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put(batch(0))
+    if not locked:
+        store.close()
+        monkeypatch.setattr(os, "access", lambda path, mode: False)
+    reader = FeatureStore(shard, readonly=True)
+    assert reader._live.locked == locked
+    done = threading.Event()
+    wrong: list[object] = []
+
+    def read_on() -> None:  # another thread that is in the middle of reading when the fork comes
+        while not done.is_set():
+            if bad := reader.check(wanted(range(4))):
+                wrong.append(bad)
+
+    thread = threading.Thread(target=read_on)
+    thread.start()
+    try:
+        for start in range(4, 44, 4):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(30)  # rather than wait for ever for a lock that no thread here holds
+                status = 1
+                try:
+                    seen = reader.check(wanted(range(start))) == []
+                    with FeatureStore(shard, readonly=False) as own:
+                        own.put(batch(start))
+                    with FeatureStore(shard, readonly=True) as own:
+                        status = 0 if seen and own.check(wanted(range(start + 4))) == [] else 2
+                finally:
+                    os._exit(status)
+            assert os.waitpid(child, 0)[1] == 0
+            assert reader.check(wanted(range(start + 4))) == []
+    finally:
+        done.set()
+        thread.join()
+        reader.close()
+    assert wrong == []
 
 
 def test_file_cut_short_is_named(store: FeatureStore, shard: Path) -> None:
