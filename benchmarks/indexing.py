@@ -4,11 +4,11 @@
 
 A seeded part of PHOTOS is copied and indexed with the bundled network; then each stage runs alone over the same
 pictures. The same for 12-megapixel JPEGs, which the script makes (photographs enlarged to 4000 x 3000, with grain).
-Stages are compared by CPU time, because in a whole run they overlap. At the end: what decoding JPEGs at reduced scale
-would gain, and what it would do to the scores.
+Stages are compared by CPU time, because in a whole run they overlap. At the end: what decoding large JPEGs at a reduced
+scale gains over decoding them in full, and what it does to the scores, also for pictures that are made to be hard:
+text, gratings, zone plates and noise at full resolution.
 """
 
-import io
 import os
 import resource
 import shutil
@@ -22,7 +22,7 @@ from pathlib import Path
 import click
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 import diffsim
 from db.catalog import Catalog, KnownSpace
@@ -31,13 +31,14 @@ from indexer.decode import Decoded, DecodePool, Job
 from indexer.index_folder import IndexFolder
 from indexer.scan import scan
 from retrieval.extractor import Extractor, PictureFeatures
-from retrieval.images import PICTURE_SUFFIXES, decode
+from retrieval.images import PICTURE_SUFFIXES, decode, open_picture
 from retrieval.kit import SpaceKit
 from retrieval.rerank import score_records
 from retrieval.store import FeatureStore, Record
 from retrieval.tiers import decode_tokens
 
 OPTIONS = diffsim.IndexOptions(device="cpu")
+HARD = ("text", "gratings", "zone plate", "noise")
 
 
 @dataclass
@@ -123,40 +124,70 @@ def store_again(
             catalog.mark_indexed([space.id], [(row, "JPEG", 1, 1) for row in ids])
 
 
-def reduced(data: bytes, size: int, margin: int) -> np.ndarray:
-    """As `decode`, but the JPEG is decoded at the smallest scale that is still `margin` times as large as wanted."""
-    picture = Image.open(io.BytesIO(data))
-    picture.draft("RGB", (size * margin, size * margin))
-    return np.array(picture.convert("RGB").resize((size, size), Image.Resampling.LANCZOS))
+def hard(kind: str, generator: np.random.Generator) -> np.ndarray:
+    """Uint8 [3000, 4000]: detail at full resolution, which a reduced scale must leave out without making any up."""
+    x, y = np.meshgrid(np.arange(4000, dtype=np.float32), np.arange(3000, dtype=np.float32))
+    if kind == "noise":
+        return generator.integers(0, 256, x.shape, np.uint8)
+    if kind == "gratings":  # a patchwork, periods of 2 to 16 pixels
+        period, angle, phase = (
+            np.kron(generator.uniform(low, high, (6, 8)), np.ones((500, 500))).astype(np.float32)
+            for low, high in ((2, 16), (0, np.pi), (0, 2 * np.pi))
+        )
+        wave = np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
+        return np.uint8(127.5 + 127.5 * np.sign(wave))
+    if kind == "zone plate":  # every frequency up to the highest, around a random place
+        centre = generator.uniform(0.2, 0.8, 2) * (4000, 3000)
+        squared = (x - np.float32(centre[0])) ** 2 + (y - np.float32(centre[1])) ** 2
+        return np.uint8(127.5 + 127.5 * np.cos(np.pi * squared / np.float32(4000)))
+    page = Image.new("L", (4000, 3000), 255)
+    draw = ImageDraw.Draw(page)
+    font = ImageFont.load_default(float(generator.uniform(14, 40)))
+    letters = np.array(list("abcdefghijklmnopqrstuvwxyz     "))
+    for top in range(40, 2960, int(1.4 * font.size)):
+        draw.text((40, top), "".join(generator.choice(letters, 600)), int(generator.integers(0, 120)), font)
+    return np.asarray(page)
 
 
-def draft_effect(large: Path, photos: diffsim.Searcher) -> None:
-    """Time and scores of reduced-scale decoding, against full decoding of the same pictures."""
+def make_hard(to: Path, count: int) -> None:
+    """`count` JPEGs of 12 megapixels of each kind."""
+    generator = np.random.default_rng(1)
+    for kind in HARD:
+        for row in range(count):
+            Image.fromarray(hard(kind, generator)).convert("RGB").save(to / f"{kind} {row:02d}.jpg", quality=92)
+
+
+def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> None:
+    """CPU time and scores of reduced-scale decoding, against full decoding of the same pictures, in turn."""
     (space,) = photos.spaces()
     kit, gallery = photos.kit(space), photos.gallery(space)
     extractor = Extractor.load(space.network, [kit], "cpu", space.adapter)
-    files = [path.read_bytes() for path in sorted(large.iterdir())]
-    started = time.perf_counter()
-    full = np.stack([decode(data, extractor.size).pixels for data in files])
-    full_time = (time.perf_counter() - started) / len(files)
-    records = [each.tokens for each in extractor.extract(full)[0]]
+    spent = {"full": 0.0, "reduced": 0.0}
+    pixels: dict[str, list[np.ndarray]] = {"full": [], "reduced": []}
+    for data in files:
+        started = time.process_time()
+        whole, _ = open_picture(data)
+        pixels["full"].append(np.array(whole.resize((extractor.size,) * 2, Image.Resampling.LANCZOS)))
+        between = time.process_time()
+        pixels["reduced"].append(decode(data, extractor.size).pixels)
+        spent["full"] += between - started
+        spent["reduced"] += time.process_time() - between
+    full, reduced = (extractor.extract(np.stack(each))[0] for each in pixels.values())
     stored = [(content_id, bytes(record)) for content_id, record in gallery.tokens(gallery.ids)]
-    rankings = [_scores(kit, record, stored) for record in records]
-    click.echo(f"\nreduced-scale JPEG decoding of {len(files)} large pictures, ranked against {len(stored)}")
-    click.echo("                 ms each  faster   score with full decoding   Kendall tau   same top 10")
-    click.echo(f"full             {1e3 * full_time:7.1f}")
-    for margin in (1, 2, 4):
-        started = time.perf_counter()
-        pixels = np.stack([reduced(data, extractor.size, margin) for data in files])
-        spent = (time.perf_counter() - started) / len(files)
-        drafts = [each.tokens for each in extractor.extract(pixels)[0]]
-        own = [float(_scores(kit, a, [(0, b)])[0]) for a, b in zip(records, drafts, strict=True)]
-        pairs = [(ranking, _scores(kit, record, stored)) for ranking, record in zip(rankings, drafts, strict=True)]
-        tau = np.mean([kendall(a, b) for a, b in pairs])
-        same = np.mean([len(set(np.argsort(-a)[:10]) & set(np.argsort(-b)[:10])) / 10 for a, b in pairs])
-        name = f"at least {margin} x {extractor.size}"
-        line = f"mean {np.mean(own):.5f} min {min(own):.5f}   {tau:.4f}        {100 * same:.1f}%"
-        click.echo(f"{name:16} {1e3 * spent:7.1f} {full_time / spent:6.1f}x   {line}")
+    own, tau, same, moved = [], [], [], []
+    for a, b in zip(full, reduced, strict=True):
+        own.append(float(_scores(kit, a.tokens, [(0, b.tokens)])[0]))
+        before, after = _scores(kit, a.tokens, stored), _scores(kit, b.tokens, stored)
+        tau.append(kendall(before, after))
+        same.append(len(set(np.argsort(-before)[:10]) & set(np.argsort(-after)[:10])) / 10)
+        moved.append(np.abs(before - after).max())
+    levels = np.abs(np.stack(pixels["full"]).astype(int) - np.stack(pixels["reduced"]))
+    times = [1e3 * spent[name] / len(files) for name in ("full", "reduced")]
+    click.echo(
+        f"{title:12} {len(files):3d}  {times[0]:7.1f} {times[1]:7.1f} {times[0] / times[1]:6.1f}x  "
+        f"{levels.mean():5.2f} ({levels.max():3d})  {np.mean(own):.5f} ({min(own):.5f})  {max(moved):.5f}  "
+        f"{np.mean(tau):.4f} ({min(tau):.4f})  {100 * np.mean(same):5.1f}% ({100 * min(same):.0f}%)"
+    )
 
 
 def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
@@ -190,7 +221,17 @@ def main(photos: Path, pictures: int, large: int, scratch: Path | None) -> None:
             enlarge(photo, folder_large / f"{row:03d}.jpg", generator)
         searcher = report(folder, Path(made))
         report(folder_large, Path(made))
-        draft_effect(folder_large, searcher)
+        click.echo(
+            f"\nreduced scale against full scale, ranked against {len(chosen)} photographs (CPU ms a picture; mean and worst)"
+        )
+        click.echo("               n     full reduced  faster  levels       score with full  moved    tau  same top 10")
+        files = {"photographs": sorted(folder_large.iterdir())}
+        folder_hard = Path(made) / "hard"
+        folder_hard.mkdir()
+        make_hard(folder_hard, large // 6)
+        files |= {kind: sorted(folder_hard.glob(f"{kind}*")) for kind in HARD}
+        for title, paths in files.items():
+            reduced_effect(title, [path.read_bytes() for path in paths], searcher)
 
 
 if __name__ == "__main__":

@@ -6,9 +6,9 @@ from db.catalog import KnownSpace
 from retrieval.errors import RetrievalError
 from retrieval.networks import BadNetwork
 from retrieval.presets import UnknownModel
-from retrieval.space import SpaceMismatch
+from retrieval.space import OtherRevision, SpaceMismatch
 
-UNUSABLE = (UnknownModel, BadNetwork, SpaceMismatch)
+UNUSABLE = (UnknownModel, BadNetwork, SpaceMismatch, OtherRevision)
 """What loading the network of an existing space may raise. One that is asked for fails earlier, and ends the run."""
 
 
@@ -35,6 +35,8 @@ def reason(space: KnownSpace, problem: RetrievalError) -> str:
     network = f"the network {space.network}" + (f" with the IP-Adapter {space.adapter}" if space.adapter else "")
     if isinstance(problem, SpaceMismatch):
         return f"the weights of {network} are not those that it was made with"
+    if isinstance(problem, OtherRevision):
+        return "another version of this program made it"
     if isinstance(problem, UnknownModel):
         adapter_too = " --ip-adapter FOLDER" if space.adapter else ""
         return f"{network} is not on this machine (fetch it, or give a copy with --model FOLDER{adapter_too})"

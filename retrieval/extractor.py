@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
+from .images import DECODE_REVISION
 from .kit import SpaceKit, constants_hash
 from .networks import Network, Read, TapPlace, dtype_name, load_network
 from .presets import find_adapter, find_model
-from .space import FeatureSpace, InvalidSpace, SpaceMismatch, Tap
+from .space import EXTRACTOR_REVISION, FeatureSpace, InvalidSpace, OtherRevision, SpaceMismatch, Tap
 from .tiers import decode_tokens, encode_tokens
 
 
@@ -38,13 +39,16 @@ class Extractor:
     """Runs one network for one or several of its spaces; pictures are encoded once for all of them, and spaces that
     give the network the same noise and prompt share its passes.
 
-    The spaces must be of this network (SpaceMismatch) and share its precision, picture size and fit (ValueError).
+    The spaces must be of this network (SpaceMismatch) and of this code (OtherRevision), and share its precision,
+    picture size and fit (ValueError).
     """
 
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
                 raise SpaceMismatch(kit.space.fingerprint, network.folder)
+            if (kit.space.decode_revision, kit.space.extractor_revision) != (DECODE_REVISION, EXTRACTOR_REVISION):
+                raise OtherRevision(kit.space.fingerprint)
         shared = {(kit.space.size, kit.space.fit, kit.space.dtype) for kit in kits}
         if len(shared) != 1 or kits[0].space.dtype != dtype_name(network.dtype):
             raise ValueError("the spaces of one extractor share picture size, fit and the network's precision")

@@ -35,6 +35,17 @@ class SpaceMismatch(RetrievalError):
         )
 
 
+class OtherRevision(RetrievalError):
+    """Another version of this program made a feature space; this one would compute other numbers."""
+
+    def __init__(self, fingerprint: str) -> None:
+        super().__init__(
+            f"The feature space {fingerprint} was made by another version of this program, and what this one computes "
+            "cannot be compared with it; ask with an indexed picture, which needs no network, or make a new space with "
+            "`diffsim index --by ...`."
+        )
+
+
 @dataclass(frozen=True)
 class Tap:
     """Where attention is read: an attention module of the network, at a noise level.

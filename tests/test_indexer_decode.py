@@ -299,6 +299,7 @@ def test_no_child_outlives_a_killed_parent(parent, frozen):
     child = first_child(parent)
     if frozen:
         child.suspend()
+        assert wait_until(lambda: child.status() == psutil.STATUS_STOPPED)
     parent.kill()
     parent.wait()
     ended = wait_until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)

@@ -7,6 +7,7 @@ batches of another size; a descriptor may in addition differ in the last bit of 
 import json
 import shutil
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from retrieval.networks.taps import block_attentions, resolve_module, run_to_tap
 from retrieval.networks.unet import UNetNetwork
 from retrieval.presets import BUNDLED, PRESETS
 from retrieval.score import score
-from retrieval.space import SpaceMismatch, Tap
+from retrieval.space import OtherRevision, SpaceMismatch, Tap
 from retrieval.tiers import decode_tokens
 
 MINI = BUNDLED / "mini"
@@ -236,6 +237,14 @@ def test_two_spaces_of_one_extractor_are_as_each_alone() -> None:
     for kit, ours in zip((first, second), both, strict=True):
         (alone,) = extractor(kit).extract(pictures(3, 64))
         assert [one.tokens for one in ours] == [one.tokens for one in alone]
+
+
+@pytest.mark.parametrize("revision", ["decode_revision", "extractor_revision"])
+def test_a_kit_of_another_version_of_the_code_is_refused(revision: str) -> None:
+    kit = space()
+    older = replace(kit, space=replace(kit.space, **{revision: 0}))
+    with pytest.raises(OtherRevision, match=f"{older.space.fingerprint} was made by another version"):
+        extractor(older)
 
 
 def test_a_kit_of_another_network_is_refused() -> None:

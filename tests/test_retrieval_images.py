@@ -169,6 +169,91 @@ def test_transparency_lies_on_white():
     assert (pixels(coloured_key) == 255).all()
 
 
+# ------------------------------------------------------------------------------------------- reduced scale
+
+
+def detailed(width: int, height: int, seed: int) -> Image.Image:
+    """Structure of every size, as in a photograph: noise whose power falls with the frequency."""
+    generator = np.random.default_rng(seed)
+    layers = [
+        np.asarray(Image.fromarray(generator.random((side, side, 3), np.float32).mean(2)).resize((width, height)))
+        for side in (3, 9, 27, 81, 243)
+    ]
+    grey = sum(layer / (1 + number) for number, layer in enumerate(layers))
+    tint = np.stack([grey, grey[::-1], grey[:, ::-1]], axis=-1)
+    return Image.fromarray(np.uint8(255 * (tint - tint.min()) / np.ptp(tint)))
+
+
+def in_full(data: bytes, size: int) -> np.ndarray:
+    """What `decode` computed before it knew reduced scales."""
+    return np.asarray(open_picture(data)[0].resize((size, size), Image.Resampling.LANCZOS)).astype(int)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    width=st.integers(60, 900),
+    height=st.integers(60, 900),
+    size=st.integers(4, 40),
+    mode=st.sampled_from(["RGB", "L", "CMYK"]),
+    orientation=st.sampled_from([None, *range(1, 9)]),
+    options=st.sampled_from([{}, {"quality": 95, "subsampling": 0}, {"quality": 40, "progressive": True}]),
+)
+def test_a_jpeg_at_reduced_scale_looks_as_in_full(width, height, size, mode, orientation, options):
+    exif = Image.Exif()
+    if orientation:
+        exif[EXIF_ORIENTATION] = orientation
+    data = encoded(detailed(width, height, size).convert(mode), "JPEG", exif=exif, **options)
+    decoded, full = decode(data, size), in_full(data, size)
+    shown = open_picture(data)[0]
+    assert (decoded.format, decoded.width, decoded.height) == ("JPEG", *shown.size)
+    difference = np.abs(decoded.pixels - full)
+    if min(width, height) < 8 * size and (orientation or 1) == 1:  # at half the scale, less than 4 x size would be left
+        assert difference.max() == 0
+    assert difference.mean() < 1 and difference.max() <= 8
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("shape", [(48, 32), (805, 643)])
+def test_a_turn_is_exact_at_any_scale(orientation, shape):
+    stored = detailed(*shape, 1)
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    decoded = decode(encoded(stored, "JPEG", exif=exif), 16)
+    assert np.array_equal(STORED_AS[orientation](decoded.pixels), decode(encoded(stored, "JPEG"), 16).pixels)
+    assert (decoded.width, decoded.height) == (shape if orientation < 5 else shape[::-1])
+
+
+@pytest.mark.parametrize("format_name", ["PNG", "WEBP", "TIFF", "BMP", "GIF", "JPEG2000", "AVIF", "MPO"])
+def test_other_formats_are_never_reduced(format_name):
+    options = {"save_all": True, "append_images": [gradient(900, 700)]} if format_name == "MPO" else {}
+    data = encoded(gradient(900, 700), format_name, **options)
+    assert np.array_equal(decode(data, 8).pixels, in_full(data, 8))
+
+
+def test_the_reduced_picture_is_no_smaller_than_it_must_be(monkeypatch):
+    sizes = []
+    to_rgb = images._to_rgb
+    monkeypatch.setattr(images, "_to_rgb", lambda picture: (sizes.append(picture.size), to_rgb(picture))[1])
+    for width, height in ((1280, 1280), (1279, 1280), (640, 5000), (319, 5000), (4000, 3000)):
+        decode(encoded(gradient(width, height), "JPEG"), 40)
+    assert sizes == [(160, 160), (320, 320), (160, 1250), (319, 5000), (500, 375)]
+
+
+@settings(max_examples=60, deadline=None)
+@given(progressive=st.booleans(), share=st.floats(0, 1), ends=st.integers(0, 8))
+def test_a_cut_off_jpeg_fails_at_any_scale_or_at_none(progressive, share, ends):
+    data = encoded(detailed(400, 300, 5), "JPEG", progressive=progressive)
+    cut = data[: len(data) - ends] if ends else data[: int(share * len(data))]
+    reasons = []
+    for attempt in (lambda: in_full(cut, 8), lambda: decode(cut, 8)):
+        try:
+            attempt()
+            reasons.append(None)
+        except UnreadableImage as error:
+            reasons.append(str(error))
+    assert reasons[0] == reasons[1]
+
+
 def test_one_bit_and_the_first_frame_only():
     checks = np.indices((8, 8)).sum(axis=0) % 2 == 0
     assert np.array_equal(pixels(encoded(Image.fromarray(checks), "PNG"))[:, :, 0], checks * 255)
