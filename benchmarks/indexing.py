@@ -221,9 +221,7 @@ def main(photos: Path, pictures: int, large: int, scratch: Path | None) -> None:
             enlarge(photo, folder_large / f"{row:03d}.jpg", generator)
         searcher = report(folder, Path(made))
         report(folder_large, Path(made))
-        click.echo(
-            f"\nreduced scale against full scale, ranked against {len(chosen)} photographs (CPU ms a picture; mean and worst)"
-        )
+        click.echo(f"\nreduced scale against full scale, CPU ms a picture; ranked against {len(chosen)} photographs")
         click.echo("               n     full reduced  faster  levels       score with full  moved    tau  same top 10")
         files = {"photographs": sorted(folder_large.iterdir())}
         folder_hard = Path(made) / "hard"

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from indexer.decode import decode_file
+from indexer.decode import DecodePool
 from indexer.devices import choose_device
 from indexer.spaces import Networks, SpaceRequest, make_kit
 from retrieval.agreement import Agreement, agreement
@@ -69,7 +69,8 @@ def score_files(
     kit = make_kit(request, networks)
     network = networks.get(request.network, request.dtype, request.adapter)
     extractor = Extractor(network, [kit])
-    pictures = [decode_file(path, kit.space.size).pixels for path in (a, b)]
+    with DecodePool(1, kit.space.size) as pool:
+        pictures = [pool.decode(path).pixels for path in (a, b)]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
         if metric != "cosine":

@@ -15,7 +15,7 @@ import numpy as np
 
 from db.catalog import KnownSpace
 from indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
-from indexer.decode import decode_file
+from indexer.decode import DecodePool
 from indexer.index_folder import IndexFolder
 from retrieval.chance import Tail
 from retrieval.errors import RetrievalError
@@ -132,9 +132,13 @@ class Searcher:
         self._visible_at: tuple[int, dict[int, int]] | None = None  # the catalog's generation, and the counts
         self._kits: dict[str, SpaceKit] = {}
         self._extractors: dict[str, Extractor] = {}
+        self._decoders: dict[int, DecodePool] = {}  # by picture size: a process each, from the first outside picture on
 
     def close(self) -> None:
-        """Let go of the index's files. Closing twice is harmless; a closed searcher opens them again when asked."""
+        """Let go of the index's files and end the decoding process. Closing twice is harmless; a closed searcher opens
+        them again when asked."""
+        for decoder in self._decoders.values():
+            decoder.close()
         for gallery in self._galleries.values():
             gallery.store.close()
         self._galleries.clear()
@@ -269,7 +273,10 @@ class Searcher:
         from indexer.devices import choose_device
         from retrieval.extractor import Extractor
 
-        decoded = decode_file(picture, kit.space.size)
+        size = kit.space.size
+        if size not in self._decoders:
+            self._decoders[size] = DecodePool(1, size)
+        decoded = self._decoders[size].decode(picture)
         if space.fingerprint not in self._extractors:
             self._extractors[space.fingerprint] = Extractor.load(
                 space.network, [kit], choose_device(self._device), space.adapter

@@ -18,8 +18,9 @@ import psutil
 import pytest
 from PIL import Image
 
-from indexer.decode import Changed, Decoded, DecodePool, Failed, Job, decode_file
+from indexer.decode import Changed, Decoded, DecodePool, Failed, Job
 from indexer.decode_worker import read_file
+from indexer.decoder_process import NoDecoder
 from indexer.walk import Entry, walk
 from retrieval.images import UnreadableImage, decode
 
@@ -232,9 +233,11 @@ def test_too_little_memory_fails_that_file_only(small, slow):
 
 
 def test_workers_that_never_start_are_an_error_not_a_loop(small, monkeypatch):
-    monkeypatch.setattr("indexer.decode._BOOT", "raise SystemExit(3)")
-    with DecodePool(2, 8, 30, GB) as pool, pytest.raises(RuntimeError, match="do not start"):
-        list(pool.run(small))
+    monkeypatch.setattr("indexer.decoder_process._BOOT", "raise SystemExit(3)")
+    with DecodePool(2, 8, 30, GB) as pool:
+        for _ in range(2):
+            with pytest.raises(NoDecoder, match=r"do not start \(ended .* 3\)\); see what `.*python.*` says.*\.$"):
+                list(pool.run(small))
     assert not children()
 
 
@@ -318,18 +321,80 @@ def test_a_worker_loads_neither_torch_nor_faiss_nor_sqlalchemy():
 # ------------------------------------------------------------------------------------------- one file
 
 
-def test_decode_file_follows_the_link_that_a_person_names(small, tmp_path):
+def test_one_file_follows_the_link_that_a_person_names(small, tmp_path):
     (tmp_path / "link.png").symlink_to("7.png")
-    picture = decode_file(tmp_path / "link.png", 8)
+    with DecodePool(1, 8) as pool:
+        picture = pool.decode(tmp_path / "link.png")
     assert np.array_equal(picture.pixels, decode((tmp_path / "7.png").read_bytes(), 8).pixels)
 
 
-def test_decode_file_names_the_file_and_the_reason(tmp_path):
+def test_one_file_is_named_with_the_reason(tmp_path):
     (tmp_path / "x.png").write_bytes(b"no")
-    with pytest.raises(UnreadableImage, match=r"x\.png: not a picture"):
-        decode_file(tmp_path / "x.png", 8)
-    with pytest.raises(UnreadableImage, match="no longer there"):
-        decode_file(tmp_path / "y.png", 8)
+    with DecodePool(1, 8) as pool:
+        with pytest.raises(UnreadableImage, match=r"x\.png: not a picture"):
+            pool.decode(tmp_path / "x.png")
+        with pytest.raises(UnreadableImage, match="no longer there"):
+            pool.decode(tmp_path / "y.png")
+
+
+@pytest.mark.parametrize("blow", [None, signal.SIGKILL, signal.SIGSTOP])
+def test_a_kept_worker_is_used_again_or_replaced(small, tmp_path, blow):
+    with DecodePool(1, 8, timeout_s=2) as pool:
+        pool.decode(tmp_path / "0.png")
+        (first,) = children()
+        if blow:
+            first.send_signal(blow)
+            assert wait_until(lambda: first.status() in (psutil.STATUS_ZOMBIE, psutil.STATUS_STOPPED))
+        assert pool.decode(tmp_path / "5.png").pixels[0, 0, 0] == 5
+        (second,) = children()
+        assert (second.pid == first.pid) == (blow is None)
+
+
+def test_a_closed_pool_starts_again_when_asked(small, tmp_path):
+    pool = DecodePool(1, 8)
+    for number in (1, 2):
+        assert pool.decode(tmp_path / f"{number}.png").pixels[0, 0, 0] == number
+        assert len(children()) == 1
+        pool.close()
+        pool.close()
+        assert not children()
+
+
+def test_a_forgotten_pool_ends_its_workers(small, tmp_path):
+    DecodePool(1, 8).decode(tmp_path / "0.png")
+    assert not children()
+
+
+def test_the_end_of_the_program_ends_kept_workers_in_silence(small, tmp_path):
+    code = (
+        "import sys; from indexer.decode import DecodePool; import psutil; pool = DecodePool(1, 8); "
+        "pool.decode(sys.argv[1]); print(psutil.Process().children()[0].pid)"
+    )
+    command = [sys.executable, "-X", "dev", "-W", "error", "-c", code, str(tmp_path / "0.png")]
+    ended = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=True)
+    assert ended.stderr == ""
+    assert not psutil.pid_exists(int(ended.stdout))
+
+
+def test_a_forked_child_leaves_its_parents_worker_alone(small, tmp_path):
+    pool = DecodePool(1, 8)
+    pool.decode(tmp_path / "0.png")
+    (worker,) = children()
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            signal.alarm(30)
+            alone = not pool._workers
+            answer = pool.decode(tmp_path / "3.png").pixels[0, 0, 0]
+            pool.close()
+            status = 0 if alone and answer == 3 else 2
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    assert pool.decode(tmp_path / "4.png").pixels[0, 0, 0] == 4
+    assert children() == [worker]
+    pool.close()
 
 
 @contextlib.contextmanager

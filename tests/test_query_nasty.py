@@ -5,11 +5,13 @@ import json
 import os
 from pathlib import Path
 
+import psutil
 import pytest
-from conftest import TINY
+from conftest import TINY, random_picture
 from indexing import Ran, diffsim, unpack_nasty
 
-from query.search import Searcher
+from query.search import BadQuery, Searcher
+from retrieval.images import UnreadableImage
 
 
 @pytest.fixture(scope="module")
@@ -82,6 +84,30 @@ def test_the_eight_orientations_are_near_identical_neighbours(nasty, searcher):
         hits = searcher.search(nasty / "exif" / name, include_self=True, k=12)
         like = {Path(path).name: hit.score for hit in hits for path in hit.paths}
         assert eight <= like.keys() and all(like[other] > 0.98 for other in eight)
+
+
+def test_hostile_pictures_leave_the_searcher_and_its_decoder_alive(nasty, searcher, tmp_path):
+    """All of them in one searcher, whose one decoding process is kept between the questions."""
+    random_picture(5).save(tmp_path / "outside.png")
+    expected = searcher.search(tmp_path / "outside.png", k=5)
+    (decoder,) = children()
+    asked = 0
+    for name, should in expectations(nasty).items():
+        path = nasty / name
+        if should == "no" and os.path.lexists(path) and name != "unreadable.jpg":
+            with pytest.raises((UnreadableImage, BadQuery), match=r"\.$"):
+                searcher.search(path)
+            assert searcher.search(tmp_path / "outside.png", k=5) == expected, name
+            asked += 1
+    assert asked > 20
+    assert children() == [decoder]
+    searcher.close()
+    assert not children()
+    assert searcher.search(tmp_path / "outside.png", k=5) == expected
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children()
 
 
 def test_copies_and_hard_links_are_one_hit(nasty, searcher):

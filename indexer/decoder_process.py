@@ -1,0 +1,102 @@
+"""One decoding process, as seen from this side: how it is started, what it shares with us, how it ends.
+
+Why not multiprocessing's spawn, ProcessPoolExecutor or pebble: their children import the user's `__main__` again (and
+with it torch), and one dead child breaks a ProcessPoolExecutor. Here each worker is a plain child process with a socket
+for small messages and shared memory for pixels, so that nothing large can be left half sent. Workers sit in a process
+group of their own, which Ctrl-C does not reach. Should this process die, they end at the end of the socket; one that is
+stopped is then ended by the kernel, which hangs up on orphaned process groups.
+"""
+
+import json
+import mmap
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import numpy as np
+
+from .errors import IndexerError
+
+_BOOT = (
+    "import json, sys; path, numbers = json.loads(sys.argv[1]); sys.path[:] = path; "
+    "from indexer.decode_worker import main; main(*numbers)"
+)
+
+
+class NoDecoder(IndexerError):
+    """Decoding processes do not start, so no picture can be read."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"Pictures cannot be decoded, because the processes for that do not start ({why}); "
+            f"see what `{sys.executable} -m indexer.decode_worker` says, and whether memory is left."
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class DecoderProcess:
+    """`connection`: jobs go in, answers come out; `pixels`: uint8 [slots, size, size, 3], RGB, which it fills."""
+
+    process: subprocess.Popen[bytes]
+    connection: Connection
+    pixels: np.ndarray
+
+    @classmethod
+    def start(cls, slots: int, size: int, memory_bytes: int, patience_s: float) -> "DecoderProcess":
+        """`patience_s`: how long it may work on one file after this process has died. Raises NoDecoder."""
+        try:
+            return cls._start(slots, size, memory_bytes, patience_s)
+        except OSError as problem:
+            raise NoDecoder(problem.strerror or str(problem)) from problem
+
+    @classmethod
+    def _start(cls, slots: int, size: int, memory_bytes: int, patience_s: float) -> "DecoderProcess":
+        nbytes = slots * size**2 * 3
+        ours, theirs = socket.socketpair()
+        with tempfile.TemporaryFile() if sys.platform != "linux" else open(os.memfd_create("pixels"), "w+b") as file:
+            with theirs:
+                file.truncate(nbytes)
+                numbers = (theirs.fileno(), file.fileno(), slots, size, memory_bytes, patience_s)
+                process = subprocess.Popen(
+                    [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_import_path(), numbers])],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(), file.fileno()),
+                    process_group=0,
+                    # Threads and their memory pools would take address space that the limit means for pictures.
+                    env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
+                )
+            pixels = np.frombuffer(mmap.mmap(file.fileno(), nbytes), np.uint8)
+        return cls(process, Connection(ours.detach()), pixels.reshape(slots, size, size, 3))
+
+    def end(self) -> int | None:
+        """Kill it, as it has nothing to save -> its exit status, or None if the kernel cannot end it yet."""
+        self.connection.close()
+        self.process.kill()
+        try:
+            return self.process.wait(5)
+        except subprocess.TimeoutExpired:  # waits for a dead network disk: no use waiting with it
+            return None
+
+    def forget(self) -> None:
+        """In a forked child: let go of what belongs to the parent."""
+        self.connection.close()
+        self.process.poll()  # no child of ours: from now on Popen takes it for ended
+
+
+def _import_path() -> list[str]:
+    """This process's import path, so that a worker finds what was found here, wherever the program was started."""
+    project = str(Path(__file__).resolve().parent.parent)
+    path = [folder or project for folder in sys.path]
+    return path if project in path else [*path, project]
+
+
+def cause_of_death(status: int | None) -> str:
+    if status is not None and status < 0:
+        return f"killed the decoder (signal {-status})"
+    return f"ended the decoder (exit status {status})"
