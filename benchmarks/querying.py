@@ -162,7 +162,7 @@ def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
     real = diffsim.open(like)
     vectors = real.gallery(real.choose(None)).all_descriptors()[1].astype(np.float32)
     generator = np.random.default_rng(0)
-    click.echo(f"\nrecall of 200 alone, {vectors.shape[1]} dimensions; exact up to {EXACT_LIMIT:,} pictures")
+    click.echo(f"\nrecall of 200 alone, {vectors.shape[1]} dimensions; exact up to {EXACT_LIMIT:,} numbers")
     click.echo("pictures   budget MB  index             built s   file MB   loss    ms a query")
     for size in sizes:
         blend = generator.uniform(0, 0.5, (size, 1)).astype(np.float32)

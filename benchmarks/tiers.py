@@ -5,7 +5,7 @@
 Each INDEX is one built with `diffsim index --tier fp32`. Its tokens are encoded again in every tier; queries pass
 through the same tier. A seeded sample of its pictures asks, every picture is scored. Then the time of reranking 200
 candidates from stored tokens (decoded and projected again), against records that hold Q, K, V or Q, K, V and the map
-instead, all in fp16 and in memory, for the shapes of `mini` and of Stable Diffusion 1.5.
+instead, all in fp16 and in memory, for the shapes of `mini` and of Stable Diffusion 1.5; and by the size of a batch.
 """
 
 import os
@@ -93,7 +93,7 @@ def rerank_times(candidates: int, rounds: int) -> None:
         project = Projection(heads, torch.randn(3 * channels, channels) / channels**0.5, None)
         stored = torch.randn(candidates, tokens, channels).half()
         query = project(stored[:1])
-        batch = max(1, 8_000_000 // (tokens * channels))  # as score_records does it
+        batch = max(1, 700_000 // (tokens * channels))  # as score_records does it on a CPU
         parts = [project(chunk) for chunk in stored.split(batch)]
         qkv = [torch.cat([getattr(part, which).half() for part in parts]) for which in ("query", "key", "value")]
         with_map = [*qkv, torch.cat([part.map.half() for part in parts])]
@@ -129,6 +129,39 @@ def rerank_times(candidates: int, rounds: int) -> None:
             click.echo(f"{kind:13} {size:10,d} bytes/picture  {1e3 * middle:8.1f} ms  ({middle / base:.2f} of tokens)")
 
 
+def batch_times(rounds: int) -> None:
+    """What reranking from stored tokens costs by the size of a batch, all sizes in turn; the scores must not change."""
+    for name, (tokens, channels, heads) in SHAPES.items():
+        torch.manual_seed(0)
+        candidates = 456 if name == "mini" else 48
+        project = Projection(heads, torch.randn(3 * channels, channels) / channels**0.5, None)
+        records = [encode_tokens([torch.randn(tokens, channels)], "fp16") for _ in range(candidates)]
+        query = project(torch.randn(1, tokens, channels))
+        sizes = sorted({max(1, int(floats) // (tokens * channels)) for floats in (7e4, 2.5e5, 7e5, 1e6, 2e6, 8e6)})
+        wall: dict[int, list[float]] = {size: [] for size in sizes}
+        processor: dict[int, list[float]] = {size: [] for size in sizes}
+        first: torch.Tensor | None = None
+        for turn in range(rounds + 1):
+            for size in sizes:
+                started, used = time.perf_counter(), time.process_time()
+                parts = []
+                for at in range(0, candidates, size):
+                    stored = decode_tokens(records[at : at + size], [(tokens, channels)], "fp16")
+                    parts.append(score([query], [project(stored[0])], [1.0]))
+                found = torch.cat(parts)
+                if turn:
+                    wall[size].append(time.perf_counter() - started)
+                    processor[size].append(time.process_time() - used)
+                first = found if first is None else first
+                assert (found - first).abs().max() < 1e-6
+        click.echo(f"\n{name}, {candidates} candidates by batch: pictures, numbers, wall ms (least), CPU ms")
+        for size in sizes:
+            middle = 1e3 * statistics.median(wall[size])
+            spent = 1e3 * statistics.median(processor[size])
+            numbers = size * tokens * channels
+            click.echo(f"{size:5} {numbers:10,d} {middle:9.1f} ({1e3 * min(wall[size]):.1f}) {spent:9.1f}")
+
+
 @click.command()
 @click.argument("indexes", nargs=-1, type=click.Path(exists=True, path_type=Path))
 @click.option("--queries", default=50, show_default=True)
@@ -141,6 +174,7 @@ def main(indexes: tuple[Path, ...], queries: int, pictures: int | None, rounds: 
         for index in indexes:
             compare(index, queries, pictures)
         rerank_times(200, rounds)
+        batch_times(rounds)
 
 
 if __name__ == "__main__":

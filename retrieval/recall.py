@@ -14,11 +14,14 @@ import numpy as np
 from .durable import put_in_place
 from .errors import RetrievalError
 
-EXACT_LIMIT = 100_000
-"""Up to this many pictures every descriptor is compared: see docs/speed.md for what that costs."""
+EXACT_LIMIT = 256_000_000
+"""Up to this many numbers, pictures x dimensions, every descriptor is compared: docs/speed.md has what that costs."""
 
 LEAST_RECALL = 0.99
 """Share of the exact candidates that an approximate index must find; it probes as many lists as that takes."""
+
+_TRAINING_PER_LIST = 39
+"""How many pictures a list FAISS asks for at least."""
 
 _PROBES = (8, 16, 32, 64, 128, 256, 512)
 
@@ -48,14 +51,17 @@ def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
 
     Half precision holds the descriptors as stored (2 bytes a dimension); then one byte; then product quantisation.
     """
-    lists = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
-    prefix = "" if pictures <= EXACT_LIMIT else f"IVF{lists},"
-    codes = [("SQfp16", 2 * dimensions), ("SQ8", dimensions)]
-    if prefix:  # without lists, FAISS's product quantiser cannot leave out pictures; `np`: no slow polysemous training
-        codes += [(f"PQ{dimensions // part}np", dimensions // part) for part in (2, 4, 8) if dimensions % part == 0]
+    count = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
+    lists = f"IVF{count},"
+    prefix = "" if pictures * dimensions <= EXACT_LIMIT else lists
+    codes = [(f"{prefix}SQfp16", 2 * dimensions), (f"{prefix}SQ8", dimensions)]
+    if pictures >= _TRAINING_PER_LIST * count:
+        # Without lists, FAISS's product quantiser cannot leave out pictures. `np`: no slow polysemous training.
+        parts = [part for part in (2, 4, 8) if dimensions % part == 0]
+        codes += [(f"{lists}PQ{dimensions // part}np", dimensions // part) for part in parts]
     for code, size in codes:
         if pictures * (size + 8) <= memory:
-            return prefix + code
+            return code
     least = pictures * (codes[-1][1] + 8)
     raise OverBudget(
         f"{pictures} pictures need at least {least / 2**20:.0f} MB of memory for candidate recall, more than the "

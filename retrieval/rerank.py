@@ -9,8 +9,10 @@ from .kit import SpaceKit
 from .score import AttentionFeatures, score
 from .tiers import decode_tokens
 
-_BATCH_FLOATS = 8_000_000
-"""Token numbers per batch: some 32 MB of float32, times about ten while the maps are computed."""
+_CPU_BATCH_FLOATS = 700_000
+_GPU_BATCH_FLOATS = 8_000_000
+"""Token numbers per batch. On a GPU some 32 MB of float32, times about ten while the maps are computed. On a CPU what
+its caches hold, which takes half the time for small pictures (docs/speed.md)."""
 
 TokenRecord = tuple[int, bytes | memoryview]
 """Content id and token record."""
@@ -23,11 +25,12 @@ def score_records(
 
     Returns content ids int64 [n] and scores float32 [n] in [-1, 1].
     """
-    size = max(1, _BATCH_FLOATS // sum(tokens * channels for tokens, channels in kit.shapes))
+    device = query[0].query.device
+    floats = _CPU_BATCH_FLOATS if device.type == "cpu" else _GPU_BATCH_FLOATS
+    size = max(1, floats // sum(tokens * channels for tokens, channels in kit.shapes))
     ids: list[int] = []
     scores: list[np.ndarray] = []
     for batch in _batches(records, size):
-        device = query[0].query.device
         tokens = [tap.to(device) for tap in decode_tokens([record for _, record in batch], kit.shapes, kit.space.tier)]
         scores.append(score(query, kit.attention(tokens), kit.weights).cpu().numpy())
         ids.extend(content_id for content_id, _ in batch)

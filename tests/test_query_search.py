@@ -17,8 +17,11 @@ from indexer.build import index_folders
 from indexer.index_folder import IndexFolder
 from indexer.spaces import requested_spaces
 from query.search import BadQuery, Query, Searcher, UnknownSpace
+from retrieval import rerank
 from retrieval.images import UnreadableImage
+from retrieval.rerank import score_records
 from retrieval.space import SpaceMismatch
+from retrieval.tiers import decode_tokens
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +56,19 @@ def test_two_stages_agree_with_the_exact_search(searcher, gallery):
         assert [hit.content_id for hit in staged.hits] == [hit.content_id for hit in exact.hits]
         assert np.allclose([hit.score for hit in staged.hits], [hit.score for hit in exact.hits], atol=1e-6)
         assert exact.scored >= staged.scored >= 29
+
+
+def test_scores_know_no_batch(searcher, gallery, monkeypatch):
+    space = searcher.choose(None)
+    kit, pictures = searcher.kit(space), searcher.gallery(space)
+    records = [(content_id, bytes(record)) for content_id, record in pictures.tokens(pictures.ids)]
+    query = kit.attention(decode_tokens([records[4][1]], kit.shapes, kit.space.tier))
+    ids, scores = score_records(kit, query, records)
+    assert ids.tolist() == pictures.ids.tolist() and scores[4] == pytest.approx(1, abs=1e-6)
+    for floats in (1, 7 * sum(tokens * channels for tokens, channels in kit.shapes), 10**9):
+        monkeypatch.setattr(rerank, "_CPU_BATCH_FLOATS", floats)
+        again, same = score_records(kit, query, records)
+        assert np.array_equal(again, ids) and np.allclose(same, scores, rtol=0, atol=1e-6)
 
 
 def test_few_candidates_are_the_first_ones(searcher, gallery):

@@ -130,21 +130,29 @@ def test_building_leaves_one_file(tmp_path: Path) -> None:
     [
         (0, PLENTY, "SQfp16"),
         (1, PLENTY, "SQfp16"),
-        (100_000, PLENTY, "SQfp16"),
-        (100_001, PLENTY, "IVF1024,SQfp16"),
-        (1_000_000, PLENTY, "IVF4096,SQfp16"),
-        (1_000_000, 1_000_000 * 300, "IVF4096,SQ8"),
-        (1_000_000, 1_000_000 * 140, "IVF4096,PQ128np"),
-        (1_000_000, 1_000_000 * 75, "IVF4096,PQ64np"),
-        (1_000_000, 1_000_000 * 40, "IVF4096,PQ32np"),
+        (1_000_000, PLENTY, "SQfp16"),
+        (1_000_000, 1_000_000 * 300, "SQ8"),
+        (1_000_001, PLENTY, "IVF4096,SQfp16"),
+        (2_000_000, 2_000_000 * 300, "IVF4096,SQ8"),
+        (2_000_000, 2_000_000 * 140, "IVF4096,PQ128np"),
+        (2_000_000, 2_000_000 * 75, "IVF4096,PQ64np"),
+        (2_000_000, 2_000_000 * 40, "IVF4096,PQ32np"),
         (50_000, 50_000 * 264, "SQ8"),
+        (50_000, 50_000 * 263, "IVF1024,PQ128np"),
     ],
 )
 def test_factory_by_size_and_budget(pictures: int, memory: int, factory: str) -> None:
     assert choose_factory(pictures, 256, memory) == factory
 
 
-@pytest.mark.parametrize(("pictures", "bytes_each"), [(1_000_000, 39), (50_000, 263)])
+@pytest.mark.parametrize("dimensions", [256, 1024, 2560])
+def test_every_descriptor_is_compared_up_to_a_number_of_numbers(dimensions: int) -> None:
+    most = recall.EXACT_LIMIT // dimensions
+    assert choose_factory(most, dimensions, 2**40) == "SQfp16"
+    assert choose_factory(most + 1, dimensions, 2**40).startswith("IVF")
+
+
+@pytest.mark.parametrize(("pictures", "bytes_each"), [(2_000_000, 39), (10_000, 263)])
 def test_no_factory_within_the_budget(pictures: int, bytes_each: int) -> None:
     with pytest.raises(recall.OverBudget, match=r"^\d+ pictures need at least \d+ MB .* --memory\.$"):
         choose_factory(pictures, 256, pictures * bytes_each)
@@ -173,19 +181,14 @@ def test_an_approximate_file_finds_enough_and_is_reproducible(tmp_path: Path, mo
     assert measured(ids[::50], 20) >= recall.LEAST_RECALL - 0.01, "few allowed pictures lie in many lists"
 
 
-@pytest.mark.parametrize(
-    ("limit", "bytes_each", "factory"), [(5000, DIMENSIONS + 8, "SQ8"), (1000, DIMENSIONS // 4 + 8, "IVF256,PQ8np")]
-)
-def test_a_coarse_file_says_what_it_loses(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int, bytes_each: int, factory: str
-) -> None:
-    monkeypatch.setattr(recall, "EXACT_LIMIT", limit)
-    vectors, ids = descriptors(5000), np.arange(5000)
-    made = build_recall_file(tmp_path / "recall.faiss", ids, vectors, 5000 * bytes_each)
+@pytest.mark.parametrize(("bytes_each", "factory"), [(DIMENSIONS + 8, "SQ8"), (DIMENSIONS // 4 + 8, "IVF512,PQ8np")])
+def test_a_coarse_file_says_what_it_loses(tmp_path: Path, bytes_each: int, factory: str) -> None:
+    vectors, ids = descriptors(20_000), np.arange(20_000)
+    made = build_recall_file(tmp_path / "recall.faiss", ids, vectors, 20_000 * bytes_each)
     assert made.factory == factory
     index = open_recall_file(tmp_path / "recall.faiss", made.digest)
     losses = []
-    for row in range(0, 5000, 50):
+    for row in range(0, 20_000, 200):
         exact = set(brute_force(ids, vectors, vectors[row], 200, ids))
         losses.append(1 - len(exact & set(search_file(index, vectors[row], 200, ids)[0].tolist())) / 200)
     assert made.loss == pytest.approx(np.mean(losses), abs=0.03)
