@@ -90,16 +90,16 @@ def rerank_times(candidates: int, rounds: int) -> None:
     """What a candidate costs from each kind of record."""
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
-        project = Projection(heads, torch.randn(3 * channels, channels) / channels**0.5, None)
+        project = Projection(heads, (torch.randn(3 * channels, channels) / channels**0.5,), (None,))
         stored = torch.randn(candidates, tokens, channels).half()
-        query = project(stored[:1])
+        query = project([stored[:1]])
         batch = max(1, 700_000 // (tokens * channels))  # as score_records does it on a CPU
-        parts = [project(chunk) for chunk in stored.split(batch)]
+        parts = [project([chunk]) for chunk in stored.split(batch)]
         qkv = [torch.cat([getattr(part, which).half() for part in parts]) for which in ("query", "key", "value")]
         with_map = [*qkv, torch.cat([part.map.half() for part in parts])]
 
         def from_tokens(rows: slice, stored: torch.Tensor = stored, project: Projection = project) -> AttentionFeatures:
-            return project(stored[rows])
+            return project([stored[rows]])
 
         def from_qkv(rows: slice, qkv: list[torch.Tensor] = qkv) -> AttentionFeatures:
             query, key, value = (part[rows].float() for part in qkv)
@@ -134,9 +134,9 @@ def batch_times(rounds: int) -> None:
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
         candidates = 456 if name == "mini" else 48
-        project = Projection(heads, torch.randn(3 * channels, channels) / channels**0.5, None)
+        project = Projection(heads, (torch.randn(3 * channels, channels) / channels**0.5,), (None,))
         records = [encode_tokens([torch.randn(tokens, channels)], "fp16") for _ in range(candidates)]
-        query = project(torch.randn(1, tokens, channels))
+        query = project([torch.randn(1, tokens, channels)])
         sizes = sorted({max(1, int(floats) // (tokens * channels)) for floats in (7e4, 2.5e5, 7e5, 1e6, 2e6, 8e6)})
         wall: dict[int, list[float]] = {size: [] for size in sizes}
         processor: dict[int, list[float]] = {size: [] for size in sizes}
@@ -147,7 +147,7 @@ def batch_times(rounds: int) -> None:
                 parts = []
                 for at in range(0, candidates, size):
                     stored = decode_tokens(records[at : at + size], [(tokens, channels)], "fp16")
-                    parts.append(score([query], [project(stored[0])], [1.0]))
+                    parts.append(score([query], [project([stored[0]])], [1.0]))
                 found = torch.cat(parts)
                 if turn:
                     wall[size].append(time.perf_counter() - started)

@@ -86,11 +86,11 @@ def test_a_record_of_another_length_is_refused(tier: str, change: Callable[[byte
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_picture_scores_one_against_itself_on_every_tier(tier: str) -> None:
     generator = torch.Generator().manual_seed(5)
-    projections = [Projection(2, torch.randn(24, width, generator=generator), None) for _, width in SHAPES]
+    projections = [Projection(2, (torch.randn(24, width, generator=generator),), (None,)) for _, width in SHAPES]
 
     def stored(seed: int) -> list:
         read = decode_tokens([encode_tokens(tokens(seed), tier)], SHAPES, tier)
-        return [project(tap) for project, tap in zip(projections, read, strict=True)]
+        return [project([tap]) for project, tap in zip(projections, read, strict=True)]
 
     assert score(stored(0), stored(0), [1.0, 2.0]).item() == pytest.approx(1, abs=1e-6)
     assert score(stored(0), stored(1), [1.0, 2.0]).item() < 0.99
