@@ -85,14 +85,16 @@ class _Worker:
 
 
 class DecodePool:
-    """Up to `workers` processes that decode to size x size; each file may take `timeout_s` seconds and `memory_bytes`
-    (on Linux). Workers start when there is work for them and are kept between runs. Use as a context manager."""
+    """Up to `workers` processes that decode to size x size, by the fit (see retrieval.images.decode); each file may take
+    `timeout_s` seconds and `memory_bytes` (on Linux). Workers start when there is work for them and are kept between
+    runs. Use as a context manager."""
 
-    def __init__(self, workers: int, size: int, timeout_s: float, memory_bytes: int) -> None:
+    def __init__(self, workers: int, size: int, timeout_s: float, memory_bytes: int, fit: str = "squash") -> None:
         if workers < 1 or size < 1 or timeout_s <= 0 or memory_bytes < 1:
             raise ValueError(f"{workers=}, {size=}, {timeout_s=} and {memory_bytes=} must all be above 0")
         self._most_workers = workers
         self._size = size
+        self._fit = fit
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._workers: list[_Worker] = []
@@ -210,7 +212,7 @@ class DecodePool:
             with theirs:
                 file.truncate(nbytes)
                 numbers = (theirs.fileno(), file.fileno(), _JOBS_PER_WORKER, self._size, self._memory_bytes)
-                arguments = json.dumps([_import_path(), [*numbers, 2 * self._timeout_s + 10]])
+                arguments = json.dumps([_import_path(), [*numbers, 2 * self._timeout_s + 10, self._fit]])
                 process = subprocess.Popen(
                     [sys.executable, "-I", "-S", "-c", _BOOT, arguments],
                     stdin=subprocess.DEVNULL,
@@ -236,14 +238,19 @@ class DecodePool:
 
 
 def decode_file(
-    path: str | os.PathLike[str], size: int, *, timeout_s: float = 60, memory_bytes: int = 2 * 10**9
+    path: str | os.PathLike[str],
+    size: int,
+    fit: str = "squash",
+    *,
+    timeout_s: float = 60,
+    memory_bytes: int = 2 * 10**9,
 ) -> Picture:
     """Decode one picture in a worker of its own, with the same guards; links are followed, as a person names the file.
 
     Raises UnreadableImage.
     """
     job = Job(0, os.fsencode(os.path.realpath(path)), b"")
-    with DecodePool(1, size, timeout_s, memory_bytes) as pool:
+    with DecodePool(1, size, timeout_s, memory_bytes, fit) as pool:
         (result,) = pool.run([job])
     if not isinstance(result, Decoded):
         reason = result.reason if isinstance(result, Failed) else "it changed while it was read"

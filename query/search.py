@@ -269,7 +269,7 @@ class Searcher:
         from indexer.devices import choose_device
         from retrieval.extractor import Extractor
 
-        decoded = decode_file(picture, kit.space.size)
+        decoded = decode_file(picture, kit.space.size, kit.space.fit)
         if space.fingerprint not in self._extractors:
             self._extractors[space.fingerprint] = Extractor.load(
                 space.network, [kit], choose_device(self._device), space.adapter

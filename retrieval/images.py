@@ -7,6 +7,7 @@ nobody vouches for, `indexer.decode` calls this module in worker processes.
 """
 
 import io
+import math
 import re
 import threading
 import warnings
@@ -86,11 +87,46 @@ class Picture:
     height: int
 
 
-def decode(data: bytes, size: int) -> Picture:
-    """Decode a file's bytes and squash the picture to size x size by Lanczos. Raises UnreadableImage."""
+def decode(data: bytes, size: int, fit: str = "squash") -> Picture:
+    """Decode a file's bytes and make the picture size x size.
+
+    fit: `squash`, by Lanczos, or `crop N`: the short side to N pixels by bicubic, then the middle, as transformers'
+    image processors do. Raises UnreadableImage; ValueError for another fit.
+    """
+    short = crop_side(fit)
     picture, format_name = open_picture(data)
-    pixels = np.array(picture.resize((size, size), Image.Resampling.LANCZOS))
-    return Picture(pixels, format_name, picture.width, picture.height)
+    small = picture.resize((size, size), Image.Resampling.LANCZOS) if short is None else _middle(picture, size, short)
+    return Picture(np.array(small), format_name, picture.width, picture.height)
+
+
+def crop_side(fit: str) -> int | None:
+    """N of the fit `crop N`, None of `squash`; raises ValueError for anything else."""
+    if fit == "squash":
+        return None
+    found = re.fullmatch("crop ([1-9][0-9]{0,4})", fit)
+    if found is None:
+        raise ValueError(f"{fit!r} is not a fit")
+    return int(found[1])
+
+
+def _middle(picture: Image.Image, size: int, short: int) -> Image.Image:
+    """The middle size x size of the picture resized so that its short side has `short` pixels.
+
+    Only the middle is resized, and a margin that the filter sees: a long panorama would not fit into memory.
+    """
+    whole = [short * side // min(picture.size) for side in picture.size]
+    starts = [(side - size) // 2 for side in whole]
+    scales = [before / after for before, after in zip(picture.size, whole, strict=True)]
+    margins = [math.ceil(3 / min(1, scale)) for scale in scales]
+    firsts = [max(0, start - margin) for start, margin in zip(starts, margins, strict=True)]
+    lasts = [min(side, start + size + margin) for side, start, margin in zip(whole, starts, margins, strict=True)]
+    (left, top), (right, bottom) = (
+        [edge * scale for edge, scale in zip(edges, scales, strict=True)] for edges in (firsts, lasts)
+    )
+    window = (lasts[0] - firsts[0], lasts[1] - firsts[1])
+    seen = picture.resize(window, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
+    x, y = (start - first for start, first in zip(starts, firsts, strict=True))
+    return seen.crop((x, y, x + size, y + size))
 
 
 def open_picture(data: bytes) -> tuple[Image.Image, str]:
