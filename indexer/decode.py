@@ -85,9 +85,9 @@ class _Worker:
 
 
 class DecodePool:
-    """Up to `workers` processes that decode to size x size, by the fit (see retrieval.images.decode); each file may take
-    `timeout_s` seconds and `memory_bytes` (on Linux). Workers start when there is work for them and are kept between
-    runs. Use as a context manager."""
+    """Up to `workers` processes that decode to size x size, by the fit (see retrieval.images.decode); each file may
+    take `timeout_s` seconds and `memory_bytes` (on Linux). Workers start when there is work for them and are kept
+    between runs. Use as a context manager."""
 
     def __init__(self, workers: int, size: int, timeout_s: float, memory_bytes: int, fit: str = "squash") -> None:
         if workers < 1 or size < 1 or timeout_s <= 0 or memory_bytes < 1:

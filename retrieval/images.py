@@ -7,7 +7,6 @@ nobody vouches for, `indexer.decode` calls this module in worker processes.
 """
 
 import io
-import math
 import re
 import threading
 import warnings
@@ -68,6 +67,7 @@ _TURNS: dict[int | None, Image.Transpose] = {
 }
 _EXIF_ORIENTATION = 0x0112
 _ROWS_AT_ONCE = 256
+_LONGEST = 16  # times the short side
 
 _pillow_globals = threading.Lock()
 
@@ -110,23 +110,19 @@ def crop_side(fit: str) -> int | None:
 
 
 def _middle(picture: Image.Image, size: int, short: int) -> Image.Image:
-    """The middle size x size of the picture resized so that its short side has `short` pixels.
+    """The middle size x size of the picture resized so that its short side has `short` pixels."""
+    brief = min(picture.size)
+    # Of a long panorama only what lies around the middle: the whole might not fit into memory.
+    picture = _cut(picture, min(picture.width, _LONGEST * brief), min(picture.height, _LONGEST * brief))
+    whole = (short * picture.width // brief, short * picture.height // brief)
+    return _cut(picture.resize(whole, Image.Resampling.BICUBIC), size, size)
 
-    Only the middle is resized, and a margin that the filter sees: a long panorama would not fit into memory.
-    """
-    whole = [short * side // min(picture.size) for side in picture.size]
-    starts = [(side - size) // 2 for side in whole]
-    scales = [before / after for before, after in zip(picture.size, whole, strict=True)]
-    margins = [math.ceil(3 / min(1, scale)) for scale in scales]
-    firsts = [max(0, start - margin) for start, margin in zip(starts, margins, strict=True)]
-    lasts = [min(side, start + size + margin) for side, start, margin in zip(whole, starts, margins, strict=True)]
-    (left, top), (right, bottom) = (
-        [edge * scale for edge, scale in zip(edges, scales, strict=True)] for edges in (firsts, lasts)
-    )
-    window = (lasts[0] - firsts[0], lasts[1] - firsts[1])
-    seen = picture.resize(window, Image.Resampling.BICUBIC, box=(left, top, right, bottom))
-    x, y = (start - first for start, first in zip(starts, firsts, strict=True))
-    return seen.crop((x, y, x + size, y + size))
+
+def _cut(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def open_picture(data: bytes) -> tuple[Image.Image, str]:
