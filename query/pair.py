@@ -56,7 +56,7 @@ def score_files(
     kit = make_kit(request, networks)
     network = networks.get(request.network, request.dtype, request.adapter)
     extractor = Extractor(network, [kit])
-    pictures = [decode_file(path, kit.space.size).pixels for path in (a, b)]
+    pictures = [decode_file(path, kit.space.size, kit.space.fit).pixels for path in (a, b)]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
         if metric != "cosine":

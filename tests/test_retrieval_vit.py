@@ -359,6 +359,20 @@ def test_index_and_query_by_layer(vits: dict[str, Path], gallery: Path, tmp_path
     assert b"To do: 5" in dry.out and b" 200 bytes of disk" in dry.out, dry  # 5 x 20 numbers of 2 bytes
 
 
+def test_score_of_a_pair(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
+    """Cropped as an index does: what lies outside of the middle has no part in it."""
+    wide = random_picture(1, 200, 90)
+    wide.save(tmp_path / "wide.png")
+    wide.paste("red", (0, 0, 45, 90))  # the middle begins at 55; the filter sees six pixels more
+    wide.save(tmp_path / "red.png")
+    ask = ("score", tmp_path / "wide.png", tmp_path / "red.png", "--model", vits["clip-vision"], "--json")
+    for more, same in (((), True), (("--variant", "global"), True), (("--model", vits["siglip"]), False)):
+        ran = diffsim(*ask, *more)
+        assert ran.code == 0, ran
+        assert (json.loads(ran.out)["score"] > 0.99999) == same, ran
+    assert "Stable Diffusion 1.x" in problem(diffsim(*ask, "--protocol", "paper"))
+
+
 def test_mistakes_on_the_command_line_are_one_sentence(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
     ask = ("index", gallery, "--index", tmp_path / "index", "--model", vits["clip"])
     assert "choose one of: layers.0, layers.1, layers.2." in problem(diffsim(*ask, "--layer", "layers.7"))
