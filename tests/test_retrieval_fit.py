@@ -60,13 +60,15 @@ def test_the_size_of_the_whole_picture_is_told() -> None:
 
 @pytest.mark.parametrize("turn", range(1, 9))
 def test_a_turned_picture_is_cropped_as_it_is_shown(turn: int) -> None:
-    """Odd margins, which a crop before the turn would round to the other side."""
+    """Odd margins, which a crop before the turn would round to the other side: a pixel's shift is some 40 of 255.
+    Within 5, because Pillow may resize first across and then down or the other way round."""
     picture, exif, data = noisy(91, 60), Image.Exif(), io.BytesIO()
     exif[0x0112] = turn
     picture.save(data, "PNG", exif=exif)
     turns = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}
     upright = picture.transpose(Image.Transpose(turns[turn])) if turn > 1 else picture
-    assert np.array_equal(decode(data.getvalue(), 32, "crop 37").pixels, decode(png(upright), 32, "crop 37").pixels)
+    turned, saved = (decode(each, 32, "crop 37").pixels.astype(int) for each in (data.getvalue(), png(upright)))
+    assert np.abs(turned - saved).max() <= 5
 
 
 def test_of_a_panorama_the_middle_counts() -> None:
