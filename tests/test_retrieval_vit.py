@@ -359,6 +359,17 @@ def test_index_and_query_by_layer(vits: dict[str, Path], gallery: Path, tmp_path
     assert b"To do: 5" in dry.out and b" 200 bytes of disk" in dry.out, dry  # 5 x 20 numbers of 2 bytes
 
 
+def test_index_and_query_by_global_embedding(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
+    place = ("--index", tmp_path / "index")
+    assert diffsim("index", gallery, "--model", vits["dinov2"], "--variant", "global", "--size", "32", *place).code == 0
+    Image.open(gallery / "2.png").save(tmp_path / "copy.bmp")
+    for asked, more in ((gallery / "2.png", ("--include-self",)), (tmp_path / "copy.bmp", ())):
+        ran = diffsim("query", asked, "-k", "1", "--format", "json", *more, *place)
+        assert ran.code == 0, ran
+        hit = json.loads(ran.out)
+        assert hit["path"].endswith("2.png") and hit["score"] == pytest.approx(1, abs=1e-3)
+
+
 def test_score_of_a_pair(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
     """Cropped as an index does: what lies outside of the middle has no part in it."""
     wide = random_picture(1, 200, 90)
