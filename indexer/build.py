@@ -205,9 +205,8 @@ class _Extraction:
                 opened.enter_context(self._index.store(each.known.fingerprint, readonly=False)) for each in self._spaces
             ]
             try:
-                pool = opened.enter_context(
-                    DecodePool(options.workers, extractor.size, options.file_timeout_s, options.decoder_memory)
-                )
+                limits = options.file_timeout_s, options.decoder_memory
+                pool = opened.enter_context(DecodePool(options.workers, extractor.size, *limits, extractor.fit))
                 jobs = (Job(content.content_id, content.paths[0], content.sha256) for content in pending)
                 for batch in _batches(self._decoded(pool, jobs, len(pending)), options.batch_size):
                     waiting += zip(

@@ -73,15 +73,21 @@ class _Worker:
 
 
 class DecodePool:
-    """Up to `workers` processes that decode to size x size; each file may take `timeout_s` seconds and `memory_bytes`
-    (on Linux). Workers start when there is work for them and are kept between runs, until the pool is closed (or is
-    forgotten, or the program ends); a closed one starts new ones when it is asked again. A forked child has none."""
+    """Up to `workers` processes that decode to size x size, by the fit (see retrieval.images.decode); each file may
+    take `timeout_s` seconds and `memory_bytes` (on Linux).
 
-    def __init__(self, workers: int, size: int, timeout_s: float = 60, memory_bytes: int = 2 * 10**9) -> None:
+    Workers start when there is work for them and are kept between runs, until the pool is closed (or is forgotten, or
+    the program ends); a closed one starts new ones when it is asked again. A forked child has none.
+    """
+
+    def __init__(
+        self, workers: int, size: int, timeout_s: float = 60, memory_bytes: int = 2 * 10**9, fit: str = "squash"
+    ) -> None:
         if workers < 1 or size < 1 or timeout_s <= 0 or memory_bytes < 1:
             raise ValueError(f"{workers=}, {size=}, {timeout_s=} and {memory_bytes=} must all be above 0")
         self._most_workers = workers
         self._size = size
+        self._fit = fit
         self._timeout_s = timeout_s
         self._memory_bytes = memory_bytes
         self._workers: list[_Worker] = []
@@ -208,7 +214,7 @@ class DecodePool:
 
     def _start(self) -> _Worker:
         patience = 2 * self._timeout_s + 10
-        decoder = DecoderProcess.start(_JOBS_PER_WORKER, self._size, self._memory_bytes, patience)
+        decoder = DecoderProcess.start(_JOBS_PER_WORKER, self._size, self._memory_bytes, patience, self._fit)
         return _Worker(decoder, time.monotonic() + _START_S)
 
     def _end(self, worker: _Worker) -> int | None:

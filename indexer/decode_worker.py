@@ -46,7 +46,9 @@ def read_file(path: bytes) -> bytes:
         raise UnreadableImage(plain_reason(error)) from None
 
 
-def main(connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes: int, patience_s: float) -> None:
+def main(
+    connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes: int, patience_s: float, fit: str
+) -> None:
     """Serve jobs (slot, path, sha256) until the other end closes. Pixels go to their slot of the shared memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -63,7 +65,7 @@ def main(connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes
             connection.send_bytes(b'"begun"')
             # The main process keeps the time. Should it die meanwhile, the kernel ends this one, even in a C loop.
             signal.setitimer(signal.ITIMER_REAL, patience_s)
-            answer, picture = _answer(path, sha256, size, memory_bytes)
+            answer, picture = _answer(path, sha256, size, fit, memory_bytes)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if picture is not None:
                 pixels[slot] = picture.pixels
@@ -72,12 +74,14 @@ def main(connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes
         return
 
 
-def _answer(path: bytes, sha256: bytes, size: int, memory_bytes: int) -> tuple[dict[str, Any], Picture | None]:
+def _answer(
+    path: bytes, sha256: bytes, size: int, fit: str, memory_bytes: int
+) -> tuple[dict[str, Any], Picture | None]:
     try:
         data = read_file(path)
         if sha256 and hashlib.sha256(data).digest() != sha256:
             return {"changed": True}, None
-        picture = decode(data, size)
+        picture = decode(data, size, fit)
     except UnreadableImage as error:
         return {"failed": str(error)}, None
     except MemoryError:

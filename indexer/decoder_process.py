@@ -23,8 +23,8 @@ import numpy as np
 from .errors import IndexerError
 
 _BOOT = (
-    "import json, sys; path, numbers = json.loads(sys.argv[1]); sys.path[:] = path; "
-    "from indexer.decode_worker import main; main(*numbers)"
+    "import json, sys; path, settings = json.loads(sys.argv[1]); sys.path[:] = path; "
+    "from indexer.decode_worker import main; main(*settings)"
 )
 
 
@@ -47,23 +47,23 @@ class DecoderProcess:
     pixels: np.ndarray
 
     @classmethod
-    def start(cls, slots: int, size: int, memory_bytes: int, patience_s: float) -> "DecoderProcess":
+    def start(cls, slots: int, size: int, memory_bytes: int, patience_s: float, fit: str) -> "DecoderProcess":
         """`patience_s`: how long it may work on one file after this process has died. Raises NoDecoder."""
         try:
-            return cls._start(slots, size, memory_bytes, patience_s)
+            return cls._start(slots, size, memory_bytes, patience_s, fit)
         except OSError as problem:
             raise NoDecoder(problem.strerror or str(problem)) from problem
 
     @classmethod
-    def _start(cls, slots: int, size: int, memory_bytes: int, patience_s: float) -> "DecoderProcess":
+    def _start(cls, slots: int, size: int, memory_bytes: int, patience_s: float, fit: str) -> "DecoderProcess":
         nbytes = slots * size**2 * 3
         ours, theirs = socket.socketpair()
         with tempfile.TemporaryFile() if sys.platform != "linux" else open(os.memfd_create("pixels"), "w+b") as file:
             with theirs:
                 file.truncate(nbytes)
-                numbers = (theirs.fileno(), file.fileno(), slots, size, memory_bytes, patience_s)
+                settings = (theirs.fileno(), file.fileno(), slots, size, memory_bytes, patience_s, fit)
                 process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_import_path(), numbers])],
+                    [sys.executable, "-I", "-S", "-c", _BOOT, json.dumps([_import_path(), settings])],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), file.fileno()),

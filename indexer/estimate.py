@@ -14,7 +14,6 @@ import numpy as np
 from db.catalog import Catalog, KnownSpace
 from retrieval.extractor import Extractor
 from retrieval.kit import SpaceKit
-from retrieval.tiers import record_bytes
 
 from .build import IndexOptions
 from .decode import Decoded, DecodePool, Job
@@ -43,7 +42,7 @@ class Estimate:
     """pictures: files that look like pictures. known: those that the last run did and that have not changed since.
 
     todo: those that a run would extract. seconds, disk (bytes): for them, from a few that were really decoded and
-    extracted, and from a record's size. skipped: spaces that a run would leave out.
+    extracted, and from one record. skipped: spaces that a run would leave out.
     """
 
     pictures: int
@@ -95,8 +94,8 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
                         skipped.append(SkippedSpace(space.known, reason(space.known, problem), waiting))
                 continue
             todo.update(lacking)
+            disk += _bytes_per_picture(extractor) * len(lacking)
             seconds += _time_per_picture(extractor, lacking, options) * len(lacking)
-            disk += sum(_bytes_per_picture(space.kit) for space in together) * len(lacking)
     return Estimate(len(files), len(known), len(todo), seconds, disk, skipped)
 
 
@@ -143,15 +142,17 @@ def _known(catalog: Catalog | None, spaces: Sequence[_Wanted], files: Sequence[t
     }
 
 
-def _bytes_per_picture(kit: SpaceKit) -> int:
-    return record_bytes(kit.shapes, kit.space.tier) + 2 * kit.dimensions
+def _bytes_per_picture(extractor: Extractor) -> int:
+    """Bytes of a picture's records in all spaces. Extracts one, which also pays for warming up."""
+    blank = np.zeros((1, extractor.size, extractor.size, 3), np.uint8)
+    return sum(len(made.tokens) + made.descriptor.nbytes for (made,) in extractor.extract(blank))
 
 
 def _time_per_picture(extractor: Extractor, todo: Sequence[bytes], options: IndexOptions) -> float:
     """Seconds per picture, from disk to features."""
     sample = random.Random(0).sample(todo, min(_TIMED, len(todo)))
-    extractor.extract(np.zeros((1, extractor.size, extractor.size, 3), np.uint8))  # the first pass pays for warming up
-    with DecodePool(options.workers, extractor.size, options.file_timeout_s, options.decoder_memory) as pool:
+    limits = options.file_timeout_s, options.decoder_memory
+    with DecodePool(options.workers, extractor.size, *limits, extractor.fit) as pool:
         for _ in pool.run([Job(0, sample[0], b"")]):
             pass
         started = time.monotonic()

@@ -91,6 +91,11 @@ def requested_spaces(
         raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
     place = "" if not adapter else adapter if adapter in ADAPTERS else str(find_adapter(adapter))
     variant = variant or ("C" if adapter else "S")
+    if variant == "global" and (profiles or layers or timestep is not None):
+        raise InvalidSpace(
+            "A global embedding has no layers, timesteps or profiles; leave out --layer, --timestep and --by."
+        )
+    size = size or defaults.size
     requests = {}
     for profile in ("global",) if variant == "global" else profiles or (DEFAULT_PROFILE,):
         taps: tuple[Tap, ...] = () if variant == "global" else (profile_tap(model, profile),)
@@ -104,13 +109,13 @@ def requested_spaces(
             name=f"{Path(network).name}/{name}",
             network=network,
             taps=taps,
-            size=size or defaults.size,
+            size=size,
             prompt=defaults.prompt if prompt is None else prompt,
             adapter=place,
             variant=variant,
             seed=seed,
             noises=defaults.noises if noises is None else noises,
-            fit=defaults.fit,
+            fit=defaults.fit_at(size),
             dtype=dtype,
             tier=tier,
         )

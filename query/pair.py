@@ -69,7 +69,7 @@ def score_files(
     kit = make_kit(request, networks)
     network = networks.get(request.network, request.dtype, request.adapter)
     extractor = Extractor(network, [kit])
-    with DecodePool(1, kit.space.size) as pool:
+    with DecodePool(1, kit.space.size, fit=kit.space.fit) as pool:
         pictures = [pool.decode(path).pixels for path in (a, b)]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:

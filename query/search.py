@@ -132,7 +132,7 @@ class Searcher:
         self._visible_at: tuple[int, dict[int, int]] | None = None  # the catalog's generation, and the counts
         self._kits: dict[str, SpaceKit] = {}
         self._extractors: dict[str, Extractor] = {}
-        self._decoders: dict[int, DecodePool] = {}  # by picture size: a process each, from the first outside picture on
+        self._decoders: dict[tuple[int, str], DecodePool] = {}  # by size and fit: a process from the first picture on
 
     def close(self) -> None:
         """Let go of the index's files and end the decoding process. Closing twice is harmless; a closed searcher opens
@@ -273,10 +273,10 @@ class Searcher:
         from indexer.devices import choose_device
         from retrieval.extractor import Extractor
 
-        size = kit.space.size
-        if size not in self._decoders:
-            self._decoders[size] = DecodePool(1, size)
-        decoded = self._decoders[size].decode(picture)
+        shape = kit.space.size, kit.space.fit
+        if shape not in self._decoders:
+            self._decoders[shape] = DecodePool(1, kit.space.size, fit=kit.space.fit)
+        decoded = self._decoders[shape].decode(picture)
         if space.fingerprint not in self._extractors:
             self._extractors[space.fingerprint] = Extractor.load(
                 space.network, [kit], choose_device(self._device), space.adapter

@@ -72,6 +72,7 @@ _TURNS = {
 _SWAPPING = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # width and height
 _EXIF_ORIENTATION = 0x0112
 _ROWS_AT_ONCE = 256
+_LONGEST = 16  # times the short side
 
 _pillow_globals = threading.Lock()
 
@@ -91,15 +92,53 @@ class Picture:
     height: int
 
 
-def decode(data: bytes, size: int) -> Picture:
-    """Decode a file's bytes and squash the picture to size x size by Lanczos. Raises UnreadableImage.
+def decode(data: bytes, size: int, fit: str = "squash") -> Picture:
+    """Decode a file's bytes and make the picture size x size.
 
-    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, where that leaves 4 x size pixels on both sides.
+    fit: `squash`, by Lanczos, or `crop N`: the short side to N pixels by bicubic, then the middle, as transformers'
+    image processors do. Raises UnreadableImage; ValueError for another fit.
+
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, where that leaves 4 x size (4 x N) pixels on both sides.
     """
-    loaded = _load(data, size)
-    small = loaded.picture.resize((size, size), Image.Resampling.LANCZOS, box=loaded.box)
+    short = crop_side(fit)
+    loaded = _load(data, short or size)
+    if short is None:
+        square = loaded.picture.resize((size, size), Image.Resampling.LANCZOS, box=loaded.box)
+        small = _turned(square, loaded.turn)
+    else:
+        small = _middle(loaded, size, short)
     width, height = loaded.whole if loaded.turn not in _SWAPPING else loaded.whole[::-1]
-    return Picture(np.array(_turned(small, loaded.turn)), loaded.format, width, height)
+    return Picture(np.array(small), loaded.format, width, height)
+
+
+def crop_side(fit: str) -> int | None:
+    """N of the fit `crop N`, None of `squash`; raises ValueError for anything else."""
+    if fit == "squash":
+        return None
+    found = re.fullmatch("crop ([1-9][0-9]{0,4})", fit)
+    if found is None:
+        raise ValueError(f"{fit!r} is not a fit")
+    return int(found[1])
+
+
+def _middle(loaded: "_Loaded", size: int, short: int) -> Image.Image:
+    """The middle size x size of the picture resized so that its short side has `short` pixels."""
+    width, height = loaded.whole
+    brief = min(width, height)
+    # Of a long panorama only what lies around the middle: the whole might not fit into memory.
+    wide, high = min(width, _LONGEST * brief), min(height, _LONGEST * brief)
+    left, top = (width - wide) // 2, (height - high) // 2
+    across, down = loaded.box[2] / width, loaded.box[3] / height  # below 1 at a reduced scale
+    box = (left * across, top * down, (left + wide) * across, (top + high) * down)
+    resized = loaded.picture.resize((short * wide // brief, short * high // brief), Image.Resampling.BICUBIC, box=box)
+    return _cut(_turned(resized, loaded.turn), size, size)
+
+
+def _cut(picture: Image.Image, width: int, height: int) -> Image.Image:
+    if picture.size == (width, height):
+        return picture
+    left, top = (picture.width - width) // 2, (picture.height - height) // 2
+    return picture.crop((left, top, left + width, top + height))
 
 
 def open_picture(data: bytes) -> tuple[Image.Image, str]:

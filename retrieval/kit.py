@@ -43,18 +43,26 @@ class Projection:
 
     @classmethod
     def of(cls, attention: Any, query: Any, key: Any, value: Any, *, cross: bool = False) -> "Projection":
-        """Copy three linear layers of an attention with `heads` heads, whose logits are scaled by 1/sqrt(head_dim)."""
+        """Copy three linear layers of an attention of diffusers."""
         if any(getattr(attention, name, None) is not None for name in ("norm_q", "norm_k")):
             raise RetrievalError(
                 "Attention layers that normalise queries and keys cannot be tapped yet; choose another layer."
             )
-        groups = ((query,), (key, value)) if cross else ((query, key, value),)
-        weights = tuple(torch.cat([layer.weight.detach() for layer in group]).float().cpu() for group in groups)
-        return cls(attention.heads, weights, tuple(_biases(group) for group in groups))
+        return cls.of_layers(attention.heads, ((query,), (key, value)) if cross else ((query, key, value),))
 
-    def __call__(self, matrices: Sequence[Tensor]) -> AttentionFeatures:
+    @classmethod
+    def of_layers(cls, heads: int, groups: Sequence[Sequence[Any]]) -> "Projection":
+        """Copy the linear layers that make queries, keys and values, in turn, one group per matrix of tokens, of an
+        attention whose logits are scaled by 1/sqrt(head_dim)."""
+        weights = tuple(torch.cat([layer.weight.detach() for layer in group]).float().cpu() for group in groups)
+        return cls(heads, weights, tuple(_biases(group) for group in groups))
+
+    def __call__(self, matrices: Sequence[Tensor], rotary: Tensor | None = None) -> AttentionFeatures:
         """Project tokens, one [pictures, tokens, channels] per matrix that the layer reads, and compute each picture's
-        own map, in float32."""
+        own map, in float32.
+
+        rotary: cosine and sine of the positions, [2, tokens, head_dim], by which queries and keys are turned.
+        """
         projected = [
             F.linear(tokens.float(), weight, bias)
             for tokens, weight, bias in zip(matrices, self.weights, self.biases, strict=True)
@@ -66,6 +74,8 @@ class Projection:
         query, key, value = (
             part.reshape(*part.shape[:2], self.heads, -1).transpose(1, 2) for part in (query, key, value)
         )
+        if rotary is not None:
+            query, key = _turned(query, rotary), _turned(key, rotary)
         return AttentionFeatures(query, key, value, attend(query, key, value))
 
     def to(self, device: torch.device | str) -> "Projection":
@@ -87,6 +97,14 @@ class Projection:
         return cls(heads, weights, tuple(named.get(f"{part}.bias") for part in parts))
 
 
+def _turned(x: Tensor, rotary: Tensor) -> Tensor:
+    """Rotary positions (Su et al., 2021): channel i and channel i + head_dim / 2 are a pair."""
+    cosine, sine = rotary
+    first, second = x.chunk(2, dim=-1)
+    turned: Tensor = x * cosine + torch.cat([-second, first], dim=-1) * sine
+    return turned
+
+
 def _biases(layers: Sequence[Any]) -> Tensor | None:
     """The layers' biases in turn, zeros for a layer without one; None where none has one."""
     if all(layer.bias is None for layer in layers):
@@ -100,8 +118,9 @@ class SpaceKit:
     """A feature space and what it needs.
 
     constants: what every picture is given, float32, by name: `noise` [noises, channels, height, width] of the latents,
-    `conditioning` [1, words, channels] of the prompt, ... projections: per tap. shapes: (tokens, channels) of every
-    matrix of a record, in the order in which the projections take them.
+    `conditioning` [1, words, channels] of the prompt, `rotary` [2, tokens, head_dim] of the positions, ...
+    projections: per tap. shapes: (tokens, channels) of every matrix of a record, in the order in which the projections
+    take them.
     """
 
     space: FeatureSpace
@@ -118,15 +137,11 @@ class SpaceKit:
         """Whether there is a token stage; else the cosine of descriptors is the score."""
         return bool(self.projections)
 
-    @property
-    def dimensions(self) -> int:
-        """Numbers in a pooled descriptor."""
-        return sum(2 * (len(each.weights[0]) // (3 if len(each.weights) == 1 else 1)) for each in self.projections)
-
     def attention(self, matrices: Sequence[Tensor]) -> tuple[AttentionFeatures, ...]:
         """Q, K, V and map of each tap from the matrices of a record, each [pictures, tokens, channels]."""
         rest = iter(matrices)
-        return tuple(project([next(rest) for _ in project.weights]) for project in self.projections)
+        rotary = self.constants.get("rotary")
+        return tuple(project([next(rest) for _ in project.weights], rotary) for project in self.projections)
 
     def descriptors(self, features: Sequence[AttentionFeatures]) -> Tensor:
         """Pooled descriptors [pictures, dimensions], float32, unit norm."""

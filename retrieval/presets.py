@@ -7,7 +7,9 @@ from pathlib import Path
 import platformdirs
 
 from .errors import RetrievalError
+from .images import crop_side
 from .names import PROFILES
+from .preprocessing import KINDS, vision_settings
 from .space import InvalidSpace, Tap
 
 BUNDLED = Path(__file__).parent / "models"
@@ -42,6 +44,11 @@ class Preset:
     files: tuple[str, ...] = ()
     adapter: str = ""
 
+    def fit_at(self, size: int) -> str:
+        """The fit for pictures of another size: of `crop N`, the share that is cut away stays."""
+        short = crop_side(self.fit)
+        return self.fit if short is None else f"crop {max(size, round(short * size / self.size))}"
+
 
 _KINDS = ("*.json", "*.txt", "*model.safetensors")
 _SD_FILES = (
@@ -53,6 +60,17 @@ _SD_FILES = (
 def _released(module: str) -> dict[str, Tap]:
     """The released settings: 101 (step index 900) for style, 251 (750) for instance, 501 (500) for look."""
     return {"style": Tap(module, 101), "instance": Tap(module, 251), "look": Tap(module, 501)}
+
+
+_VIT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+def _by_depth(layers: int) -> dict[str, Tap]:
+    """Shallow layers see strokes and textures, deep ones what a thing is, and the middle both. That is what studies of
+    these networks agree on; which layer is best is worth some 20 points in the paper's own tables and was not measured
+    here, for want of trained weights."""
+    places = {"style": layers // 4, "instance": layers * 5 // 6, "look": layers // 2}
+    return {profile: Tap(f"layers.{number}", 0) for profile, number in places.items()}
 
 
 _SD_TAP = "up_blocks.1.attentions.2"
@@ -92,6 +110,54 @@ PRESETS = {
             revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
             files=_SD_FILES,
         ),
+        Preset(
+            "clip-vit-b32",
+            "CLIP ViT-B/32",
+            224,
+            "",
+            _by_depth(12),
+            noises=0,
+            fit="crop 224",
+            repository="openai/clip-vit-base-patch32",
+            revision="b97b0100e55e367c057773c2a614676470b0d575",
+            files=_VIT_FILES,
+        ),
+        Preset(
+            "dinov2-small",
+            "DINOv2 ViT-S/14",
+            224,
+            "",
+            _by_depth(12),
+            noises=0,
+            fit="crop 256",
+            repository="facebook/dinov2-small",
+            revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
+            files=_VIT_FILES,
+        ),
+        Preset(
+            "dinov2-base",
+            "DINOv2 ViT-B/14",
+            224,
+            "",
+            _by_depth(12),
+            noises=0,
+            fit="crop 256",
+            repository="facebook/dinov2-base",
+            revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+            files=_VIT_FILES,
+        ),
+        Preset(
+            "siglip-base",
+            "SigLIP ViT-B/16",
+            224,
+            "",
+            _by_depth(12),
+            noises=0,
+            repository="google/siglip-base-patch16-224",
+            revision="7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+            files=_VIT_FILES,
+        ),
+        # None for DINOv3: its repositories are gated, so that a fetch would end in a refusal. A local copy works.
     )
 }
 
@@ -115,27 +181,29 @@ def models_folder() -> Path:
 
 
 def find_model(reference: str) -> Path:
-    """The folder of a preset or of a local network in the diffusers layout; raises UnknownModel."""
+    """The folder of a preset or of a local network in the layout of diffusers or transformers; raises UnknownModel."""
     if reference in PRESETS:
         folder = BUNDLED / reference if not PRESETS[reference].repository else models_folder() / reference
-        if (folder / "unet" / "config.json").is_file():
+        if _holds_network(folder):
             return folder
         raise UnknownModel(
             f"The network {reference} is not on this machine; fetch it with `diffsim models fetch {reference}`, "
             "or give a local copy with --model FOLDER."
         )
     folder = Path(reference).expanduser()
-    if (folder / "unet" / "config.json").is_file():
+    if _holds_network(folder):
         return folder.resolve()
     names = ", ".join(PRESETS)
     if folder.is_dir():
         raise UnknownModel(
-            f"The folder {reference} has no unet/config.json; "
-            f"--model takes {names} or a folder in the diffusers layout."
+            f"The folder {reference} has no unet/config.json, nor a config.json of a vision transformer "
+            f"({', '.join(KINDS)}); --model takes {names} or the folder of such a network."
         )
-    raise UnknownModel(
-        f"The network {reference!r} is unknown; choose one of {names}, or give a folder in the diffusers layout."
-    )
+    raise UnknownModel(f"The network {reference!r} is unknown; choose one of {names}, or give a network's folder.")
+
+
+def _holds_network(folder: Path) -> bool:
+    return (folder / "unet" / "config.json").is_file() or vision_settings(folder) is not None
 
 
 def find_adapter(reference: str) -> Path:
@@ -159,8 +227,11 @@ def defaults_of(reference: str) -> Preset:
 
 
 def _defaults_of_folder(folder: Path) -> Preset:
-    """A folder is taken for a Stable Diffusion 1.x or 2.x network."""
-    return PRESETS["sd15"]
+    """A vision transformer as its folder says; any other is taken for a Stable Diffusion 1.x or 2.x network."""
+    vision = vision_settings(folder)
+    if vision is None:
+        return PRESETS["sd15"]
+    return Preset("", "", vision.size, "", _by_depth(vision.depth), noises=0, fit=vision.fit)
 
 
 def profile_tap(reference: str, profile: str) -> Tap:

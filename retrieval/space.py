@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .errors import RetrievalError
-from .images import DECODE_REVISION
+from .images import DECODE_REVISION, crop_side
 from .names import DTYPES, TIERS, VARIANTS
 
 EXTRACTOR_REVISION = 1
@@ -82,8 +82,10 @@ class FeatureSpace:
     variant: `S`, self-attention; `C`, cross-attention to the picture as its own prompt (IP-Adapter); `global`, the
     network's one embedding a picture, without taps and without a token stage.
     size: side of the square that a picture is resized to, pixels. fit: how; `squash`, or `crop N`: the short side to
-    N pixels, then the middle. noises: how many noise tensors the tokens are the mean over; 0 is a clean picture.
-    dtype: what the network computes in. tier: how tokens are stored, `fp32`, `fp16` or `int8`.
+    N pixels, at least the size, then the middle. noises: how many noise tensors the tokens are the mean over; 0 is a
+    clean picture. dtype: what the network computes in. tier: how tokens are stored, `fp32`, `fp16` or `int8`.
+
+    What has no effect makes no second space: the seed is 0 without noise, the tier of a global space `fp16`.
     """
 
     weights: str
@@ -111,6 +113,19 @@ class FeatureSpace:
             raise InvalidSpace(f"The precision {self.dtype} is unknown; choose one of {', '.join(DTYPES)}.")
         if self.tier not in TIERS:
             raise InvalidSpace(f"The storage tier {self.tier} is unknown; choose one of {', '.join(TIERS)}.")
+        try:
+            short = crop_side(self.fit)
+        except ValueError:
+            short = 0
+        if short is not None and short < self.size:
+            raise InvalidSpace(
+                f"The fit {self.fit!r} cannot be used at size {self.size}; choose squash, or crop N with N of at least "
+                f"{self.size}."
+            )
+        if not self.noises:
+            object.__setattr__(self, "seed", 0)
+        if self.variant == "global":
+            object.__setattr__(self, "tier", "fp16")
 
     @property
     def fingerprint(self) -> str:

@@ -33,7 +33,7 @@ CHANGES = {
     "prompt": "x",
     "seed": 1,
     "variant": "C",
-    "fit": "crop",
+    "fit": "crop 512",
     "dtype": "bfloat16",
     "tier": "int8",
     "decode_revision": 99,

@@ -21,7 +21,9 @@ _SHOWN_FAILURES = 20
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @index_option
 @click.option(
-    "--model", help="A network: mini (bundled), sd15, sd21, or a folder in the diffusers layout.  [default: mini]"
+    "--model",
+    help="A network: mini (bundled), sd15, clip-vit-b32, dinov2-small, ..., as `diffsim models list` names them, or a "
+    "network's folder.  [default: mini]",
 )
 @click.option(
     "--by",

@@ -18,7 +18,7 @@ def list_models() -> None:
             place = str(find_model(preset.name))
         except UnknownModel:
             place = f"not here; diffsim models fetch {preset.name}"
-        click.echo(f"{preset.name:8} {preset.size:4d} px  {preset.about} ({place})")
+        click.echo(f"{preset.name:12} {preset.size:4d} px  {preset.about} ({place})")
 
 
 @models.command()

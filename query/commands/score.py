@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
 @click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
-@click.option(
-    "--by", "profile", type=click.Choice(PROFILES), default="look", show_default=True, help="What similar means."
-)
+@click.option("--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: look]")
 @space_options
 @click.option("--prompt", help="What the network is told.  [default: the network's]")
 @click.option("--seed", type=int, default=2334, show_default=True, help="Of the noise.")
@@ -49,7 +47,7 @@ def score(
     a: Path,
     b: Path,
     model: str,
-    profile: str,
+    profile: str | None,
     variant: str | None,
     ip_adapter: str | None,
     layers: tuple[str, ...],
@@ -70,7 +68,7 @@ def score(
 
     (request,) = requested_spaces(
         model,
-        [profile],
+        [profile] if profile else [],
         variant=variant,
         adapter=ip_adapter,
         layers=layers,

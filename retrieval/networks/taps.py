@@ -43,7 +43,7 @@ def _shortest(module: str, valid: Sequence[str]) -> str:
     """What is enough to tell a module from the others: the name of its transformer where that has one block."""
     transformer = module.rsplit(".transformer_blocks.", 1)[0]
     alone = sum(name.startswith(transformer + ".") for name in valid) == 1
-    return transformer if alone else module.rsplit(".", 1)[0]
+    return transformer if alone else module.removesuffix(".attn1").removesuffix(".attn2")
 
 
 class _Reached(Exception):
