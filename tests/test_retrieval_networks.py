@@ -202,11 +202,7 @@ def test_networks_that_want_more_than_a_picture_are_refused(folder: Path) -> Non
     "settings",
     [
         {"num_class_embeds": 3},
-        {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 80,
-        },
+        {"addition_embed_type": "text", "encoder_hid_dim": 32},
     ],
 )
 def test_networks_that_want_more_than_a_prompt_are_refused(folder: Path, settings: dict) -> None:

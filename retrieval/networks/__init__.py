@@ -5,6 +5,7 @@ Only safetensors are read, remote code never runs, and a missing weight is an er
 
 from pathlib import Path
 
+from .dit import DitNetwork
 from .files import BadNetwork, dtype_name
 from .network import BadSize, Network, Read, TapPlace
 from .taps import UnknownModule
@@ -15,4 +16,8 @@ __all__ = ["BadNetwork", "BadSize", "Network", "Read", "TapPlace", "UnknownModul
 
 def load_network(folder: Path, dtype: str, device: str, adapter: str = "") -> Network:
     """Load the network in a folder, with an IP-Adapter (its file or folder) for DiffSim-C. Raises BadNetwork."""
-    return UNetNetwork.load(folder, dtype, device, adapter)
+    if not (folder / "transformer").is_dir():
+        return UNetNetwork.load(folder, dtype, device, adapter)
+    if adapter:
+        raise BadNetwork(f"The network in {folder} takes no IP-Adapter; drop --ip-adapter, or choose a U-Net.")
+    return DitNetwork.load(folder, dtype, device)

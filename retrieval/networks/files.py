@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -97,6 +97,22 @@ def _without_progress_bars() -> Iterator[None]:
                 library.disable_progress_bar()
                 back.callback(library.enable_progress_bar)
         yield
+
+
+def hash_network(folder: Path, parts: Sequence[str]) -> str:
+    """SHA-256 (hex) of the weights and configurations of a diffusion network's parts, of its noise schedule, its
+    tokenizers and its stored conditioning."""
+    places = [folder / part for part in parts]
+    tokenizers = [folder / name for name in ("tokenizer", "tokenizer_2")]
+    vocabularies = [path for place in tokenizers for kind in ("*.json", "*.txt") for path in sorted(place.glob(kind))]
+    return hash_files(
+        [
+            *(path for place in places for path in weight_files(place)[1]),
+            *vocabularies,
+            folder / "conditioning.safetensors",
+        ],
+        [place / "config.json" for place in places] + [folder / "scheduler" / "scheduler_config.json"],
+    )
 
 
 def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:
