@@ -43,8 +43,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(problem: Exception) -> str:
-    """What to quote of another library's error."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    """What to quote of another library's error: its first line that is no heading."""
+    first, *rest = (str(problem).strip() or type(problem).__name__).splitlines()
+    return rest[0].strip().removesuffix(".") if first.endswith(":") and rest else first
 
 
 def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
@@ -62,13 +63,12 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
     return None, []
 
 
-def load_component(loader: Any, folder: Path, precision: torch.dtype | None = None) -> Any:
+def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
     """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight accounted for.
 
     Raises BadNetwork: diffusers alone would go on with random weights where some are missing.
     """
     read_json(folder / "config.json")
-    options = {} if precision is None else {"torch_dtype": precision}
     try:
         with _without_progress_bars():
             model, report = loader.from_pretrained(
@@ -78,7 +78,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype | None = No
                 output_loading_info=True,
                 variant=weight_files(folder)[0],
                 low_cpu_mem_usage=False,
-                **options,
+                torch_dtype=precision,
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as problem:
         raise BadNetwork(f"The weights in {folder} cannot be loaded ({first_line(problem)}); {COPY_AGAIN}") from problem

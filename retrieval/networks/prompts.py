@@ -58,7 +58,7 @@ def _encode(folder: Path, prompt: str) -> Tensor:
     """Stable Diffusion 1.x and 2.x: the last layer, normalised, [1, words, channels]."""
     from transformers import CLIPTextModel
 
-    encoder = load_component(CLIPTextModel, folder / "text_encoder").float().eval()
+    encoder = load_component(CLIPTextModel, folder / "text_encoder", torch.float32).eval()
     words = _tokenize(folder / "tokenizer", prompt)
     mask = words.attention_mask if getattr(encoder.config, "use_attention_mask", False) else None
     with torch.inference_mode():
@@ -72,7 +72,7 @@ def _encode_twice(folder: Path, prompt: str) -> dict[str, Tensor]:
 
     layers = []
     for loader, number in ((CLIPTextModel, ""), (CLIPTextModelWithProjection, "_2")):
-        encoder = load_component(loader, folder / f"text_encoder{number}").float().eval()
+        encoder = load_component(loader, folder / f"text_encoder{number}", torch.float32).eval()
         words = _tokenize(folder / f"tokenizer{number}", prompt)
         with torch.inference_mode():
             output = encoder(words.input_ids, output_hidden_states=True)
