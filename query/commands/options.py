@@ -33,7 +33,7 @@ def device_option(command: Command) -> Command:
 
 
 def space_options(command: Command) -> Command:
-    """What makes a feature space of a network: --variant, --ip-adapter, --layer, --timestep, --noises, --size, --dtype."""
+    """What makes a feature space of a network, from --variant to --dtype."""
     for option in reversed(
         (
             click.option(
