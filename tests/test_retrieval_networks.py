@@ -146,18 +146,21 @@ def test_a_listed_text_encoder_must_be_there(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_loading_draws_no_bars_and_leaves_the_libraries_settings_alone(capfd, shown: bool) -> None:
+def test_loading_is_silent_and_leaves_the_libraries_settings_alone(capfd, caplog, shown: bool) -> None:
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [library.is_progress_bar_enabled() for library in libraries]
+    verbosity = [library.get_verbosity() for library in libraries]
     try:
         for library in libraries:
             library.enable_progress_bar() if shown else library.disable_progress_bar()
-        load_network(TINY, "float32", "cpu").constants(size=64, prompt="a house", seed=0, noises=0)
+        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(size=64, prompt="a house", seed=0, noises=0)
         assert [library.is_progress_bar_enabled() for library in libraries] == [shown, shown]
+        assert [library.get_verbosity() for library in libraries] == verbosity
     finally:
         for library, enabled in zip(libraries, before, strict=True):
             library.enable_progress_bar() if enabled else library.disable_progress_bar()
     assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_a_text_encoder_wants_its_tokenizer(folder: Path) -> None:

@@ -70,7 +70,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
     """
     read_json(folder / "config.json")
     try:
-        with _without_progress_bars():
+        with quietly():
             model, report = loader.from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -89,10 +89,12 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Loading takes seconds and stderr is the command's. The libraries' switches are global: they are put back."""
+def quietly() -> Iterator[None]:
+    """Without the libraries' progress bars and remarks: stderr is the command's. Their global switches are put back."""
     with ExitStack() as back:
         for library in (diffusers.utils.logging, transformers.utils.logging):
+            back.callback(library.set_verbosity, library.get_verbosity())
+            library.set_verbosity_error()
             if library.is_progress_bar_enabled():
                 library.disable_progress_bar()
                 back.callback(library.enable_progress_bar)
