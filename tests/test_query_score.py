@@ -95,6 +95,7 @@ def test_words_for_a_person(tmp_path: Path) -> None:
         (("--ip-adapter", "nowhere.safetensors"), "'nowhere.safetensors'"),
         (("--size", "72"), "multiple of 64"),
         (("--protocol", "paper", "--layer", "mid_block", "--layer", "up_blocks.1.attentions.0"), "one layer, not 2"),
+        (("--protocol", "paper", "--noises", "4"), "leave out --noises"),
     ],
 )
 def test_mistakes_are_one_sentence(arguments: tuple[str, ...], words: str) -> None:

@@ -24,7 +24,7 @@ from retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_spac
 from retrieval.images import decode
 from retrieval.kit import SpaceKit
 from retrieval.networks import BadSize, UnknownModule, load_network
-from retrieval.networks.prompts import prompt_embedding
+from retrieval.networks.prompts import embed_prompt
 from retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
 from retrieval.networks.unet import UNetNetwork
 from retrieval.presets import BUNDLED, PRESETS
@@ -174,7 +174,7 @@ def test_hooks_are_removed_whatever_happens() -> None:
     with pytest.raises(RuntimeError, match="without entering"):
         run_to_taps(net.unet, full, lambda: None)
     with pytest.raises(RuntimeError):
-        net.enter(full[:1], torch.zeros(1, 3, 8, 8), 1, torch.zeros(1, 1, 32), None)
+        net.enter(full[:1], torch.zeros(1, 3, 8, 8), 1, {"conditioning": torch.zeros(1, 1, 32)}, None)
     run_to_taps(net.unet, full, lambda: net.unet(torch.zeros(1, 4, 8, 8), 1, torch.zeros(1, 1, 32)))
     assert hooks(net.unet) == before
 
@@ -308,12 +308,12 @@ def without_text_encoder(folder: Path) -> Path:
 
 def test_without_a_text_encoder_the_conditioning_is_stored_or_zero(tmp_path: Path) -> None:
     plain = load_network(without_text_encoder(tmp_path / "plain"), "float32", "cpu")
-    assert torch.equal(prompt_embedding(plain.folder, "ignored", 32), torch.zeros(1, 1, 32))
+    assert torch.equal(embed_prompt(plain.folder, "ignored", 32)["conditioning"], torch.zeros(1, 1, 32))
     folder = without_text_encoder(tmp_path / "stored")
     embedding = torch.randn(1, 5, 32)
     save_file({"prompt_embeds": embedding}, folder / "conditioning.safetensors")
     stored = load_network(folder, "float32", "cpu")
-    assert torch.equal(prompt_embedding(stored.folder, "ignored", 32), embedding)
+    assert torch.equal(embed_prompt(stored.folder, "ignored", 32)["conditioning"], embedding)
     assert stored.weights != plain.weights
     kits = [make_space(net, (Tap(UP, 251),), size=64, tier="fp32") for net in (plain, stored)]
     first, second = (
@@ -363,7 +363,7 @@ def test_half_precision_files_alone_are_enough(tmp_path: Path) -> None:
     CLIPTextModel.from_pretrained(TINY / "text_encoder").save_pretrained(folder / "text_encoder", variant="fp16")
     assert (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     half = load_network(folder, "float32", "cpu")
-    ours, theirs = (prompt_embedding(place, "a house", 32).numpy() for place in (folder, TINY))
+    ours, theirs = (embed_prompt(place, "a house", 32)["conditioning"].numpy() for place in (folder, TINY))
     assert ours == pytest.approx(theirs, abs=1e-5)
     check_close(half, network(), 0.02)
 

@@ -1,12 +1,12 @@
 """Networks from folders: every weight accounted for, every fault named in one sentence; presets and where they are."""
 
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from fnmatch import fnmatch
 from functools import cache
 from pathlib import Path
 
@@ -16,20 +16,26 @@ import torch
 import transformers
 from conftest import TINY
 from diffusers import UNet2DConditionModel
+from networks import ADAPTER, edit_json, tiny_sdxl
 from safetensors.torch import load_file, save_file
 
+from indexer.spaces import requested_spaces
 from retrieval.networks import BadNetwork, load_network
 from retrieval.presets import (
+    ADAPTERS,
+    BUNDLED,
     PRESETS,
     PROFILES,
+    AdapterPreset,
     CannotFetch,
     Preset,
     UnknownModel,
     fetch,
+    find_adapter,
     find_model,
     profile_tap,
 )
-from retrieval.space import InvalidSpace
+from retrieval.space import InvalidSpace, Tap
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -52,10 +58,6 @@ def edit_tensors(path: Path, change: Callable[[dict[str, torch.Tensor]], object]
     tensors = load_file(path)
     change(tensors)
     save_file(tensors, path, metadata={"format": "pt"})
-
-
-def edit_json(path: Path, **values: object) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 def refusal(folder: Path, prompt: str | None = None) -> str:
@@ -144,18 +146,21 @@ def test_a_listed_text_encoder_must_be_there(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("shown", [True, False])
-def test_loading_draws_no_bars_and_leaves_the_libraries_settings_alone(capfd, shown: bool) -> None:
+def test_loading_is_silent_and_leaves_the_libraries_settings_alone(capfd, caplog, shown: bool) -> None:
     libraries = (diffusers.utils.logging, transformers.utils.logging)
     before = [library.is_progress_bar_enabled() for library in libraries]
+    verbosity = [library.get_verbosity() for library in libraries]
     try:
         for library in libraries:
             library.enable_progress_bar() if shown else library.disable_progress_bar()
-        load_network(TINY, "float32", "cpu").constants(size=64, prompt="a house", seed=0, noises=0)
+        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(size=64, prompt="a house", seed=0, noises=0)
         assert [library.is_progress_bar_enabled() for library in libraries] == [shown, shown]
+        assert [library.get_verbosity() for library in libraries] == verbosity
     finally:
         for library, enabled in zip(libraries, before, strict=True):
             library.enable_progress_bar() if enabled else library.disable_progress_bar()
     assert capfd.readouterr().err == ""
+    assert not caplog.records
 
 
 def test_a_text_encoder_wants_its_tokenizer(folder: Path) -> None:
@@ -202,11 +207,7 @@ def test_networks_that_want_more_than_a_picture_are_refused(folder: Path) -> Non
     "settings",
     [
         {"num_class_embeds": 3},
-        {
-            "addition_embed_type": "text_time",
-            "addition_time_embed_dim": 8,
-            "projection_class_embeddings_input_dim": 80,
-        },
+        {"addition_embed_type": "text", "encoder_hid_dim": 32},
     ],
 )
 def test_networks_that_want_more_than_a_prompt_are_refused(folder: Path, settings: dict) -> None:
@@ -255,14 +256,14 @@ def test_an_unknown_model_names_the_choices(tmp_path: Path) -> None:
         UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, sd15, sd21, .*, or .*\.$"
     ):
         find_model("nothing")
-    with pytest.raises(UnknownModel, match=r"has no unet/config.json, nor .*; --model takes mini, .*\.$"):
+    with pytest.raises(UnknownModel, match=r"has no unet/config.json or .*; --model takes mini, .*\.$"):
         find_model(str(tmp_path))
     with pytest.raises(UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, .*\.$"):
         fetch("nothing")
     assert find_model(str(TINY)) == TINY.resolve()
 
 
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.repository])
+@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sources])
 def test_a_missing_preset_names_the_command_and_the_way_round(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -276,11 +277,108 @@ def test_a_missing_preset_names_the_command_and_the_way_round(
     assert fetch(name) == tmp_path / name
 
 
-@pytest.mark.parametrize("preset", PRESETS.values(), ids=lambda preset: preset.name)
-def test_presets_are_pinned_to_a_commit(preset: Preset) -> None:
-    assert bool(preset.repository) == bool(re.fullmatch("[0-9a-f]{40}", preset.revision))
-    assert set(preset.profiles) == set(PROFILES)
-    assert preset.repository or find_model(preset.name).is_dir()
+@pytest.mark.parametrize("preset", [*PRESETS.values(), *ADAPTERS.values()], ids=lambda preset: preset.name)
+def test_presets_are_pinned_to_a_commit(preset: Preset | AdapterPreset) -> None:
+    for source in preset.sources:
+        assert re.fullmatch("[0-9a-f]{40}", source.revision)
+        assert not any(pattern.endswith((".bin", ".ckpt", ".py", "*")) for pattern in source.files)
+    if isinstance(preset, Preset):
+        assert set(preset.profiles) == set(PROFILES)
+        assert preset.adapter in ("", *ADAPTERS)
+        assert bool(preset.sources) + bool(preset.local_only) + (BUNDLED / preset.name).is_dir() == 1
+
+
+def test_a_network_that_is_only_published_as_pickles_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFSIM_MODELS", str(tmp_path))
+    for ask in (find_model, fetch):
+        with pytest.raises(
+            (UnknownModel, CannotFetch), match=r"^The network dit-xl-2-256 .* pickles.* --model FOLDER\.$"
+        ):
+            ask("dit-xl-2-256")
+
+
+def test_a_missing_adapter_names_the_command_and_the_way_round(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DIFFSIM_MODELS", str(tmp_path))
+    with pytest.raises(UnknownModel, match=r"`diffsim models fetch ip-adapter-plus-sd15`, .* --ip-adapter FOLDER\.$"):
+        find_adapter("ip-adapter-plus-sd15")
+    with pytest.raises(UnknownModel, match=r"^There is no IP-Adapter at 'nothing'"):
+        find_adapter("nothing")
+
+
+Hub = Callable[[str, dict[str, Path]], None]
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Hub:
+    """Stands in for the hub's client: repositories are tables of paths there and files here."""
+    repositories: dict[str, dict[str, Path]] = {}
+
+    def download(repository: str, *, revision: str, allow_patterns: list[str], local_dir: Path) -> None:
+        assert len(revision) == 40
+        for name, file in repositories[repository].items():
+            if any(fnmatch(name, pattern) for pattern in allow_patterns):
+                (local_dir / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(file, local_dir / name)
+
+    monkeypatch.setenv("DIFFSIM_MODELS", str(tmp_path / "models"))
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    return repositories.__setitem__
+
+
+def files_of(folder: Path) -> dict[str, Path]:
+    return {str(path.relative_to(folder)): path for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_clean_network_is_put_together_from_two_repositories(hub: Hub, folder: Path) -> None:
+    """The student's U-Net in the place of the base network's, in the plain layout."""
+    hub("stable-diffusion-v1-5/stable-diffusion-v1-5", files_of(TINY) | {"unet/other.py": TINY / "model_index.json"})
+    with pytest.raises(CannotFetch, match=r"^CompVis/cleandift could not .* --model FOLDER\.$"):
+        fetch("cleandift-sd15")
+    edit_tensors(folder / UNET, lambda tensors: tensors["conv_in.weight"].mul_(2))
+    hub("CompVis/cleandift", {"cleandift_sd15_unet.safetensors": folder / UNET, "README.md": folder / UNET})
+    place = fetch("cleandift-sd15")
+    assert find_model("cleandift-sd15") == place
+    parts = ("unet", "vae", "scheduler", "text_encoder", "tokenizer")
+    wanted = {name for name in files_of(TINY) if name.split("/")[0] in (*parts, "model_index.json")}
+    assert set(files_of(place)) == wanted
+    assert load_network(place, "float32", "cpu").weights == load_network(folder, "float32", "cpu").weights
+    (request,) = requested_spaces("cleandift-sd15", ["style"])
+    assert (request.noises, request.taps, request.prompt) == (0, (Tap("up_blocks.2.attentions.2", 261),), "")
+
+
+def test_an_adapter_is_fetched_with_its_image_encoder(hub: Hub) -> None:
+    file, encoder = "models/ip-adapter-plus_sd15.safetensors", files_of(TINY / "image_encoder")
+    published = {f"models/image_encoder/{name}": path for name, path in encoder.items()} | {
+        file: ADAPTER / "ip-adapter-plus_sd15.safetensors",
+        "models/ip-adapter_sd15.bin": TINY / "model_index.json",
+        "sdxl_models/image_encoder/config.json": TINY / "model_index.json",
+    }
+    hub("h94/IP-Adapter", published)
+    place = fetch("ip-adapter-plus-sd15")
+    assert find_adapter("ip-adapter-plus-sd15") == place.resolve()
+    assert set(files_of(place)) == {
+        "ip-adapter-plus_sd15.safetensors",
+        "image_encoder/config.json",
+        "image_encoder/model.safetensors",
+    }
+    assert load_network(TINY, "float32", "cpu", str(place)).variants == ("C",)
+    (request,) = requested_spaces(str(TINY), variant="C")
+    assert request.adapter == "ip-adapter-plus-sd15"
+
+
+def test_sdxl_is_fetched_in_half_precision(hub: Hub, tmp_path: Path) -> None:
+    sdxl = tiny_sdxl(tmp_path / "sdxl")
+    published = files_of(sdxl)
+    for name, path in files_of(sdxl).items():
+        if name.endswith("model.safetensors"):
+            published[name.replace("model.safetensors", "model.fp16.safetensors")] = path
+    hub("stabilityai/stable-diffusion-xl-base-1.0", published)
+    place = fetch("sdxl")
+    assert set(files_of(place)) == {
+        name.replace("model.safetensors", "model.fp16.safetensors") for name in files_of(sdxl)
+    }
+    network = load_network(place, "float32", "cpu")
+    assert set(network.constants(size=64, prompt="", seed=0, noises=0)) == {"conditioning", "pooled", "time_ids"}
 
 
 def test_profiles_are_the_released_timesteps() -> None:

@@ -63,6 +63,7 @@ def index(
     ip_adapter: str | None,
     layers: tuple[str, ...],
     timestep: int | None,
+    noises: int | None,
     size: int | None,
     dtype: str | None,
     tier: str | None,
@@ -91,7 +92,9 @@ def index(
     from indexer.spaces import DEFAULT_MODEL, requested_spaces
     from indexer.walk import DEFAULT_EXCLUDE_DIRS
 
-    asked = any((model, profiles, variant, ip_adapter, layers, timestep is not None, size, dtype, tier))
+    asked = any(
+        (model, profiles, variant, ip_adapter, layers, timestep is not None, noises is not None, size, dtype, tier)
+    )
     requests = (
         requested_spaces(
             model or DEFAULT_MODEL,
@@ -100,6 +103,7 @@ def index(
             adapter=ip_adapter,
             layers=layers,
             timestep=timestep,
+            noises=noises,
             size=size,
             dtype=dtype or "float32",
             tier=tier or "fp16",

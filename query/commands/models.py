@@ -10,21 +10,31 @@ def models() -> None:
 
 @models.command(name="list")
 def list_models() -> None:
-    """The networks known by name, and whether they are on this machine."""
-    from retrieval.presets import PRESETS, UnknownModel, find_model
+    """The networks and IP-Adapters known by name, and whether they are on this machine."""
+    from retrieval.presets import ADAPTERS, PRESETS, UnknownModel, find_adapter, find_model
 
     for preset in PRESETS.values():
         try:
             place = str(find_model(preset.name))
         except UnknownModel:
-            place = f"not here; diffsim models fetch {preset.name}"
-        click.echo(f"{preset.name:12} {preset.size:4d} px  {preset.about} ({place})")
+            place = "not here; only a local copy works" if preset.local_only else _not_here(preset.name)
+        click.echo(f"{preset.name:20} {preset.size:4d} px  {preset.about} ({place})")
+    for adapter in ADAPTERS.values():
+        try:
+            place = str(find_adapter(adapter.name))
+        except UnknownModel:
+            place = _not_here(adapter.name)
+        click.echo(f"{adapter.name:20} {'':7}  {adapter.about} ({place})")
+
+
+def _not_here(name: str) -> str:
+    return f"not here; diffsim models fetch {name}"
 
 
 @models.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download the network NAME at its pinned revision."""
+    """Download the network or IP-Adapter NAME at its pinned revision."""
     from retrieval.presets import fetch as fetch_model
 
     click.echo(fetch_model(name))
@@ -33,7 +43,7 @@ def fetch(name: str) -> None:
 @models.command()
 @click.argument("name")
 def path(name: str) -> None:
-    """Print the folder of the network NAME."""
-    from retrieval.presets import find_model
+    """Print the folder of the network or IP-Adapter NAME."""
+    from retrieval.presets import ADAPTERS, find_adapter, find_model
 
-    click.echo(find_model(name))
+    click.echo(find_adapter(name) if name in ADAPTERS else find_model(name))

@@ -33,7 +33,7 @@ def device_option(command: Command) -> Command:
 
 
 def space_options(command: Command) -> Command:
-    """What makes a feature space of a network: --variant, --ip-adapter, --layer, --timestep, --size, --dtype."""
+    """What makes a feature space of a network, from --variant to --dtype."""
     for option in reversed(
         (
             click.option(
@@ -55,6 +55,11 @@ def space_options(command: Command) -> Command:
                 "--timestep",
                 type=click.IntRange(0, 999),
                 help="DDPM timestep instead of the profile's; larger is noisier.",
+            ),
+            click.option(
+                "--noises",
+                type=click.IntRange(min=0),
+                help="Noises that the features are the mean over; 0 reads the picture clean.  [default: the network's]",
             ),
             click.option(
                 "--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels."

@@ -6,6 +6,7 @@ Only safetensors are read, remote code never runs, and a missing weight is an er
 from pathlib import Path
 
 from ..preprocessing import vision_settings
+from .dit import DitNetwork
 from .files import BadNetwork, dtype_name
 from .network import BadSize, Network, Read, TapPlace
 from .taps import UnknownModule
@@ -17,10 +18,10 @@ __all__ = ["BadNetwork", "BadSize", "Network", "Read", "TapPlace", "UnknownModul
 
 def load_network(folder: Path, dtype: str, device: str, adapter: str = "") -> Network:
     """Load the network in a folder, with an IP-Adapter (its file or folder) for DiffSim-C. Raises BadNetwork."""
+    if (folder / "unet").is_dir():
+        return UNetNetwork.load(folder, dtype, device, adapter)
+    if adapter:
+        raise BadNetwork(f"The network in {folder} takes no IP-Adapter; drop --ip-adapter, or choose a U-Net.")
     if vision_settings(folder):
-        if adapter:
-            raise BadNetwork(
-                f"An IP-Adapter belongs to a diffusion network, not to the one in {folder}; leave out --ip-adapter."
-            )
         return VitNetwork.load(folder, dtype, device)
-    return UNetNetwork.load(folder, dtype, device, adapter)
+    return DitNetwork.load(folder, dtype, device)

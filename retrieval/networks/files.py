@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,9 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def first_line(problem: Exception) -> str:
-    """What to quote of another library's error."""
-    return (str(problem).strip() or type(problem).__name__).splitlines()[0]
+    """What to quote of another library's error: its first line that is no heading."""
+    first, *rest = (str(problem).strip() or type(problem).__name__).splitlines()
+    return rest[0].strip().removesuffix(".") if first.endswith(":") and rest else first
 
 
 def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
@@ -62,15 +63,14 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
     return None, []
 
 
-def load_component(loader: Any, folder: Path, precision: torch.dtype | None = None) -> Any:
+def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
     """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight accounted for.
 
     Raises BadNetwork: diffusers alone would go on with random weights where some are missing.
     """
     read_json(folder / "config.json")
-    options = {} if precision is None else {"torch_dtype": precision}
     try:
-        with _without_progress_bars():
+        with quietly():
             model, report = loader.from_pretrained(
                 folder,
                 use_safetensors=True,
@@ -78,7 +78,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype | None = No
                 output_loading_info=True,
                 variant=weight_files(folder)[0],
                 low_cpu_mem_usage=False,
-                **options,
+                torch_dtype=precision,
             )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as problem:
         raise BadNetwork(f"The weights in {folder} cannot be loaded ({first_line(problem)}); {COPY_AGAIN}") from problem
@@ -89,14 +89,32 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype | None = No
 
 
 @contextmanager
-def _without_progress_bars() -> Iterator[None]:
-    """Loading takes seconds and stderr is the command's. The libraries' switches are global: they are put back."""
+def quietly() -> Iterator[None]:
+    """Without the libraries' progress bars and remarks: stderr is the command's. Their global switches are put back."""
     with ExitStack() as back:
         for library in (diffusers.utils.logging, transformers.utils.logging):
+            back.callback(library.set_verbosity, library.get_verbosity())
+            library.set_verbosity_error()
             if library.is_progress_bar_enabled():
                 library.disable_progress_bar()
                 back.callback(library.enable_progress_bar)
         yield
+
+
+def hash_network(folder: Path, parts: Sequence[str]) -> str:
+    """SHA-256 (hex) of the weights and configurations of a diffusion network's parts, of its noise schedule, its
+    tokenizers and its stored conditioning."""
+    places = [folder / part for part in parts]
+    tokenizers = [folder / name for name in ("tokenizer", "tokenizer_2")]
+    vocabularies = [path for place in tokenizers for kind in ("*.json", "*.txt") for path in sorted(place.glob(kind))]
+    return hash_files(
+        [
+            *(path for place in places for path in weight_files(place)[1]),
+            *vocabularies,
+            folder / "conditioning.safetensors",
+        ],
+        [place / "config.json" for place in places] + [folder / "scheduler" / "scheduler_config.json"],
+    )
 
 
 def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:

@@ -16,7 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .files import BadNetwork, first_line, hash_files, load_component, weight_files
+from .files import BadNetwork, first_line, hash_files, load_component, quietly, weight_files
 
 SCALE = 0.5
 """How strongly the image tokens act in the layers before the tap, as in DiffSim's released code."""
@@ -60,7 +60,8 @@ class IPAdapter:
             }
             if not all(parts.values()):
                 raise KeyError("image_proj and ip_adapter are needed")
-            unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
+            with quietly():
+                unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as problem:
             raise BadNetwork(
                 f"{file} is no IP-Adapter for the network in {network_folder} ({first_line(problem)}); "

@@ -1,6 +1,7 @@
-"""The latent side of a diffusion network: its autoencoder and its noise schedule."""
+"""The latent side of a diffusion network: its autoencoder, its noise schedule, and reading taps over noises."""
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,15 @@ import diffusers
 import torch
 from torch import Tensor
 
+from ..space import Tap
 from .files import COPY_AGAIN, BadNetwork, first_line, load_component, read_json
+from .network import BadSize, Read, TapPlace
 from .patch_autoencoder import PatchAutoencoder
 
 AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": diffusers.AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+
+Enter = Callable[[Sequence[str], Tensor, int], dict[str, tuple[Tensor, ...]]]
+"""Modules, latents [pictures, channels, height, width] and timestep -> what enters each of the modules."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +73,31 @@ class Latents:
         """Latents at a noise level: sqrt(alpha_bar) x latents + sqrt(1 - alpha_bar) x noise."""
         share = float(self.signal[timestep])
         return math.sqrt(share) * latents + math.sqrt(1 - share) * noise
+
+    def side(self, size: int, unit: int) -> int:
+        """Latents along the side of a picture; raises BadSize where `size` is no multiple of `unit` latents."""
+        pixels = self.factor * unit
+        if size < pixels or size % pixels:
+            raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
+        return size // self.factor
+
+    def draw(self, noises: int, side: int, seed: int) -> dict[str, Tensor]:
+        """`noise` [noises, channels, side, side], drawn on the CPU; nothing where `noises` is 0."""
+        shape = (noises, self.channels, side, side)
+        return {"noise": torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))} if noises else {}
+
+    def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
+        """One pass of `enter` per timestep and noise collects all its taps; the mean over the noises of what entered.
+        Without noises the network sees the picture clean, and the timestep is only what it is told."""
+        found: Read = {}
+        for timestep in sorted({tap.timestep for tap in taps}):
+            modules = sorted({tap.module for tap in taps if tap.timestep == timestep})
+            levels = [latents] if noises is None else [self.noised(latents, noise, timestep) for noise in noises]
+            passes = [enter(modules, level, timestep) for level in levels]
+            for module in modules:
+                over_noises = zip(*(done[module] for done in passes), strict=True)
+                found[TapPlace(module, timestep)] = tuple(torch.stack(each).mean(0) for each in over_noises)
+        return found
 
 
 def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:

@@ -1,4 +1,5 @@
-"""Stable Diffusion's layout: a U-Net with its autoencoder, noise schedule and (perhaps) text encoder and IP-Adapter.
+"""Stable Diffusion's layout, 1.x, 2.x and XL: a U-Net with its autoencoder, noise schedule and (perhaps) text encoders
+and IP-Adapter.
 
 Components, not pipelines: `unet/` and `scheduler/` by diffusers' own classes, `vae/` by diffusers' or by our small
 PatchAutoencoder, chosen by `_class_name` from a closed table.
@@ -15,15 +16,20 @@ from torch import Tensor
 
 from ..kit import Projection
 from ..space import Tap
-from .files import DTYPES, BadNetwork, hash_files, load_component, weight_files
+from .files import DTYPES, BadNetwork, hash_network, load_component
 from .ip_adapter import IPAdapter
 from .latents import Latents
-from .network import BadSize, Read, TapPlace
-from .prompts import prompt_embedding
+from .network import Read
+from .prompts import embed_prompt
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps
 
 _FOREIGN_CONDITIONING = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "num_class_embeds")
-"""Settings of U-Nets that want more than latents, timestep and prompt; SDXL has the first."""
+"""Settings of U-Nets that want more than latents, timestep and prompt."""
+
+_SDXL = "text_time"
+"""SDXL's addition_embed_type: the pooled embedding of the prompt, and six numbers about the picture's size."""
+
+_PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True)
@@ -32,8 +38,8 @@ class UNetNetwork:
 
     unet: diffusers' UNet2DConditionModel. adapter: where there is one, the cross-attentions are read (DiffSim-C), else
     the self-attentions (DiffSim-S).
-    weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoder and adapter, of what their configurations
-    and the scheduler's say, and of the tokenizer or the stored conditioning.
+    weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoders and adapter, of what their configurations
+    and the scheduler's say, and of the tokenizers or the stored conditioning.
     """
 
     folder: Path
@@ -49,11 +55,11 @@ class UNetNetwork:
         """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
         precision = DTYPES[dtype]
         unet = load_component(diffusers.UNet2DConditionModel, folder / "unet", precision)
-        foreign = [setting for setting in _FOREIGN_CONDITIONING if unet.config.get(setting)]
+        foreign = [setting for setting in _FOREIGN_CONDITIONING if unet.config.get(setting) not in (None, _SDXL)]
         if foreign:
             raise BadNetwork(
                 f"The network in {folder} wants more than a prompt ({', '.join(foreign)}), which is not supported yet; "
-                "use a Stable Diffusion 1.x or 2.x network."
+                "use a Stable Diffusion 1.x, 2.x or XL network."
             )
         latents = Latents.load(folder, precision, device)
         if unet.config.in_channels != latents.channels:
@@ -61,13 +67,17 @@ class UNetNetwork:
                 f"The U-Net in {folder} takes {unet.config.in_channels} channels where its autoencoder makes "
                 f"{latents.channels}; inpainting, depth and upscaling networks are not supported."
             )
-        weights = _hash_weights(folder)
+        weights = hash_network(folder, _PARTS)
         installed = None
         if adapter:
             installed = IPAdapter.install(unet, Path(adapter), folder, precision, device)
             weights = f"{weights}+{installed.weights}"
         unet = unet.to(device).eval().requires_grad_(False)
         return cls(folder, unet, latents, installed, weights, precision, torch.device(device))
+
+    @property
+    def is_sdxl(self) -> bool:
+        return bool(self.unet.config.addition_embed_type == _SDXL)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -78,12 +88,16 @@ class UNetNetwork:
         return replace(tap, module=resolve_module(block_attentions(self.unet, kind), tap.module))
 
     def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
-        side = self._side(size)
-        constants = {"conditioning": prompt_embedding(self.folder, prompt, self.unet.config.cross_attention_dim)}
-        if noises:
-            shape = (noises, self.latents.channels, side, side)
-            constants["noise"] = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))
-        return constants
+        side = self.latents.side(size, 2 ** (len(self.unet.config.block_out_channels) - 1))
+        noise = self.latents.draw(noises, side, seed)
+        channels = self.unet.config.cross_attention_dim
+        if not self.is_sdxl:
+            return noise | embed_prompt(self.folder, prompt, channels)
+        # The original size, where it was cropped, and the size that is asked for: the network is told the truth.
+        time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32)
+        of_size = time_ids.shape[1] * self.unet.config.addition_time_embed_dim
+        pooled_channels = self.unet.config.projection_class_embeddings_input_dim - of_size
+        return noise | embed_prompt(self.folder, prompt, channels, pooled_channels) | {"time_ids": time_ids}
 
     def projection(self, module: str) -> Projection:
         attention = self.unet.get_submodule(module)
@@ -102,34 +116,36 @@ class UNetNetwork:
         return encoded
 
     def read(self, encoded: dict[str, Tensor], taps: Sequence[Tap], constants: dict[str, Tensor]) -> Read:
-        found: Read = {}
-        latents, image = encoded["latents"], encoded.get("image")
-        for timestep in sorted({tap.timestep for tap in taps}):
-            modules = sorted({tap.module for tap in taps if tap.timestep == timestep})
-            passes = []
-            for noise in constants.get("noise", (None,)):
-                noisy = latents if noise is None else self.latents.noised(latents, noise, timestep)
-                passes.append(self.enter(modules, noisy, timestep, constants["conditioning"], image))
-            for module in modules:
-                over_noises = zip(*(done[module] for done in passes), strict=True)
-                found[TapPlace(module, timestep)] = tuple(torch.stack(each).mean(0) for each in over_noises)
-        return found
+        def enter(modules: Sequence[str], noisy: Tensor, timestep: int) -> dict[str, tuple[Tensor, ...]]:
+            return self.enter(modules, noisy, timestep, constants, encoded.get("image"))
+
+        return self.latents.read(encoded["latents"], taps, constants.get("noise"), enter)
 
     def enter(
-        self, modules: Sequence[str], noisy: Tensor, timestep: int, words: Tensor, image: Tensor | None
+        self,
+        modules: Sequence[str],
+        noisy: Tensor,
+        timestep: int,
+        constants: dict[str, Tensor],
+        image: Tensor | None,
     ) -> dict[str, tuple[Tensor, ...]]:
         """What enters each of the modules: the tokens [pictures, tokens, channels], float32, and for cross-attentions
         the image tokens [pictures, image tokens, channels] too.
 
-        noisy: [pictures, channels, height, width]. words: [1 or pictures, words, channels]. image: IPAdapter.see's.
+        noisy: [pictures, channels, height, width]. constants: `conditioning` [1 or pictures, words, channels] and for
+        SDXL `pooled` [1, channels] and `time_ids` [1, 6]. image: IPAdapter.see's.
         """
+        pictures = len(noisy)
+        more: dict[str, Any] = {} if image is None else {"image_embeds": [image]}
+        if self.is_sdxl:
+            more["text_embeds"] = constants["pooled"].to(self.dtype).expand(pictures, -1)
+            more["time_ids"] = constants["time_ids"].expand(pictures, -1)
 
         def forward() -> None:
-            more = {} if image is None else {"image_embeds": [image]}
             self.unet(
                 noisy.to(self.dtype),
                 timestep,
-                encoder_hidden_states=words.to(self.dtype).expand(len(noisy), -1, -1),
+                encoder_hidden_states=constants["conditioning"].to(self.dtype).expand(pictures, -1, -1),
                 added_cond_kwargs=more,
             )
 
@@ -140,20 +156,3 @@ class UNetNetwork:
                 tokens.append(entered[1]["encoder_hidden_states"][1][0].flatten(1, 2))
             inputs[module] = tuple(each.float() for each in tokens)
         return inputs
-
-    def _side(self, size: int) -> int:
-        """Latents along the side of a picture; raises BadSize."""
-        unit = self.latents.factor * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if size < unit or size % unit:
-            raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {unit}.")
-        return size // self.latents.factor
-
-
-def _hash_weights(folder: Path) -> str:
-    parts = [folder / part for part in ("unet", "vae", "text_encoder")]
-    tokenizer = sorted((folder / "tokenizer").glob("*.json")) + sorted((folder / "tokenizer").glob("*.txt"))
-    weights = [path for part in parts for path in weight_files(part)[1]]
-    return hash_files(
-        [*weights, *tokenizer, folder / "conditioning.safetensors"],
-        [part / "config.json" for part in parts] + [folder / "scheduler" / "scheduler_config.json"],
-    )

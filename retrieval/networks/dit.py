@@ -1,0 +1,94 @@
+"""DiT: a transformer over patches of latents, with its autoencoder and noise schedule, in diffusers' layout.
+
+It was trained on classes of pictures; asked without one, it is given the null class of its training.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+from torch import Tensor
+
+from ..kit import Projection
+from ..space import Tap
+from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
+from .latents import Latents
+from .network import Read
+from .taps import block_attentions, hidden_states, resolve_module, run_to_taps
+
+_CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
+"""What configurations call it, now and in the networks on the hub."""
+
+
+@dataclass(frozen=True)
+class DitNetwork:
+    """A loaded DiT in evaluation mode; see network.Network for what it does.
+
+    transformer: diffusers' DiTTransformer2DModel. weights: SHA-256 (hex) of the weights of transformer and autoencoder
+    and of what their configurations and the scheduler's say.
+    """
+
+    folder: Path
+    transformer: Any
+    latents: Latents
+    weights: str
+    dtype: torch.dtype
+    device: torch.device
+
+    @classmethod
+    def load(cls, folder: Path, dtype: str, device: str) -> "DitNetwork":
+        """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
+        config = read_json(folder / "transformer" / "config.json")
+        if config.get("_class_name") not in _CLASSES or config.get("norm_type") != "ada_norm_zero":
+            raise BadNetwork(
+                f"The transformer in {folder} ({config.get('_class_name')}) is no DiT; of the diffusion transformers "
+                f"only {_CLASSES[0]} is supported."
+            )
+        precision = DTYPES[dtype]
+        transformer = load_component(diffusers.DiTTransformer2DModel, folder / "transformer", precision)
+        latents = Latents.load(folder, precision, device)
+        if transformer.config.in_channels != latents.channels:
+            raise BadNetwork(
+                f"The transformer in {folder} takes {transformer.config.in_channels} channels where its autoencoder "
+                f"makes {latents.channels}."
+            )
+        transformer = transformer.to(device).eval().requires_grad_(False)
+        weights = hash_network(folder, ("transformer", "vae"))
+        return cls(folder, transformer, latents, weights, precision, torch.device(device))
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return ("S",)
+
+    def resolve(self, tap: Tap) -> Tap:
+        return replace(tap, module=resolve_module(block_attentions(self.transformer, "attn1"), tap.module))
+
+    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+        """The noise alone: there is no prompt, and the null class is the network's own. Any whole number of patches is
+        taken; the positions of a grid of another size than the training's are spread over the same range."""
+        return self.latents.draw(noises, self.latents.side(size, self.transformer.config.patch_size), seed)
+
+    def projection(self, module: str) -> Projection:
+        attention = self.transformer.get_submodule(module)
+        return Projection.of(attention, attention.to_q, attention.to_k, attention.to_v)
+
+    def encode(self, pixels: Tensor) -> dict[str, Tensor]:
+        return {"latents": self.latents.encode(pixels)}
+
+    def read(self, encoded: dict[str, Tensor], taps: Sequence[Tap], constants: dict[str, Tensor]) -> Read:
+        return self.latents.read(encoded["latents"], taps, constants.get("noise"), self._enter)
+
+    def embed(self, encoded: dict[str, Tensor]) -> Tensor:
+        raise NotImplementedError("a DiT has no global embedding")
+
+    def _enter(self, modules: Sequence[str], noisy: Tensor, timestep: int) -> dict[str, tuple[Tensor, ...]]:
+        def forward() -> None:
+            each = torch.ones(len(noisy), dtype=torch.long, device=noisy.device)
+            null = self.transformer.config.num_embeds_ada_norm
+            self.transformer(noisy.to(self.dtype), timestep=each * timestep, class_labels=each * null)
+
+        entered = run_to_taps(self.transformer, modules, forward)
+        return {module: (hidden_states(arguments).float(),) for module, arguments in entered.items()}
