@@ -14,7 +14,7 @@ import click
 import diffusers
 import torch
 
-from retrieval.presets import find_model
+from retrieval.local_models import find_model
 
 
 @click.command()

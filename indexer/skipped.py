@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from db.catalog import KnownSpace
 from retrieval.errors import RetrievalError
+from retrieval.local_models import UnknownModel
 from retrieval.networks import BadNetwork
-from retrieval.presets import UnknownModel
 from retrieval.space import OtherRevision, SpaceMismatch
 
 UNUSABLE = (UnknownModel, BadNetwork, SpaceMismatch, OtherRevision)

@@ -9,8 +9,9 @@ from pathlib import Path
 from db.catalog import Catalog, KnownSpace
 from retrieval.extractor import make_space
 from retrieval.kit import SpaceKit
+from retrieval.local_models import defaults_of, find_adapter, find_model, profile_tap
 from retrieval.networks import Network, load_network
-from retrieval.presets import ADAPTERS, PRESETS, defaults_of, find_adapter, find_model, profile_tap
+from retrieval.presets import ADAPTERS, PRESETS
 from retrieval.space import FeatureSpace, InvalidSpace, Tap
 
 from .index_folder import IndexFolder

@@ -28,11 +28,11 @@ class BadPair(RetrievalError, ValueError):
 @dataclass(frozen=True)
 class ScoredPair:
     """score: what was found. fingerprint: of all settings that it depends on. a, b: attention features per tap, one
-    picture each, empty for a global embedding. weights: of the taps. variant: as in FeatureSpace."""
+    picture each, empty for a global embedding. weights: of the taps. request: what was asked for."""
 
     score: PairScore
     fingerprint: str
-    variant: str
+    request: SpaceRequest
     a: tuple[AttentionFeatures, ...]
     b: tuple[AttentionFeatures, ...]
     weights: tuple[float, ...]
@@ -45,7 +45,7 @@ class ScoredPair:
         # Pictures are square here; what is left over are the class and register tokens of a ViT, which come first.
         prefix = tokens - math.isqrt(tokens) ** 2
         # The keys of DiffSim-C are tokens of the image prompt, no places in the picture.
-        return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.variant == "C" else 4)
+        return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.request.variant == "C" else 4)
 
 
 def score_files(
@@ -77,10 +77,10 @@ def score_files(
             raise BadPair(f"The metric {metric} compares attention maps, which a global embedding has none of.")
         x, y = (torch.from_numpy(one.descriptor).float() for one in features)
         cosine = F.cosine_similarity(x, y, dim=0).item()
-        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request.variant, (), (), ())
+        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request, (), (), ())
     first, second = (_attention(kit, one.tokens) for one in features)
     found = score_pair(first, second, kit.weights, metric)
-    return ScoredPair(found, kit.space.fingerprint, request.variant, first, second, kit.weights)
+    return ScoredPair(found, kit.space.fingerprint, request, first, second, kit.weights)
 
 
 def _attention(kit: SpaceKit, record: bytes) -> tuple[AttentionFeatures, ...]:
@@ -110,4 +110,4 @@ def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metri
     first = (paper.features(_open(a), "A"),)
     second = (paper.features(_open(b), "B"),)
     found = score_pair(first, second, (1.0,), metric)
-    return ScoredPair(found, paper.fingerprint, request.variant, first, second, (1.0,))
+    return ScoredPair(found, paper.fingerprint, request, first, second, (1.0,))

@@ -141,6 +141,15 @@ def _cut(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
+def seen(picture: Image.Image, size: int, fit: str) -> Image.Image:
+    """The part of an upright picture that a network is shown: all of it, or for `crop N` its middle square."""
+    short = crop_side(fit)
+    if short is None:
+        return picture
+    side = max(1, round(min(picture.size) * size / short))
+    return _cut(picture, side, side)
+
+
 def open_picture(data: bytes) -> tuple[Image.Image, str]:
     """Decode a file's bytes at full size -> (upright RGB picture, name of its format). Raises as `_load` does."""
     loaded = _load(data)

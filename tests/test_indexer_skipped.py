@@ -18,8 +18,8 @@ from indexer.index_folder import IndexFolder
 from indexer.skipped import reason
 from indexer.spaces import requested_spaces
 from query.search import Query, Searcher
+from retrieval.local_models import UnknownModel
 from retrieval.networks import BadNetwork
-from retrieval.presets import UnknownModel
 from retrieval.space import SpaceMismatch
 
 

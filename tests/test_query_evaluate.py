@@ -17,7 +17,7 @@ from query.search import Searcher
 from retrieval.drawings import draw
 from retrieval.evaluation.benchmarks import READERS
 from retrieval.evaluation.triplets import SEED
-from retrieval.presets import UnknownModel
+from retrieval.local_models import UnknownModel
 from retrieval.space import InvalidSpace
 
 SUBJECTS, STYLES = ("cat", "house", "tree"), ("neon", "pencil", "glass")

@@ -8,6 +8,7 @@ from conftest import DATA, TINY, random_picture
 from indexing import diffsim, problem
 from PIL import Image
 
+from indexer.spaces import requested_spaces
 from query.pair import BadPair, ScoredPair
 from retrieval.score import PairScore
 
@@ -121,6 +122,7 @@ def test_the_heat_map_is_drawn(tmp_path: Path, more: tuple[str, ...]) -> None:
 
 
 def test_a_heat_map_wants_parts(tmp_path: Path) -> None:
-    pair = ScoredPair(PairScore(1, 1, 1), "", "global", (), (), ())
+    (request,) = requested_spaces(str(TINY))
+    pair = ScoredPair(PairScore(1, 1, 1), "", request, (), (), ())
     with pytest.raises(BadPair, match=r"no parts to show; .*\.$"):
         pair.why()

@@ -10,8 +10,8 @@ from indexer.spaces import requested_spaces
 from retrieval.chance import NULL_SAMPLE, fit_tail
 from retrieval.drawings import STYLES, SUBJECTS, draw
 from retrieval.extractor import Extractor, make_space
+from retrieval.local_models import find_model
 from retrieval.networks import load_network
-from retrieval.presets import find_model
 from retrieval.score import AttentionFeatures, score
 from retrieval.tiers import decode_tokens
 

@@ -27,12 +27,13 @@ from safetensors.torch import load_file, save_file
 
 from retrieval.extractor import Extractor, PictureFeatures, make_space
 from retrieval.kit import SpaceKit
+from retrieval.local_models import defaults_of
+from retrieval.names import PROFILES
 from retrieval.networks import BadNetwork, BadSize, Network, load_network
 from retrieval.networks.latents import Latents
 from retrieval.networks.prompts import embed_prompt
 from retrieval.networks.taps import block_attentions
 from retrieval.paper import NoPaperProtocol, PaperProtocol
-from retrieval.presets import PROFILES, defaults_of
 from retrieval.score import score
 from retrieval.space import InvalidSpace, Tap
 from retrieval.tiers import decode_tokens

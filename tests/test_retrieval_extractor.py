@@ -23,11 +23,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
 from retrieval.images import decode
 from retrieval.kit import SpaceKit
+from retrieval.local_models import BUNDLED
 from retrieval.networks import BadSize, UnknownModule, load_network
 from retrieval.networks.prompts import embed_prompt
 from retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
 from retrieval.networks.unet import UNetNetwork
-from retrieval.presets import BUNDLED, PRESETS
+from retrieval.presets import PRESETS
 from retrieval.score import score
 from retrieval.space import OtherRevision, SpaceMismatch, Tap
 from retrieval.tiers import decode_tokens

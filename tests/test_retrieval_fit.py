@@ -11,7 +11,7 @@ from PIL import Image
 from transformers import BitImageProcessor, CLIPImageProcessor
 
 from indexer.decode import Decoded, DecodePool, Job
-from retrieval.images import crop_side, decode
+from retrieval.images import crop_side, decode, seen
 
 
 def png(picture: Image.Image) -> bytes:
@@ -112,3 +112,11 @@ def test_a_large_jpeg_is_cropped_at_a_reduced_scale(turn: int) -> None:
     ours, whole = decode(data.getvalue(), 48, "crop 54"), decode(png(upright), 48, "crop 54")
     assert (ours.width, ours.height) == upright.size
     assert np.abs(ours.pixels.astype(int) - whole.pixels.astype(int)).max() <= 6
+
+
+@pytest.mark.parametrize(
+    ("fit", "box"), [("squash", (0, 0, 90, 60)), ("crop 24", (15, 0, 75, 60)), ("crop 32", (22, 7, 67, 52))]
+)
+def test_what_a_network_is_shown(fit: str, box: tuple[int, int, int, int]) -> None:
+    picture = random_picture(3, 90, 60)
+    assert np.array_equal(np.asarray(seen(picture, 24, fit)), np.asarray(picture.crop(box)))

@@ -24,10 +24,12 @@ from indexer.spaces import requested_spaces
 from retrieval.extractor import Extractor, PictureFeatures, make_space
 from retrieval.images import decode
 from retrieval.kit import SpaceKit
+from retrieval.local_models import defaults_of, find_model, profile_tap
+from retrieval.names import PROFILES
 from retrieval.networks import BadNetwork, BadSize, UnknownModule, load_network
 from retrieval.networks.vit import VitNetwork
 from retrieval.preprocessing import BadPreprocessing
-from retrieval.presets import PRESETS, PROFILES, defaults_of, find_model, profile_tap
+from retrieval.presets import PRESETS
 from retrieval.score import score
 from retrieval.space import FeatureSpace, InvalidSpace, Tap
 from retrieval.tiers import decode_tokens

@@ -107,5 +107,7 @@ def _draw(a: Path, b: Path, found: "ScoredPair", title: str, heatmap: Path) -> N
     from query.heatmap import draw_agreement
     from query.sheet import save_png
     from query.thumbnails import thumbnail
+    from retrieval.images import seen
 
-    save_png(draw_agreement(thumbnail(a), thumbnail(b), found.why(), title), heatmap)
+    first, second = (seen(thumbnail(path), found.request.size, found.request.fit) for path in (a, b))
+    save_png(draw_agreement(first, second, found.why(), title), heatmap)

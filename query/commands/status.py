@@ -20,7 +20,7 @@ def status(index_path: Path) -> None:
     from indexer.choose import answering
     from indexer.index_folder import IndexFolder
     from indexer.roots import offline_roots
-    from retrieval.presets import models_folder
+    from retrieval.local_models import models_folder
 
     index = IndexFolder.open(index_path)
     with index.catalog(readonly=True) as catalog:
