@@ -102,11 +102,11 @@ def _open(path: Path) -> Image.Image:
 def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
     if len(request.taps) != 1:
         raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
-    if request.noises != 1:
-        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
     network = networks.get(request.network, request.dtype, request.adapter)
     (tap,) = request.taps
     paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
+    if request.noises != 1:
+        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
     first = (paper.features(_open(a), "A"),)
     second = (paper.features(_open(b), "B"),)
     found = score_pair(first, second, (1.0,), metric)

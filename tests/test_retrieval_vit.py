@@ -247,7 +247,7 @@ def test_what_a_vision_transformer_does_not_know_is_refused(vits: dict[str, Path
         space(vits["clip"], variant="C")
     with pytest.raises(InvalidSpace, match="no variant global; choose S "):
         space(vits["clip-headless"], (), variant="global")
-    with pytest.raises(BadNetwork, match=r"belongs to a diffusion network, .*leave out --ip-adapter\.$"):
+    with pytest.raises(BadNetwork, match=r"takes no IP-Adapter; drop --ip-adapter, .*\.$"):
         load_network(vits["clip"], "float32", "cpu", adapter="somewhere")
 
 
