@@ -1,11 +1,12 @@
-"""What do networks of full size cost? Random weights in the real layout, so that nothing need be downloaded.
+"""What does a picture cost in each kind of network, at full size? Random weights, so that nothing need be downloaded.
 
     python benchmarks/full_size.py                     (all of NETWORKS, on the CPU)
-    python benchmarks/full_size.py clip-vit-b32 dinov2-small
+    python benchmarks/full_size.py sd15 dinov2-small
 
-For each network, in a process of its own: make its folder (temporary, as large as the real one), load it, make the
-space of its preset, extract two pictures one at a time, index three and ask with one that is not indexed, all with the
-preset's own settings. A multiplication with its addition counts as two operations. The scores mean nothing.
+For each network, one after the other and in a process of its own: make its folder (temporary, as large as the real
+one), load it, make the space of its preset's profile, extract two pictures one at a time, index two and ask with one
+that is not indexed, all with the preset's own settings. A multiplication with its addition counts as two operations.
+The scores mean nothing.
 """
 
 import os
@@ -14,88 +15,85 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import click
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import full_size_networks as makers
 from benchmarks.kills import in_child
 from retrieval.extractor import Extractor, make_space
 from retrieval.networks import load_network
 from retrieval.presets import PRESETS
 
-Make = Callable[[Path], None]
 
-_BASE: dict[str, Any] = {"hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12}
-_SMALL: dict[str, Any] = {"hidden_size": 384, "num_hidden_layers": 12, "num_attention_heads": 6}
-_DINOV2: dict[str, Any] = {"image_size": 518, "patch_size": 14, "mlp_ratio": 4}
-_CLIP_B32: dict[str, Any] = {"projection_dim": 512, "vision_config": _BASE | {"patch_size": 32, "projection_dim": 512}}
-_SIGLIP_B16: dict[str, Any] = {
-    "vision_config": _BASE | {"intermediate_size": 3072, "image_size": 224, "patch_size": 16}
+@dataclass(frozen=True)
+class Measured:
+    """make: makes the folder. preset: whose settings and profile are measured. adapter: with variant C."""
+
+    make: makers.Make
+    preset: str
+    profile: str = "style"
+    dtype: str = "float32"
+    adapter: bool = False
+
+
+NETWORKS = {
+    "clip-vit-b32": Measured(makers.of_transformers("CLIPModel", makers.CLIP_B32), "clip-vit-b32"),
+    "dinov2-small": Measured(makers.of_transformers("Dinov2Model", makers.DINOV2_SMALL), "dinov2-small"),
+    "dinov2-base": Measured(makers.of_transformers("Dinov2Model", makers.DINOV2_BASE), "dinov2-base"),
+    "siglip-base": Measured(makers.of_transformers("SiglipModel", makers.SIGLIP_B16), "siglip-base"),
+    "dit-xl-2-256": Measured(makers.make_dit, "dit-xl-2-256"),
+    "sd15": Measured(makers.make_sd15, "sd15"),
+    "sd15-C": Measured(makers.make_sd15_with_adapter, "sd15", adapter=True),
+    "cleandift-sd15": Measured(makers.make_sd15, "cleandift-sd15"),
+    "sdxl": Measured(makers.make_sdxl, "sdxl", dtype="bfloat16"),
 }
-
-
-def of_transformers(name: str, settings: dict[str, Any]) -> Make:
-    """Makes a network of a class of transformers."""
-
-    def make(folder: Path) -> None:
-        torch.manual_seed(0)
-        kind = getattr(transformers, name)
-        kind(kind.config_class(**settings)).save_pretrained(folder)
-
-    return make
-
-
-NETWORKS: dict[str, tuple[Make, str, str]] = {
-    "clip-vit-b32": (of_transformers("CLIPModel", _CLIP_B32), "look", "float32"),
-    "dinov2-small": (of_transformers("Dinov2Model", _SMALL | _DINOV2), "look", "float32"),
-    "dinov2-base": (of_transformers("Dinov2Model", _BASE | _DINOV2), "look", "float32"),
-    "siglip-base": (of_transformers("SiglipModel", _SIGLIP_B16), "look", "float32"),
-}
-"""By preset: how to make its folder, the profile that is asked, the precision."""
 
 
 def measure(name: str) -> None:
     """One network, start to end; prints a line for each step."""
-    make, profile, dtype = NETWORKS[name]
-    preset = PRESETS[name]
+    what = NETWORKS[name]
+    preset = PRESETS[what.preset]
+    tap = preset.profiles[what.profile]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
         # In a child, because the memory that making it takes is not what using it takes.
-        _, status = os.waitpid(in_child(lambda: make(folder)), 0)
+        _, status = os.waitpid(in_child(lambda: what.make(folder)), 0)
         if status:
             raise click.ClickException(f"The network {name} could not be made.")
         disk = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
         click.echo(
-            f"{name}: {disk / 1e6:,.0f} MB, {profile} at {preset.size} px, {dtype}, load {os.getloadavg()[0]:.1f}"
+            f"{name}: {disk / 1e9:.2f} GB, {tap} at {preset.size} px, {what.dtype}, load {os.getloadavg()[0]:.1f}"
         )
+        adapter = str(folder) if what.adapter else ""
 
         started = time.perf_counter()
-        network = load_network(folder, dtype, "cpu")
-        click.echo(f"  load             {time.perf_counter() - started:7.2f} s")
+        network = load_network(folder, what.dtype, "cpu", adapter)
+        click.echo(f"  load             {time.perf_counter() - started:7.2f} s, weights hashed")
         kit = make_space(
             network,
-            [preset.profiles[profile]],
+            [tap],
             size=preset.size,
             prompt=preset.prompt,
             noises=preset.noises,
+            variant=network.variants[0],
             fit=preset.fit_at(preset.size),
-            dtype=dtype,
+            dtype=what.dtype,
         )
         extractor = Extractor(network, [kit])
-        pixels = np.random.default_rng(0).integers(0, 256, (4, preset.size, preset.size, 3), np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 256, (3, preset.size, preset.size, 3), np.uint8)
         extractor.extract(pixels[:1])  # the first pass is slower
-        for number in (1, 2):
-            started = time.perf_counter()
-            ((features,),) = extractor.extract(pixels[number : number + 1])
-            click.echo(f"  extract, picture {time.perf_counter() - started:7.3f} s")
+        for picture in pixels[1:]:
+            started, computed = time.perf_counter(), time.process_time()
+            ((features,),) = extractor.extract(picture[None])
+            passed = time.perf_counter() - started
+            click.echo(f"  extract, picture {passed:7.2f} s ({time.process_time() - computed:.2f} s of a core)")
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         click.echo(f"  peak memory      {peak / 1e9:7.2f} GB")
         click.echo(
@@ -105,25 +103,30 @@ def measure(name: str) -> None:
         # As plain matrix products, because the counter does not know the CPU's fused attention.
         with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             extractor.extract(pixels[:1])
-        click.echo(f"  operations       {counter.get_total_flops() / 1e9:7.2f} GFLOP a picture, its own map included")
-        whole_command(folder, profile, dtype, pixels)
+        click.echo(f"  operations       {counter.get_total_flops() / 1e12:7.4f} TFLOP a picture, its own map included")
+        del network, extractor
+        layer = f"{tap.module}@{tap.timestep}"
+        more = ("--ip-adapter", adapter) if adapter else ()
+        settings = ("--dtype", what.dtype, "--layer", layer, "--noises", str(preset.noises), "--size", str(preset.size))
+        whole_command(("--model", folder, *settings, *more), pixels)
 
 
-def whole_command(folder: Path, profile: str, dtype: str, pixels: np.ndarray) -> None:
-    """Index three pictures and ask with a fourth, by the real command."""
+def whole_command(model: tuple[str | Path, ...], pixels: np.ndarray) -> None:
+    """Index two pictures and ask with a third, by the real command."""
     command = Path(sys.executable).with_name("diffsim")
     with tempfile.TemporaryDirectory() as scratch:
         gallery, index = Path(scratch) / "gallery", Path(scratch) / "index"
         gallery.mkdir()
         for number, picture in enumerate(pixels):
             Image.fromarray(picture).save((gallery if number else gallery.parent) / f"{number}.png")
-        model = ("--model", folder, "--by", profile, "--dtype", dtype)
         for title, arguments in (
-            ("index 3 pictures", ("index", gallery, *model)),
+            ("index 2 pictures", ("index", gallery, *model)),
             ("query          ", ("query", gallery.parent / "0.png")),
         ):
             started = time.perf_counter()
-            subprocess.run([command, *arguments, "--index", index], check=True, capture_output=True)
+            done = subprocess.run([command, *arguments, "--index", index], check=False, capture_output=True, text=True)
+            if done.returncode:
+                raise click.ClickException(done.stderr)
             click.echo(f"  {title} {time.perf_counter() - started:7.2f} s, new process")
 
 
