@@ -5,6 +5,7 @@ import diffsim
 diffsim.index("gallery.idx", ["Pictures"], by=["style"])
 for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
     print(hit.rank, hit.score, hit.path)
+print(diffsim.score("cat.jpg", "dog.jpg", by="style").score)
 """
 
 import os
@@ -15,9 +16,11 @@ from db.errors import CatalogError
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.errors import IndexerError
 from indexer.index_folder import IndexFolder
-from indexer.spaces import DEFAULT_MODEL, requested_spaces
+from indexer.spaces import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
+from query.pair import score_files
 from query.search import Answer, Hit, Query, Searcher
 from retrieval.errors import RetrievalError
+from retrieval.score import PairScore
 from retrieval.space import FeatureSpace, Tap
 
 __all__ = [
@@ -28,12 +31,14 @@ __all__ = [
     "IndexOptions",
     "IndexReport",
     "IndexerError",
+    "PairScore",
     "Query",
     "RetrievalError",
     "Searcher",
     "Tap",
     "index",
     "open",
+    "score",
 ]
 
 
@@ -57,3 +62,16 @@ def index(
     profiles = list(by)
     requests = requested_spaces(model, profiles) if profiles or model != DEFAULT_MODEL else []
     return index_folders(IndexFolder.create(Path(index)), [Path(folder) for folder in folders], requests, options)
+
+
+def score(
+    a: str | os.PathLike[str],
+    b: str | os.PathLike[str],
+    *,
+    model: str = DEFAULT_MODEL,
+    by: str = DEFAULT_PROFILE,
+    device: str = "auto",
+) -> PairScore:
+    """Score two pictures without an index, both directions and their mean in [-1, 1]; 1 for a picture and itself."""
+    (request,) = requested_spaces(model, [by], tier="fp32")
+    return score_files(Path(a), Path(b), request, device=device).score

@@ -63,6 +63,9 @@ def score_files(
     code, for one tap of a Stable Diffusion 1.x or 2.x network. metric: `cosine` or `mse`.
     Raises BadPair, UnreadableImage, UnknownModel, NoPaperProtocol, ...
     """
+    for path in (a, b):
+        if not path.exists():
+            raise BadPair(f"There is no file {path}; give the path of a picture.")
     networks = Networks(choose_device(device))
     if protocol == "paper":
         return _by_paper(a, b, request, networks, metric)

@@ -18,12 +18,14 @@ def test_the_public_names_are_a_promise():
         "IndexOptions",
         "IndexReport",
         "IndexerError",
+        "PairScore",
         "Query",
         "RetrievalError",
         "Searcher",
         "Tap",
         "index",
         "open",
+        "score",
     ]
     assert all(hasattr(diffsim, name) for name in diffsim.__all__)
 
@@ -36,6 +38,14 @@ def test_index_and_search_with_the_bundled_network(pictures, tmp_path):
     assert all(isinstance(hit, diffsim.Hit) and Path(hit.path).is_file() for hit in hits)
     assert [hit.score for hit in hits] == sorted((hit.score for hit in hits), reverse=True)
     assert os.fspath(pictures / "03.png") not in [hit.path for hit in hits]
+
+
+def test_two_pictures_without_an_index(pictures):
+    a, b = pictures / "03.png", pictures / "04.png"
+    assert diffsim.score(a, a, by="style").score == pytest.approx(1, abs=1e-6)
+    there, back = diffsim.score(a, b), diffsim.score(b, a)
+    assert there.score == pytest.approx(back.score, abs=1e-6) and there.score < 0.9999
+    assert there.forward == pytest.approx(back.backward, abs=1e-6)
 
 
 def test_without_choices_every_space_of_the_index_is_filled(pictures, tmp_path):

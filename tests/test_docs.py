@@ -26,6 +26,7 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(12):
         random_picture(number).save(folder / "Pictures" / f"{number}.png")
     random_picture(99).save(folder / "cat.jpg")
+    random_picture(98).save(folder / "boat.jpg")
     return folder
 
 
