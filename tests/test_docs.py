@@ -49,7 +49,7 @@ def test_the_python_example_works(home: Path) -> None:
     (example,) = blocks("python")
     done = run([sys.executable, "-c", example], home)
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 5
+    assert len(done.stdout.splitlines()) == 6  # five neighbours and the score of a pair
 
 
 def test_links_lead_somewhere() -> None:
