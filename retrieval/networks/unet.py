@@ -83,9 +83,13 @@ class UNetNetwork:
     def variants(self) -> tuple[str, ...]:
         return ("C",) if self.adapter else ("S",)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        names = block_attentions(self.unet, "attn2" if self.adapter else "attn1")
+        return tuple(sorted(names, key=lambda name: name.split("_", 1)[0]))  # down, mid, up
+
     def resolve(self, tap: Tap) -> Tap:
-        kind = "attn2" if self.adapter else "attn1"
-        return replace(tap, module=resolve_module(block_attentions(self.unet, kind), tap.module))
+        return replace(tap, module=resolve_module(self.layers, tap.module))
 
     def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
         side = self.latents.side(size, 2 ** (len(self.unet.config.block_out_channels) - 1))
