@@ -127,8 +127,11 @@ def grounds(styles: Path, photos: Path, space: str, pairs: int, sheet: Path | No
             more = text(scores[noise] - found["white"][noise], sign="+")
             click.echo(f"    {name:36} {text(scores[noise])}   {more}")
     click.echo("what one noise for both adds to another noise per role")
-    for name, scores in found.items():
-        click.echo(f"    {name:36} {text(scores['one noise'] - scores['another noise per role'], sign='+')}")
+    added = {name: scores["one noise"] - scores["another noise per role"] for name, scores in found.items()}
+    for name, more in added.items():
+        click.echo(f"    {name:36} {text(more, sign='+')}")
+    same, opposite = (added[f"white, half size, {where}"] for where in ("same corner", "opposite corners"))
+    click.echo(f"    {'same corner less opposite corners':36} {text(same - opposite, sign='+')}")
 
 
 def unrelated(styles: Path, pairs: int) -> Iterator[Pair]:

@@ -10,6 +10,7 @@ import pytest
 from conftest import DATA, TINY
 from indexing import diffsim, problem
 from PIL import Image
+from tiny_vits import PREPROCESSING, make_vit
 
 from query.curves import draw_curves
 from query.sweep import TIMESTEPS, Setting, settings
@@ -94,6 +95,17 @@ def test_every_layer_in_the_order_in_which_a_picture_meets_it():
     assert cross[0].contender.request.variant == "C" and cross[0].contender.spec.endswith("@t51-C@64px")
     with pytest.raises(UnknownModule, match="nowhere"):
         settings(str(TINY), layers=("nowhere",), device="cpu")
+
+
+def test_a_network_without_noise_is_swept_by_its_layers(work, tmp_path):
+    vit = make_vit(tmp_path / "vit", "dinov2", PREPROCESSING)
+    asked = ("sref", work / "Sref", "--limit", 30, "--json", "--plot", tmp_path / "layers.png")
+    ran = diffsim(*sweep(*asked, work=work, model=vit))
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    assert [(row["layer"], row["timestep"], row["size"]) for row in rows] == [(f"layers.{n}", 0, 32) for n in range(3)]
+    with Image.open(tmp_path / "layers.png") as picture:
+        assert picture.width > 300
+    assert "knows no noise" in problem(diffsim(*sweep(*asked[:2], "--timestep", 5, work=work, model=vit)))
 
 
 @pytest.mark.parametrize("timesteps", [(51, 501), (0,)])
