@@ -48,7 +48,7 @@ def settings(
     for size in sorted(set(sizes)) or [defaults.size]:
         for layer in (layer for layer in network.layers if layer in chosen):
             for timestep in sorted(set(timesteps)) or (TIMESTEPS if noisy else (0,)):
-                tap = Tap(layer, timestep)
+                tap = network.resolve(Tap(layer, timestep))
                 (request,) = requested_spaces(
                     model, layers=[f"{layer}@{timestep}"], variant=variant, adapter=adapter, size=size, prompt=prompt
                 )
