@@ -133,7 +133,13 @@ def _paper_protocol(contender: Contender, networks: Networks) -> PaperProtocol:
             "write MODEL/PROFILE or MODEL/LAYER@tTIMESTEP, or leave out --protocol paper."
         )
     network = networks.get(request.network, request.dtype, request.adapter)
-    return PaperProtocol(network, request.taps[0], size=request.size, prompt=request.prompt, seed=request.seed)
+    protocol = PaperProtocol(network, request.taps[0], size=request.size, prompt=request.prompt, seed=request.seed)
+    if request.noises != 1:
+        raise NoPaperProtocol(
+            f"The paper protocol adds one noise to each picture, where {contender.spec!r} has {request.noises}; "
+            "leave out --protocol paper."
+        )
+    return protocol
 
 
 def _real(picture: Path) -> bytes:

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import DATA, TINY
 from indexing import diffsim, problem
+from networks import tiny_dit, tiny_sdxl
 from PIL import Image
 from tiny_vits import PREPROCESSING, make_vit
 
+from indexer.evaluation import parse_spec
 from query.curves import draw_curves
 from query.sweep import TIMESTEPS, Setting, settings
 from retrieval.drawings import draw
@@ -83,11 +85,10 @@ def test_every_layer_in_the_order_in_which_a_picture_meets_it():
     points = settings(str(TINY), sizes=(64,), device="cpu")
     names = list(dict.fromkeys(point.layer for point in points))
     network = load_network(TINY, "float32", "cpu")
-    assert len(names) == len(network.layers) and [name.split("_")[0] for name in names] == sorted(
-        name.split("_")[0] for name in names
-    )
-    assert len(points) == len(names) * len(TIMESTEPS)
-    assert all(network.resolve(point.contender.request.taps[0]) in point.contender.request.taps for point in points)
+    assert tuple(names) == network.layers and len(points) == len(names) * len(TIMESTEPS)
+    parts = [name.split("_")[0] for name in names]
+    assert set(parts) == {"down", "mid", "up"} and parts == sorted(parts)
+    assert parse_spec(points[-1].contender.spec).request == points[-1].contender.request
     twice = settings(str(TINY), layers=("mid_block", LAYERS[1]), timesteps=(51, 51), sizes=(64, 64), device="cpu")
     assert [(point.layer, point.timestep, point.size) for point in twice] == [(LAYERS[1], 51, 64)]
     adapter = str(DATA / "tiny-ip-adapter-plus")
@@ -95,6 +96,15 @@ def test_every_layer_in_the_order_in_which_a_picture_meets_it():
     assert cross[0].contender.request.variant == "C" and cross[0].contender.spec.endswith("@t51-C@64px")
     with pytest.raises(UnknownModule, match="nowhere"):
         settings(str(TINY), layers=("nowhere",), device="cpu")
+
+
+def test_every_block_of_a_deep_transformer_has_a_name(tmp_path):
+    for make, size in ((tiny_sdxl, 64), (tiny_dit, 64)):
+        folder = make(tmp_path / make.__name__)
+        network = load_network(folder, "float32", "cpu")
+        points = settings(str(folder), timesteps=(51,), sizes=(size,), device="cpu")
+        modules = [network.resolve(point.contender.request.taps[0]).module for point in points]
+        assert len(points) == len(set(modules)) == len(network.layers) > 1
 
 
 def test_a_network_without_noise_is_swept_by_its_layers(work, tmp_path):

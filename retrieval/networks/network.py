@@ -49,7 +49,8 @@ class Network(Protocol):
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the attentions that can be tapped, in the order in which a picture meets them."""
+        """Names of the attentions that can be tapped, as short as tells them apart, in the order in which a picture
+        meets them."""
         ...
 
     def resolve(self, tap: Tap) -> Tap:
