@@ -6,7 +6,7 @@ and settings, and readable with every other command.
 
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,8 +15,10 @@ import numpy as np
 
 from db.catalog import Catalog
 from retrieval.evaluation.baselines import BASELINES, SIDE
+from retrieval.evaluation.paper_scorer import PaperScorer
 from retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
 from retrieval.names import PROFILES
+from retrieval.paper import NoPaperProtocol, PaperProtocol
 from retrieval.space import InvalidSpace
 from retrieval.store import FeatureStore
 
@@ -24,7 +26,7 @@ from .build import IndexOptions, index_folders
 from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
-from .spaces import SpaceRequest, requested_spaces
+from .spaces import Networks, SpaceRequest, requested_spaces
 
 _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 
@@ -39,11 +41,11 @@ class Contender:
     pooled: bool = False
 
 
-def parse_spec(spec: str) -> Contender:
+def parse_spec(spec: str, prompt: str | None = None) -> Contender:
     """A baseline's name, or `MODEL/WHAT`, then perhaps `-C` (that variant), `@SIZEpx` and `:pooled`.
 
     MODEL is a preset or a folder. WHAT is a profile, `global`, or taps as `requested_spaces` reads them, joined by `+`:
-    `LAYER@tTIMESTEP*WEIGHT`. Raises InvalidSpace, UnknownModel.
+    `LAYER@tTIMESTEP*WEIGHT`. prompt: what the network is told; None is its default. Raises InvalidSpace, UnknownModel.
     """
     if spec in BASELINES:
         return Contender(spec)
@@ -61,6 +63,7 @@ def parse_spec(spec: str) -> Contender:
         layers=[] if named else what.split("+"),
         variant="global" if what == "global" else "C" if found["variant"] else None,
         size=int(found["size"]) if found["size"] else None,
+        prompt=prompt,
     )
     return Contender(spec, request=request, pooled=bool(found["pooled"]))
 
@@ -109,6 +112,34 @@ def open_scorers(
             device = choose_device(options.device)
             scorers.append(TokenScorer(space.kit, store, len(pictures), found, device))
     return scorers
+
+
+def open_paper_scorers(
+    contenders: Sequence[Contender], pictures: Sequence[Path], options: IndexOptions
+) -> Iterator[tuple[Contender, PaperScorer]]:
+    """A scorer over `pictures` under the paper protocol for each contender, one at a time: each keeps its features in
+    memory. All contenders are checked before the first is given. Raises NoPaperProtocol, UnknownModel, BadNetwork."""
+    networks = Networks(choose_device(options.device))
+    protocols = [_paper_protocol(contender, networks) for contender in contenders]
+    for contender, protocol in zip(contenders, protocols, strict=True):
+        yield contender, PaperScorer(protocol, pictures)
+
+
+def _paper_protocol(contender: Contender, networks: Networks) -> PaperProtocol:
+    request = contender.request
+    if request is None or contender.pooled or len(request.taps) != 1:
+        raise NoPaperProtocol(
+            f"The paper protocol cannot score {contender.spec!r}; it reads one layer of a U-Net, in full: "
+            "write MODEL/PROFILE or MODEL/LAYER@tTIMESTEP, or leave out --protocol paper."
+        )
+    network = networks.get(request.network, request.dtype, request.adapter)
+    protocol = PaperProtocol(network, request.taps[0], size=request.size, prompt=request.prompt, seed=request.seed)
+    if request.noises != 1:
+        raise NoPaperProtocol(
+            f"The paper protocol adds one noise to each picture, where {contender.spec!r} has {request.noises}; "
+            "leave out --protocol paper."
+        )
+    return protocol
 
 
 def _real(picture: Path) -> bytes:

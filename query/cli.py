@@ -23,6 +23,7 @@ _COMMANDS = {
     "compare": "query.commands.compare",
     "audit": "query.commands.audit",
     "evaluate": "query.commands.evaluate",
+    "sweep": "query.commands.sweep",
     "status": "query.commands.status",
     "verify": "query.commands.maintain",
     "prune": "query.commands.maintain",

@@ -43,7 +43,7 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
-COMMANDS = ("index", "query", "score", "compare", "audit", "evaluate", "status", "verify", "prune", "models")
+COMMANDS = ("index", "query", "score", "compare", "audit", "evaluate", "sweep", "status", "verify", "prune", "models")
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])

@@ -8,16 +8,21 @@ import numpy as np
 import pytest
 from conftest import TINY
 from indexing import FAST, diffsim, problem
+from PIL import Image
 
-from indexer.evaluation import open_scorers, parse_spec
+from indexer.evaluation import open_paper_scorers, open_scorers, parse_spec
 from indexer.index_folder import IndexFolder
 from indexer.spaces import requested_spaces
 from query.commands.evaluate import evaluate as evaluate_command
 from query.search import Searcher
 from retrieval.drawings import draw
 from retrieval.evaluation.benchmarks import READERS
-from retrieval.evaluation.triplets import SEED
+from retrieval.evaluation.paper_scorer import PaperScorer
+from retrieval.evaluation.triplets import SEED, read_triplets
 from retrieval.local_models import UnknownModel
+from retrieval.networks import load_network
+from retrieval.paper import PaperProtocol
+from retrieval.score import score_pair
 from retrieval.space import InvalidSpace
 
 SUBJECTS, STYLES = ("cat", "house", "tree"), ("neon", "pencil", "glass")
@@ -42,6 +47,11 @@ def evaluate(work: Path, *arguments: str | Path) -> list[dict]:
     ran = diffsim("evaluate", *arguments, "--cache", work / "cache", "--device", "cpu", "--json")
     assert ran.code == 0, ran
     return [json.loads(line) for line in ran.out.splitlines()]
+
+
+def paper_protocol(prompt: str) -> PaperProtocol:
+    tap = parse_spec(SPEC).request.taps[0]
+    return PaperProtocol(load_network(TINY, "float32", "cpu"), tap, size=64, prompt=prompt, seed=2334)
 
 
 def nothing(done: int, total: int) -> None:
@@ -153,6 +163,46 @@ def test_a_folder_of_broken_pictures_is_named(tmp_path, spec):
         asked = ("--space", spec, "--cache", tmp_path / "cache", "--device", "cpu")
         ran = diffsim("evaluate", bench, tmp_path / file, *asked)
         assert ran.code == 1 and ran.out == b"" and words in ran.err and "Traceback" not in ran.err, ran
+
+
+def test_the_paper_protocol_scores_the_reference_as_a(work, tmp_path):
+    asked = ("--space", SPEC, "--limit", "25", "--prompt", "a drawing")
+    (row,) = evaluate(work, "sref", work / "Sref", *asked, "--protocol", "paper", "--save-triplets", tmp_path / "t.csv")
+    paper = paper_protocol("a drawing")
+
+    def features(picture, role):
+        return (paper.features(Image.open(picture).convert("RGB"), role),)
+
+    right = []
+    for triplet in read_triplets(tmp_path / "t.csv").triplets:
+        near, far = (
+            score_pair(features(triplet.reference, "A"), features(other, "B"), (1.0,)).score
+            for other in (triplet.closer, triplet.farther)
+        )
+        right.append(near > far)
+    assert row["accuracy"]["value"] == np.mean(right) and row["protocol"] == "paper" and row["triplets"] == 25
+
+
+def test_the_paper_protocol_with_little_memory(work):
+    pictures = [*sorted((work / "Sref").rglob("*.png"))[:4], work / "styles.csv"]  # the last is no picture
+    left, right = np.divmod(np.arange(25), 5)
+    plenty, scarce = (
+        PaperScorer(paper_protocol("High quality image"), pictures, memory).pairs(left, right, nothing)
+        for memory in (2**30, 1)
+    )
+    ((_, opened),) = open_paper_scorers([parse_spec(SPEC)], pictures, FAST)
+    for same in (scarce, opened.pairs(left, right, nothing)):
+        assert np.array_equal(plenty, same, equal_nan=True)
+    read = plenty.reshape(5, 5)[:4, :4]
+    assert np.isnan(plenty).sum() == 9 and (np.diag(read) < 0.9999).all() and not np.allclose(read, read.T)
+
+
+@pytest.mark.parametrize("spec", ["thumbnail", f"{SPEC}:pooled", f"{TINY}/mid_block@51+up_blocks.1@t101@64px"])
+def test_where_the_paper_protocol_does_not_apply(work, spec):
+    ran = diffsim("evaluate", "sref", work / "Sref", "--space", SPEC, "--space", spec, "--protocol", "paper")
+    assert "--protocol paper" in problem(ran) and spec in ran.err
+    ran = diffsim("evaluate", "retrieval", work / "styles.csv", "--space", SPEC, "--protocol", "paper")
+    assert ran.code == 2 and "--protocol paper" in ran.err
 
 
 def test_mistakes_get_one_sentence(work, tmp_path):

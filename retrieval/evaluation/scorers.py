@@ -25,11 +25,15 @@ OnProgress = Callable[[int, int], None]
 """(done, in all)."""
 
 
-class Scorer(Protocol):
-    """Scores pictures of one list, in [-1, 1], larger is more alike."""
+class PairScorer(Protocol):
+    """Scores pairs of pictures of one list, in [-1, 1], larger is more alike."""
 
     def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
         """Scores float32 [n] of pictures left[i] and right[i], int64 [n]."""
+
+
+class Scorer(PairScorer, Protocol):
+    """Scores whole collections too."""
 
     def matrix(self, queries: np.ndarray, on_progress: OnProgress) -> np.ndarray:
         """Scores float32 [queries, pictures] of queries int64 [n] with every picture."""

@@ -17,7 +17,7 @@ from ..space import Tap
 from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
 from .latents import Latents
 from .network import Read
-from .taps import block_attentions, hidden_states, resolve_module, run_to_taps
+from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
 
 _CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
 """What configurations call it, now and in the networks on the hub."""
@@ -62,6 +62,11 @@ class DitNetwork:
     @property
     def variants(self) -> tuple[str, ...]:
         return ("S",)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        valid = block_attentions(self.transformer, "attn1")
+        return tuple(shortest(name, valid) for name in valid)
 
     def resolve(self, tap: Tap) -> Tap:
         return replace(tap, module=resolve_module(block_attentions(self.transformer, "attn1"), tap.module))

@@ -47,6 +47,12 @@ class Network(Protocol):
         """What this network can be asked for: `S`, `C` or `global` (see FeatureSpace)."""
         ...
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the attentions that can be tapped, as short as tells them apart, in the order in which a picture
+        meets them."""
+        ...
+
     def resolve(self, tap: Tap) -> Tap:
         """The tap with the full name of its module. Raises UnknownModule."""
         ...

@@ -35,11 +35,11 @@ def resolve_module(valid: Sequence[str], name: str) -> str:
     if len(found) == 1:
         return found[0]
     problem = "stands for several attention layers" if found else "is no attention layer that can be read here"
-    choices = ", ".join(_shortest(full, valid) for full in found or valid)
+    choices = ", ".join(shortest(full, valid) for full in found or valid)
     raise UnknownModule(f"The layer {name!r} {problem}; choose one of: {choices}.")
 
 
-def _shortest(module: str, valid: Sequence[str]) -> str:
+def shortest(module: str, valid: Sequence[str]) -> str:
     """What is enough to tell a module from the others: the name of its transformer where that has one block."""
     transformer = module.rsplit(".transformer_blocks.", 1)[0]
     alone = sum(name.startswith(transformer + ".") for name in valid) == 1

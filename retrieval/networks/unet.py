@@ -21,7 +21,7 @@ from .ip_adapter import IPAdapter
 from .latents import Latents
 from .network import Read
 from .prompts import embed_prompt
-from .taps import block_attentions, hidden_states, resolve_module, run_to_taps
+from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
 
 _FOREIGN_CONDITIONING = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "num_class_embeds")
 """Settings of U-Nets that want more than latents, timestep and prompt."""
@@ -83,9 +83,16 @@ class UNetNetwork:
     def variants(self) -> tuple[str, ...]:
         return ("C",) if self.adapter else ("S",)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        valid = self._attentions()
+        return tuple(sorted((shortest(name, valid) for name in valid), key=lambda name: name[0]))  # down, mid, up
+
     def resolve(self, tap: Tap) -> Tap:
-        kind = "attn2" if self.adapter else "attn1"
-        return replace(tap, module=resolve_module(block_attentions(self.unet, kind), tap.module))
+        return replace(tap, module=resolve_module(self._attentions(), tap.module))
+
+    def _attentions(self) -> list[str]:
+        return block_attentions(self.unet, "attn2" if self.adapter else "attn1")
 
     def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
         side = self.latents.side(size, 2 ** (len(self.unet.config.block_out_channels) - 1))

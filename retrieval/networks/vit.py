@@ -95,6 +95,10 @@ class VitNetwork:
         embeds = not headless and getattr(self.model.config, "vision_use_head", True)
         return ("S", "global") if embeds else ("S",)
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return tuple(self.attentions)
+
     def resolve(self, tap: Tap) -> Tap:
         if tap.timestep:
             raise InvalidSpace(
@@ -102,7 +106,7 @@ class VitNetwork:
             )
         found = _LAYER.fullmatch(tap.module)
         name = f"layers.{int(found[1])}" if found else tap.module
-        return replace(tap, module=resolve_module(list(self.attentions), name))
+        return replace(tap, module=resolve_module(self.layers, name))
 
     def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
         if prompt or noises:

@@ -1,0 +1,112 @@
+"""`diffsim sweep`: one benchmark over layers, timesteps and picture sizes."""
+
+import json
+from pathlib import Path
+
+import click
+
+from retrieval.names import BENCHMARKS, VARIANTS
+
+from .evaluate import SEED, aligned, evaluation_cache, kept_when_interrupted, note, percent
+from .options import device_option
+from .progress import progress
+
+
+@click.command()
+@click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH")
+@click.argument("root", type=click.Path(exists=True, path_type=Path))
+@click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
+@click.option("--layer", "layers", multiple=True, help="An attention of the network, repeatable.  [default: all]")
+@click.option(
+    "--timestep",
+    "timesteps",
+    type=click.IntRange(0, 999),
+    multiple=True,
+    help="DDPM timestep, repeatable; larger is noisier.  [default: 1 51 101 251 501 751]",
+)
+@click.option(
+    "--size",
+    "sizes",
+    type=click.IntRange(min=8),
+    multiple=True,
+    help="Side of the pictures in pixels, repeatable.  [default: the network's]",
+)
+@click.option("--variant", type=click.Choice([name for name in VARIANTS if name != "global"]), help="As in `index`.")
+@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
+@click.option("--prompt", help="What the network is told.  [default: the network's]")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many triplets or queries.  [default: all]")
+@click.option("--seed", type=int, default=SEED, show_default=True, help="For draws, samples and intervals.")
+@click.option(
+    "--cache",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Index that keeps the features.  [default: that of `evaluate`]",
+)
+@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves into a .png or .svg.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and setting.")
+@device_option
+def sweep(
+    bench: str,
+    root: Path,
+    model: str,
+    layers: tuple[str, ...],
+    timesteps: tuple[int, ...],
+    sizes: tuple[int, ...],
+    variant: str | None,
+    ip_adapter: str | None,
+    prompt: str | None,
+    limit: int | None,
+    seed: int,
+    cache: Path | None,
+    plot: Path | None,
+    as_json: bool,
+    device: str,
+) -> None:
+    """Measure every combination of layers, timesteps and picture sizes on BENCH, with the pictures in ROOT.
+
+    BENCH and ROOT are those of `evaluate`. The figure is the accuracy on triplets, or the mean average precision (mAP)
+    of `retrieval`. Whoever picks a setting by its figure should report it on other triplets.
+    """
+    if plot:
+        from query.curves import check_plot
+
+        check_plot(plot)
+    from indexer.build import IndexOptions
+    from query.evaluate import measure, read
+    from query.sweep import settings
+
+    points = settings(
+        model,
+        layers=layers,
+        timesteps=timesteps,
+        sizes=sizes,
+        variant=variant,
+        adapter=ip_adapter,
+        prompt=prompt,
+        device=device,
+    )
+    benchmark = read(bench, root, limit, seed, note)
+    counts = [len({getattr(point, name) for point in points}) for name in ("layer", "timestep", "size")]
+    click.echo(
+        f"{len(points)} settings ({counts[0]} layers x {counts[1]} timesteps x {counts[2]} sizes) on "
+        f"{len(benchmark.pictures)} pictures: {counts[1] * counts[2]} passes a picture, less what is kept from before.",
+        err=True,
+    )
+    with kept_when_interrupted():
+        contenders = [point.contender for point in points]
+        options = IndexOptions(device=device)
+        rows = measure(benchmark, contenders, root, cache or evaluation_cache(), options, progress)
+    name = "mAP" if bench == "retrieval" else "accuracy"
+    if plot:
+        from query.curves import draw_curves
+
+        draw_curves(plot, points, [row[name] for row in rows], name, f"{model} on {root.name or bench}")
+    if as_json:
+        for point, row in zip(points, rows, strict=True):
+            place = {"layer": point.layer, "timestep": point.timestep, "size": point.size}
+            click.echo(json.dumps({"benchmark": bench, "seed": seed, **place, **row}))
+        return
+    lines = [
+        [point.layer, str(point.timestep), str(point.size), percent(row[name])]
+        for point, row in zip(points, rows, strict=True)
+    ]
+    click.echo("\n".join(aligned(["layer", "timestep", "size", f"{name} % (95 %)"], lines)))

@@ -1,0 +1,64 @@
+"""Scores of wanted pairs under the paper protocol, where a picture's features depend on its role."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..images import UnreadableImage, open_picture
+from ..paper import PaperProtocol, Role
+from ..score import AttentionFeatures, score_pair
+from .scorers import OnProgress
+
+MEMORY = 2**30
+"""Bytes of features that are kept meanwhile."""
+
+
+class PaperScorer:
+    """Scores of pictures A (left) and B (right), float32, from the files themselves. One that cannot be read: NaN.
+
+    Each picture goes through the network once per role as long as its features are among the last `memory` bytes that
+    were used; beyond that, those unused for longest are dropped and computed again when a pair wants them. Pairs are
+    taken by their left picture, so that only right ones can be wanted again.
+    """
+
+    def __init__(self, protocol: PaperProtocol, pictures: Sequence[Path], memory: int = MEMORY) -> None:
+        self._protocol = protocol
+        self._pictures = pictures
+        self._memory = memory
+        self._kept: OrderedDict[tuple[int, Role], AttentionFeatures | None] = OrderedDict()
+        self._bytes = 0
+
+    def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
+        scores = np.full(len(left), np.nan, np.float32)
+        for done, row in enumerate(np.lexsort((right, left)).tolist(), 1):
+            a, b = self._features(int(left[row]), "A"), self._features(int(right[row]), "B")
+            if a is not None and b is not None:
+                scores[row] = score_pair((a,), (b,), (1.0,)).score
+            on_progress(done, len(left))
+        return scores
+
+    def _features(self, picture: int, role: Role) -> AttentionFeatures | None:
+        key = (picture, role)
+        if key not in self._kept:
+            features = self._read(self._pictures[picture], role)
+            self._bytes += _bytes(features)
+            self._kept[key] = features
+            while self._bytes > self._memory and len(self._kept) > 1:
+                self._bytes -= _bytes(self._kept.popitem(last=False)[1])
+        self._kept.move_to_end(key)
+        return self._kept[key]
+
+    def _read(self, picture: Path, role: Role) -> AttentionFeatures | None:
+        try:
+            upright, _ = open_picture(picture.read_bytes())
+        except (OSError, UnreadableImage):
+            return None
+        return self._protocol.features(upright, role)
+
+
+def _bytes(features: AttentionFeatures | None) -> int:
+    if features is None:
+        return 0
+    return sum(part.nbytes for part in (features.query, features.key, features.value, features.map))
