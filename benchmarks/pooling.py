@@ -153,6 +153,19 @@ def brought_in(scores: np.ndarray, similarities: np.ndarray, asking: np.ndarray,
     return shares
 
 
+def agreement(scores: np.ndarray, similarities: np.ndarray, asking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each query's two rankings, by the full score and by descriptors: Kendall's tau, and the share of the top 10
+    that both have. [queries]; nobody finds itself."""
+    taus, shares = [], []
+    for row, itself in enumerate(asking):
+        full, pooled = np.delete(scores[row], itself), np.delete(similarities[row], itself)
+        later = np.triu_indices(len(full), 1)
+        signs = [np.sign(order[later[0]] - order[later[1]]) for order in (full, pooled)]
+        taus.append(float((signs[0] * signs[1]).mean()))
+        shares.append(len(set(np.argsort(-full)[:10]) & set(np.argsort(-pooled)[:10])) / 10)
+    return np.array(taus), np.array(shares)
+
+
 def interval(values: np.ndarray) -> tuple[float, float]:
     """95 % of bootstrap means over the queries."""
     picks = np.random.default_rng(0).integers(0, len(values), (2000, len(values)))
@@ -200,6 +213,9 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
         click.echo(f"{name:36} {size:6d}   {text}")
         within = dict(zip(map(str, COUNTS), cells, strict=True))
         rows.append({"pooling": name, "bytes": size, "within": within})
+    for title, values in zip(("Kendall's tau", "same top 10"), agreement(scores, orders[KEPT][1], asking), strict=True):
+        low, high = interval(values)
+        click.echo(f"{KEPT} and the full score, {title}: {values.mean():.3f} ({low:.3f}-{high:.3f})")
     if out:
         report = {"space": known.name, "pictures": len(ids), "queries": len(asking), "rows": rows}
         out.write_text(json.dumps(report, indent=1))
