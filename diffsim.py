@@ -16,7 +16,7 @@ from db.errors import CatalogError
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.errors import IndexerError
 from indexer.index_folder import IndexFolder
-from indexer.spaces import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
+from indexer.requests import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
 from query.pair import score_files
 from query.search import Answer, Hit, Query, Searcher
 from retrieval.errors import RetrievalError

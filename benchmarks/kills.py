@@ -33,7 +33,7 @@ from PIL import Image
 from indexer.build import IndexOptions, index_folders
 from indexer.index_folder import IndexFolder
 from indexer.maintain import verify_index
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import Hit, Query, Searcher
 from retrieval.kit import SpaceKit
 from retrieval.tiers import decode_tokens

@@ -22,7 +22,8 @@ from PIL import Image
 
 from indexer.build import IndexOptions
 from indexer.evaluation import Contender, open_paper_scorers, open_scorers, parse_spec
-from indexer.spaces import Networks, SpaceRequest, make_kit
+from indexer.requests import SpaceRequest
+from indexer.spaces import Networks, make_kit
 from query.evaluate import Triplets
 from retrieval.evaluation.bootstrap import Figure, mean_figure
 from retrieval.extractor import Extractor

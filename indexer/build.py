@@ -25,20 +25,11 @@ from .decode import Changed, Decoded, DecodePool, Failed, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
 from .recall_files import RecallReport, refresh_recall
+from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders, offline_roots
 from .scan import ScanReport, rescan_file, scan
 from .skipped import UNUSABLE, SkippedSpace, reason
-from .spaces import (
-    DEFAULT_MODEL,
-    Networks,
-    OpenSpace,
-    PassKey,
-    SpaceRequest,
-    known_spaces,
-    pass_key,
-    requested_spaces,
-    settle_spaces,
-)
+from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, settle_spaces
 from .walk import DEFAULT_EXCLUDE_DIRS
 
 _PASSES = 3

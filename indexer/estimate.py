@@ -19,19 +19,10 @@ from .build import IndexOptions
 from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
+from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders
 from .skipped import UNUSABLE, SkippedSpace, reason
-from .spaces import (
-    DEFAULT_MODEL,
-    Networks,
-    PassKey,
-    SpaceRequest,
-    find_space,
-    known_spaces,
-    make_kit,
-    pass_key,
-    requested_spaces,
-)
+from .spaces import Networks, PassKey, find_space, known_spaces, make_kit, pass_key
 from .walk import Entry, walk
 
 _TIMED = 12

@@ -26,7 +26,8 @@ from .build import IndexOptions, index_folders
 from .decode import Decoded, DecodePool, Job
 from .devices import choose_device
 from .index_folder import IndexFolder
-from .spaces import Networks, SpaceRequest, requested_spaces
+from .requests import SpaceRequest, requested_spaces
+from .spaces import Networks
 
 _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 

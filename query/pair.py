@@ -10,7 +10,8 @@ from PIL import Image
 
 from indexer.decode import DecodePool
 from indexer.devices import choose_device
-from indexer.spaces import Networks, SpaceRequest, make_kit
+from indexer.requests import SpaceRequest
+from indexer.spaces import Networks, make_kit
 from retrieval.agreement import Agreement, agreement
 from retrieval.errors import RetrievalError
 from retrieval.extractor import Extractor

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from indexer.devices import choose_device
 from indexer.evaluation import Contender
-from indexer.spaces import Networks, requested_spaces
+from indexer.requests import requested_spaces
+from indexer.spaces import Networks
 from retrieval.local_models import defaults_of
 from retrieval.space import Tap
 

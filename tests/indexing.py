@@ -14,7 +14,7 @@ from conftest import DATA, TINY, random_picture
 from benchmarks.kills import in_child
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 
 NOBODY = 65534
 FAST = IndexOptions(workers=1, batch_size=4, device="cpu")

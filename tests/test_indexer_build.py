@@ -20,8 +20,8 @@ from indexer.build import index_folders
 from indexer.estimate import estimate
 from indexer.index_folder import IndexBusy, IndexFolder
 from indexer.maintain import prune_index, verify_index
+from indexer.requests import requested_spaces
 from indexer.roots import FolderNotFound
-from indexer.spaces import requested_spaces
 from query.search import Query, Searcher
 from retrieval.lmdb_environment import StoreFull
 

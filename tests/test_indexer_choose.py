@@ -13,7 +13,7 @@ from db.catalog import KnownSpace
 from indexer.build import index_folders
 from indexer.choose import UnknownSpace, answering, find_spaces
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import Searcher
 
 

@@ -14,7 +14,7 @@ from indexer.build import index_folders
 from indexer.choose import UnknownSpace
 from indexer.index_folder import IndexFolder
 from indexer.maintain import UnknownFolder, prune_index, verify_index
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import Searcher
 
 MEMORY = 2**30

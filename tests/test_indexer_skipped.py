@@ -15,8 +15,8 @@ from db.catalog import KnownSpace
 from indexer.build import IndexReport, index_folders
 from indexer.estimate import estimate
 from indexer.index_folder import IndexFolder
+from indexer.requests import requested_spaces
 from indexer.skipped import reason
-from indexer.spaces import requested_spaces
 from query.search import Query, Searcher
 from retrieval.local_models import UnknownModel
 from retrieval.networks import BadNetwork

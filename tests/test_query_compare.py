@@ -13,7 +13,7 @@ from PIL import Image
 
 from indexer.build import index_folders
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.compare import NoSpaceAnswers, compare
 from query.comparison_sheet import LABEL, draw_comparison
 from query.search import BadQuery, Query, Searcher, UnknownSpace

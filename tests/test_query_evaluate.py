@@ -12,7 +12,7 @@ from PIL import Image
 
 from indexer.evaluation import open_paper_scorers, open_scorers, parse_spec
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.commands.evaluate import evaluate as evaluate_command
 from query.search import Searcher
 from retrieval.drawings import draw

@@ -8,7 +8,7 @@ from conftest import DATA, TINY, random_picture
 from indexing import diffsim, problem
 from PIL import Image
 
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.pair import BadPair, ScoredPair
 from retrieval.score import PairScore
 

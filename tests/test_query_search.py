@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from benchmarks.kills import in_child
 from indexer.build import index_folders
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import BadQuery, Query, Searcher, UnknownSpace
 from retrieval import rerank
 from retrieval.images import UnreadableImage

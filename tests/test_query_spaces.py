@@ -10,7 +10,7 @@ from indexing import FAST, diffsim, draw, problem
 
 from indexer.build import index_folders
 from indexer.index_folder import IndexFolder
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import BadQuery, Query, Searcher
 
 NAMES = ("style", "instance")

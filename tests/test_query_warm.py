@@ -15,7 +15,7 @@ from sqlalchemy import event
 from indexer.build import index_folders
 from indexer.index_folder import IndexFolder
 from indexer.maintain import prune_index, verify_index
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from query.search import Query, Searcher
 
 MEMORY = 2**30

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from retrieval.chance import NULL_SAMPLE, fit_tail
 from retrieval.drawings import STYLES, SUBJECTS, draw
 from retrieval.extractor import Extractor, make_space

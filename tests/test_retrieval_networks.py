@@ -19,7 +19,7 @@ from diffusers import UNet2DConditionModel
 from networks import ADAPTER, edit_json, tiny_sdxl
 from safetensors.torch import load_file, save_file
 
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from retrieval.local_models import BUNDLED, CannotFetch, UnknownModel, fetch, find_adapter, find_model, profile_tap
 from retrieval.names import PROFILES
 from retrieval.networks import BadNetwork, load_network

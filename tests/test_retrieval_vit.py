@@ -20,7 +20,7 @@ from indexer.build import index_folders
 from indexer.decode import DecodePool
 from indexer.index_folder import IndexFolder
 from indexer.maintain import verify_index
-from indexer.spaces import requested_spaces
+from indexer.requests import requested_spaces
 from retrieval.extractor import Extractor, PictureFeatures, make_space
 from retrieval.images import decode
 from retrieval.kit import SpaceKit

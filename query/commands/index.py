@@ -89,7 +89,7 @@ def index(
 
     from indexer.build import IndexOptions, index_folders
     from indexer.estimate import estimate
-    from indexer.spaces import DEFAULT_MODEL, requested_spaces
+    from indexer.requests import DEFAULT_MODEL, requested_spaces
     from indexer.walk import DEFAULT_EXCLUDE_DIRS
 
     asked = any(

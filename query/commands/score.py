@@ -64,7 +64,7 @@ def score(
     as_json: bool,
 ) -> None:
     """Score picture A against picture B."""
-    from indexer.spaces import requested_spaces
+    from indexer.requests import requested_spaces
     from query.pair import score_files
 
     (request,) = requested_spaces(
