@@ -94,7 +94,7 @@ def test_words_for_a_person(tmp_path: Path) -> None:
         (("--variant", "global"), "no variant global"),
         (("--variant", "S", "--ip-adapter", "x"), "drop one"),
         (("--ip-adapter", "nowhere.safetensors"), "'nowhere.safetensors'"),
-        (("--size", "72"), "multiple of 64"),
+        (("--size", "70"), "multiple of 8"),
         (("--protocol", "paper", "--layer", "mid_block", "--layer", "up_blocks.1.attentions.0"), "one layer, not 2"),
         (("--protocol", "paper", "--noises", "4"), "leave out --noises"),
     ],

@@ -231,9 +231,10 @@ def test_dit_is_read_at_the_noise_level_that_it_is_told_without_a_class() -> Non
 def test_sizes() -> None:
     assert space("dit", size=96).shapes[0] == (36, 16), "positions are spread over a larger grid"
     assert space("sdxl", size=96).shapes[0] == (9, 32)
-    for kind, unit in (("dit", 16), ("sdxl", 32)):
-        with pytest.raises(BadSize, match=rf"size 72 does not suit this network; choose a multiple of {unit}\.$"):
-            space(kind, size=72)
+    assert space("sdxl", size=72).shapes[0] == (9, 32), "halves of odd grids are rounded up"
+    for kind, unit in (("dit", 16), ("sdxl", 8)):
+        with pytest.raises(BadSize, match=rf"size 68 does not suit this network; choose a multiple of {unit}\.$"):
+            space(kind, size=68)
 
 
 def test_the_size_is_part_of_what_sdxl_is_told() -> None:

@@ -95,7 +95,7 @@ class UNetNetwork:
         return block_attentions(self.unet, "attn2" if self.adapter else "attn1")
 
     def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
-        side = self.latents.side(size, 2 ** (len(self.unet.config.block_out_channels) - 1))
+        side = self.latents.side(size, 1)  # an odd number of latents too: the U-Net enlarges to what it reduced
         noise = self.latents.draw(noises, side, seed)
         channels = self.unet.config.cross_attention_dim
         if not self.is_sdxl:
