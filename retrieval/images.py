@@ -141,6 +141,14 @@ def _cut(picture: Image.Image, width: int, height: int) -> Image.Image:
     return picture.crop((left, top, left + width, top + height))
 
 
+def fitted(picture: Image.Image, size: int, fit: str) -> Image.Image:
+    """An upright RGB picture made size x size by the fit, from full scale."""
+    short = crop_side(fit)
+    if short is None:
+        return picture.resize((size, size), Image.Resampling.LANCZOS)
+    return _middle(_Loaded(picture, (0, 0, *picture.size), picture.size, None, ""), size, short)
+
+
 def seen(picture: Image.Image, size: int, fit: str) -> Image.Image:
     """The part of an upright picture that a network is shown: all of it, or for `crop N` its middle square."""
     short = crop_side(fit)

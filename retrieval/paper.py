@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import RetrievalError
+from .images import fitted
 from .kit import Projection
 from .networks.unet import UNetNetwork
 from .score import AttentionFeatures
@@ -57,8 +58,7 @@ class PaperProtocol:
     def features(self, picture: Image.Image, role: Role) -> AttentionFeatures:
         """Of one upright RGB picture: both branches as heads, [1, 2 x heads, tokens, head_dim]."""
         sample, noise = self._draws["AB".index(role)], self._draws[2 + "AB".index(role)]
-        square = picture.resize((self.size, self.size), Image.Resampling.LANCZOS)
-        pixels = torch.from_numpy(np.array(square))[None].to(self.network.device)
+        pixels = torch.from_numpy(np.array(fitted(picture, self.size, "squash")))[None].to(self.network.device)
         with torch.inference_mode():
             posterior = self.network.latents.posterior(pixels)
             latents = self.network.latents.scaled(posterior.mean.float() + posterior.std.float() * sample)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -16,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..images import fitted
 from .files import BadNetwork, first_line, hash_files, load_component, quietly, weight_files
 
 SCALE = 0.5
@@ -89,24 +91,26 @@ class IPAdapter:
         pictures = pixels.permute(0, 3, 1, 2).float() / 255
         if pictures.shape[-1] != side:
             pictures = F.interpolate(pictures, (side, side), mode="bicubic", antialias=True).clamp(0, 1)
-        mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (_MEAN, _STD))
-        return self.encode((pictures - mean) / std)
+        return self.encode(_normalised(pictures))
 
     def preprocess(self, pictures: Sequence[Image.Image]) -> Tensor:
         """Upright RGB pictures as diffusers' pipelines show them to the encoder: the short side resized, the middle
         cropped, normalised, [pictures, 3, side, side]."""
-        from transformers import CLIPImageProcessor
-
         side = self.encoder.config.image_size
-        processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
-        shown: Tensor = processor(list(pictures), return_tensors="pt").pixel_values
-        return shown
+        shown = np.stack([np.array(fitted(picture, side, f"crop {side}")) for picture in pictures])
+        return _normalised(torch.from_numpy(shown).permute(0, 3, 1, 2).float() / 255)
 
     def encode(self, pictures: Tensor) -> Tensor:
         """The same for normalised pictures [pictures, 3, side, side]."""
         output = self.encoder(pictures.to(self.encoder.dtype), output_hidden_states=self.plus)
         seen: Tensor = output.hidden_states[-2] if self.plus else output.image_embeds
         return seen[:, None]
+
+
+def _normalised(pictures: Tensor) -> Tensor:
+    """Of RGB in [0, 1], [pictures, 3, side, side]."""
+    mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (_MEAN, _STD))
+    return (pictures - mean) / std
 
 
 def _adapter_file(path: Path) -> Path:
