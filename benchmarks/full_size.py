@@ -52,7 +52,10 @@ NETWORKS = {
     "sd15": Measured(makers.make_sd15, "sd15"),
     "sd15-C": Measured(makers.make_sd15_with_adapter, "sd15", adapter=True),
     "cleandift-sd15": Measured(makers.make_sd15, "cleandift-sd15"),
+    "sd21": Measured(makers.make_sd21, "sd21"),
+    "cleandift-sd21": Measured(makers.make_sd21, "cleandift-sd21"),
     "sdxl": Measured(makers.make_sdxl, "sdxl", dtype="bfloat16"),
+    "sdxl-C": Measured(makers.make_sdxl_with_adapter, "sdxl", dtype="bfloat16", adapter=True),
 }
 
 

@@ -27,6 +27,15 @@ Make = Callable[[Path], None]
 def make_sd15_with_adapter(folder: Path) -> None:
     """Stable Diffusion 1.5, IP-Adapter Plus and its ViT-H/14, the adapter's file in the network's folder."""
     make_sd15(folder)
+    add_adapter(folder)
+
+
+def make_sdxl_with_adapter(folder: Path) -> None:
+    make_sdxl(folder)
+    add_adapter(folder)
+
+
+def add_adapter(folder: Path) -> None:
     vision = CLIPVisionConfig(
         hidden_size=1280,
         intermediate_size=5120,
@@ -38,13 +47,14 @@ def make_sd15_with_adapter(folder: Path) -> None:
     )
     CLIPVisionModelWithProjection(vision).save_pretrained(folder / "image_encoder")
     unet = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder / "unet"))
-    save_file(ip_adapter_plus(unet, 1280), folder / "ip-adapter-plus_sd15.safetensors")
+    save_file(ip_adapter_plus(unet, 1280), folder / "ip-adapter-plus.safetensors")
 
 
 def ip_adapter_plus(unet: UNet2DConditionModel, seen: int) -> dict[str, torch.Tensor]:
     """Random weights by the names that are published. seen: channels of the image encoder."""
     words = unet.config.cross_attention_dim
-    resampler = IPAdapterPlusImageProjection(seen, words, hidden_dims=words, heads=12)
+    hidden = min(words, 1280)
+    resampler = IPAdapterPlusImageProjection(seen, words, hidden_dims=hidden, heads=hidden // 64)
     tensors = {f"image_proj.{name}": tensor for name, tensor in resampler.state_dict().items() if "layers" not in name}
     for number, layer in enumerate(resampler.layers):
         attention, forward = f"image_proj.layers.{number}.0", f"image_proj.layers.{number}.1"
@@ -73,6 +83,26 @@ def make_vae(folder: Path, scaling_factor: float) -> None:
         up_block_types=("UpDecoderBlock2D",) * 4,
         scaling_factor=scaling_factor,
     ).save_pretrained(folder)
+
+
+def make_sd21(folder: Path) -> None:
+    """Stable Diffusion 2.1 (768 px)."""
+    make_sd15(folder)
+    for part in ("unet", "text_encoder", "scheduler"):
+        shutil.rmtree(folder / part)
+    UNet2DConditionModel(
+        sample_size=96,
+        block_out_channels=(320, 640, 1280, 1280),
+        attention_head_dim=(5, 10, 20, 20),
+        cross_attention_dim=1024,
+        use_linear_projection=True,
+        upcast_attention=True,
+    ).save_pretrained(folder / "unet")
+    text = CLIPTextConfig(hidden_size=1024, intermediate_size=4096, num_hidden_layers=23, num_attention_heads=16)
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction"
+    ).save_pretrained(folder / "scheduler")
 
 
 def make_sdxl(folder: Path) -> None:

@@ -1,10 +1,13 @@
 """What the tests share: a tiny network in the real layout, small pictures, one thread for torch."""
 
 import os
+import signal
 from pathlib import Path
 
 # Tiny networks gain nothing from threads, which wait for each other actively when the machine is busy.
 os.environ["OMP_NUM_THREADS"] = "1"
+# A script's background jobs, perhaps this run, ignore Ctrl-C, and so would the children that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
