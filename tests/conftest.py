@@ -6,8 +6,6 @@ from pathlib import Path
 
 # Tiny networks gain nothing from threads, which wait for each other actively when the machine is busy.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A script's background jobs, perhaps this run, ignore Ctrl-C, and so would the children that the tests interrupt.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import numpy as np
 import pytest
@@ -15,6 +13,9 @@ import torch
 from PIL import Image
 
 torch.set_num_threads(1)
+
+# A script's background jobs, perhaps this run, ignore Ctrl-C, and so would the children that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATA = Path(__file__).parent / "data"
 TINY = DATA / "tiny-sd15"
