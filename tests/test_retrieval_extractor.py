@@ -253,15 +253,13 @@ def test_spaces_of_one_noise_and_prompt_share_their_passes() -> None:
     """One pass of the U-Net a timestep, however many spaces and layers; another prompt needs passes of its own."""
     alike = [space(taps=(Tap(name, 251), Tap(MID, 101)), tier="fp32") for name in (UP, DOWN)]
     other = space(taps=(Tap(UP, 251),), tier="fp32", prompt="a house")
-    passes: list[object] = []
-    handle = network().unet.conv_in.register_forward_hook(lambda module, args, output: passes.append(module))
-    try:
-        for kits, expected in ((alike, 2), ([*alike, other], 3)):
-            passes.clear()
-            extractor(*kits).extract(pictures(2, 64))
-            assert len(passes) == expected
-    finally:
+    for kits, expected in ((alike, 2), ([*alike, other], 3)):
+        run = extractor(*kits)
+        passes: list[int] = []
+        handle = run.network.unet.conv_in.register_forward_pre_hook(lambda *_, seen=passes: seen.append(1))
+        run.extract(pictures(2, 64))
         handle.remove()
+        assert len(passes) == expected
 
 
 def test_a_kit_of_another_network_is_refused() -> None:
