@@ -195,7 +195,7 @@ class SpaceKit:
         return kit
 
 
-_REPAIR = "restore that folder from a backup, or delete it and index again."
+_REPAIR = "restore that folder from a backup, or forget the space with `diffsim prune --space NAME` and index again."
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
