@@ -15,7 +15,6 @@ from db.catalog import KnownSpace
 from retrieval.evaluation.bootstrap import Figure, mean_figure
 from retrieval.kit import SpaceKit
 from retrieval.rerank import rank
-from retrieval.tiers import decode_tokens
 
 from .gallery import Gallery
 from .stages import recall_candidates
@@ -86,8 +85,7 @@ def audit(
         if stored is None or not len(others):
             continue
         descriptor, record = stored
-        features = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
-        view = View(space, gallery, kit, descriptor, features, content_id)
+        view = View(space, gallery, kit, descriptor, kit.read([record]), content_id)
         started = perf_counter()
         ids, scores = view.score(others)
         exact.append((perf_counter() - started, len(ids)))

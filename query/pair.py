@@ -16,10 +16,8 @@ from retrieval.agreement import Agreement, agreement
 from retrieval.errors import RetrievalError
 from retrieval.extractor import Extractor
 from retrieval.images import UnreadableImage, open_picture
-from retrieval.kit import SpaceKit
 from retrieval.paper import PaperProtocol
 from retrieval.score import AttentionFeatures, PairScore, score_pair
-from retrieval.tiers import decode_tokens
 
 
 class BadPair(RetrievalError, ValueError):
@@ -82,13 +80,9 @@ def score_files(
         x, y = (torch.from_numpy(one.descriptor).float() for one in features)
         cosine = F.cosine_similarity(x, y, dim=0).item()
         return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request, (), (), ())
-    first, second = (_attention(kit, one.tokens) for one in features)
+    first, second = (kit.read([one.tokens]) for one in features)
     found = score_pair(first, second, kit.weights, metric)
     return ScoredPair(found, kit.space.fingerprint, request, first, second, kit.weights)
-
-
-def _attention(kit: SpaceKit, record: bytes) -> tuple[AttentionFeatures, ...]:
-    return kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
 
 
 def _open(path: Path) -> Image.Image:

@@ -21,7 +21,6 @@ from retrieval.chance import Tail
 from retrieval.errors import RetrievalError
 from retrieval.kit import SpaceKit
 from retrieval.rerank import rank
-from retrieval.tiers import decode_tokens
 
 from .gallery import Gallery
 from .locate import Locator
@@ -265,8 +264,7 @@ class Searcher:
         content_id = self._catalog.content_by_sha256(_sha256(picture))
         stored = gallery.record(content_id) if content_id is not None else None
         descriptor, record = stored or self._extract(picture, space, kit)
-        features = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
-        return View(space, gallery, kit, descriptor, features, content_id)
+        return View(space, gallery, kit, descriptor, kit.read([record]), content_id)
 
     def _extract(self, picture: Path, space: KnownSpace, kit: SpaceKit) -> tuple[np.ndarray, bytes]:
         # Only here: a picture that is indexed is asked with without loading a network, or the libraries around it.

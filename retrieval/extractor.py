@@ -19,7 +19,7 @@ from .kit import SpaceKit, constants_hash
 from .local_models import find_adapter, find_model
 from .networks import Network, Read, TapPlace, dtype_name, load_network
 from .space import EXTRACTOR_REVISION, FeatureSpace, InvalidSpace, OtherRevision, SpaceMismatch, Tap
-from .tiers import decode_tokens, encode_tokens
+from .tiers import encode_tokens
 
 
 class NotFinite(RetrievalError):
@@ -86,8 +86,7 @@ class Extractor:
         pictures = range(len(matrices[0]))
         records = [encode_tokens([matrix[row] for matrix in matrices], kit.space.tier) for row in pictures]
         # What is stored decides: the descriptor is made of the tokens as they will be read back.
-        stored = [matrix.to(self.network.device) for matrix in decode_tokens(records, kit.shapes, kit.space.tier)]
-        descriptors = kit.descriptors(kit.attention(stored)).half().cpu().numpy()
+        descriptors = kit.descriptors(kit.read(records)).half().cpu().numpy()
         return [PictureFeatures(descriptor, record) for descriptor, record in zip(descriptors, records, strict=True)]
 
     def _checked(self, kit: SpaceKit, numbers: Tensor) -> Tensor:

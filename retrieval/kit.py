@@ -22,6 +22,7 @@ from .errors import RetrievalError
 from .pooling import pool
 from .score import AttentionFeatures, attend
 from .space import FeatureSpace
+from .tiers import decode_tokens
 
 
 class DamagedKit(RetrievalError):
@@ -142,6 +143,12 @@ class SpaceKit:
         rest = iter(matrices)
         rotary = self.constants.get("rotary")
         return tuple(project([next(rest) for _ in project.weights], rotary) for project in self.projections)
+
+    def read(self, records: Sequence[bytes | memoryview]) -> tuple[AttentionFeatures, ...]:
+        """The same from the token records of several pictures, on the device of the projections. Raises ValueError for
+        a record that cannot be of this space."""
+        device = self.projections[0].weights[0].device if self.projections else None
+        return self.attention([tap.to(device) for tap in decode_tokens(records, self.shapes, self.space.tier)])
 
     def descriptors(self, features: Sequence[AttentionFeatures]) -> Tensor:
         """Pooled descriptors [pictures, dimensions], float32, unit norm."""

@@ -7,7 +7,6 @@ import numpy as np
 
 from .kit import SpaceKit
 from .score import AttentionFeatures, score
-from .tiers import decode_tokens
 
 _CPU_BATCH_FLOATS = 700_000
 _GPU_BATCH_FLOATS = 8_000_000
@@ -25,14 +24,13 @@ def score_records(
 
     Returns content ids int64 [n] and scores float32 [n] in [-1, 1].
     """
-    device = query[0].query.device
-    floats = _CPU_BATCH_FLOATS if device.type == "cpu" else _GPU_BATCH_FLOATS
+    floats = _CPU_BATCH_FLOATS if query[0].query.device.type == "cpu" else _GPU_BATCH_FLOATS
     size = max(1, floats // sum(tokens * channels for tokens, channels in kit.shapes))
     ids: list[int] = []
     scores: list[np.ndarray] = []
     for batch in _batches(records, size):
-        tokens = [tap.to(device) for tap in decode_tokens([record for _, record in batch], kit.shapes, kit.space.tier)]
-        scores.append(score(query, kit.attention(tokens), kit.weights).cpu().numpy())
+        features = kit.read([record for _, record in batch])
+        scores.append(score(query, features, kit.weights).cpu().numpy())
         ids.extend(content_id for content_id, _ in batch)
     return np.array(ids, np.int64), np.concatenate(scores) if scores else np.empty(0, np.float32)
 

@@ -15,6 +15,7 @@ from benchmarks.kills import in_child
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.index_folder import IndexFolder
 from indexer.requests import requested_spaces
+from retrieval import drawings
 
 NOBODY = 65534
 FAST = IndexOptions(workers=1, batch_size=4, device="cpu")
@@ -32,6 +33,18 @@ def draw(folder: Path, numbers: Sequence[int]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for number in numbers:
         random_picture(number).save(folder / f"{number:02d}.png")
+
+
+def lay_out_styles(folder: Path) -> Path:
+    """Three subjects in three styles as Sref is laid out, and a CSV of their styles."""
+    rows = ["file,group"]
+    for style in ("neon", "pencil", "glass"):
+        (folder / "Sref" / style).mkdir(parents=True)
+        for subject in ("cat", "house", "tree"):
+            drawings.draw(subject, style, size=64).save(folder / "Sref" / style / f"{subject}.png")
+            rows.append(f"Sref/{style}/{subject}.png,{style}")
+    (folder / "styles.csv").write_text("\n".join(rows) + "\n")
+    return folder
 
 
 @dataclass(frozen=True)

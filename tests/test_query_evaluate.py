@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY
-from indexing import FAST, diffsim, problem
+from indexing import FAST, diffsim, lay_out_styles, problem
 from PIL import Image
 
 from indexer.evaluation import open_paper_scorers, open_scorers, parse_spec
@@ -25,22 +25,14 @@ from retrieval.paper import PaperProtocol
 from retrieval.score import score_pair
 from retrieval.space import InvalidSpace
 
-SUBJECTS, STYLES = ("cat", "house", "tree"), ("neon", "pencil", "glass")
+STYLES = ("neon", "pencil", "glass")
 SPEC = f"{TINY}/style@64px"
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three subjects in three styles as Sref is laid out, and a CSV of their styles."""
-    folder = tmp_path_factory.mktemp("evaluate")
-    rows = ["file,group"]
-    for style in STYLES:
-        (folder / "Sref" / style).mkdir(parents=True)
-        for subject in SUBJECTS:
-            draw(subject, style, size=64).save(folder / "Sref" / style / f"{subject}.png")
-            rows.append(f"Sref/{style}/{subject}.png,{style}")
-    (folder / "styles.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return lay_out_styles(tmp_path_factory.mktemp("evaluate"))
 
 
 def evaluate(work: Path, *arguments: str | Path) -> list[dict]:

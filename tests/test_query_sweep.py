@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 from conftest import DATA, TINY
-from indexing import diffsim, problem
+from indexing import diffsim, lay_out_styles, problem
 from networks import tiny_dit, tiny_sdxl
 from PIL import Image
 from tiny_vits import PREPROCESSING, make_vit
@@ -16,25 +16,15 @@ from tiny_vits import PREPROCESSING, make_vit
 from indexer.evaluation import parse_spec
 from query.curves import draw_curves
 from query.sweep import TIMESTEPS, Setting, settings
-from retrieval.drawings import draw
 from retrieval.networks import UnknownModule, load_network
 
-SUBJECTS, STYLES = ("cat", "house", "tree"), ("neon", "pencil", "glass")
 LAYERS = ("down_blocks.1.attentions.0", "mid_block.attentions.0")
 
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three subjects in three styles, a CSV of their styles, and the cache that all tests share."""
-    folder = tmp_path_factory.mktemp("sweep")
-    rows = ["file,group"]
-    for style in STYLES:
-        (folder / "Sref" / style).mkdir(parents=True)
-        for subject in SUBJECTS:
-            draw(subject, style, size=64).save(folder / "Sref" / style / f"{subject}.png")
-            rows.append(f"Sref/{style}/{subject}.png,{style}")
-    (folder / "styles.csv").write_text("\n".join(rows) + "\n")
-    return folder
+    return lay_out_styles(tmp_path_factory.mktemp("sweep"))
 
 
 def sweep(*asked: object, work: Path, model: object = TINY) -> list[str | bytes | Path]:
