@@ -16,6 +16,9 @@ from .space import InvalidSpace, Tap
 
 BUNDLED = Path(__file__).parent / "models"
 
+READ_AS = "diffsim.json"
+"""In the folder of a network trained by this project: the size of its pictures and the taps of its profiles."""
+
 
 class UnknownModel(RetrievalError):
     """No network of this name or at this path."""
@@ -84,8 +87,12 @@ def defaults_of(reference: str) -> Preset:
 
 
 def _defaults_of_folder(folder: Path) -> Preset:
-    """DiT, SDXL, Stable Diffusion 2.x and vision transformers as the folder says; any other is taken for Stable
-    Diffusion 1.x."""
+    """A network trained here, DiT, SDXL, Stable Diffusion 2.x and vision transformers as the folder says; any other is
+    taken for Stable Diffusion 1.x."""
+    trained_here = _settings(folder / READ_AS)
+    if trained_here:
+        profiles = {profile: Tap(module, timestep) for profile, (module, timestep) in trained_here["profiles"].items()}
+        return Preset("", "", trained_here["size"], "", profiles)
     vision = vision_settings(folder)
     if vision:
         return Preset("", "", vision.size, "", by_depth(vision.depth), noises=0, fit=vision.fit)

@@ -1,7 +1,8 @@
-"""Three steps of the real trainer on generated pictures."""
+"""A few steps of the real trainer on generated pictures."""
 
 import csv
-import math
+import subprocess
+import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -10,32 +11,52 @@ import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
+from indexer.requests import requested_spaces
+from retrieval.kit import Projection
 from retrieval.networks.patch_autoencoder import PatchAutoencoder
-from retrieval.training import Recipe, Trainer, TrainingError, augment, draw_batch, list_pictures, train
+from retrieval.score import score
+from retrieval.space import Tap
+from retrieval.training.batches import augment, draw_batch, draw_motifs
+from retrieval.training.curve import draw_losses
+from retrieval.training.looks import FILTERS, Look
+from retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
+from retrieval.training.pictures import Pictures, TrainingError, find_motifs, list_pictures, read_pictures
+from retrieval.training.recipe import Recipe
+from retrieval.training.trainer import Trainer, train
 
 TOY = Recipe(
-    picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
-    cross_attention_dim=8, batch_size=4, warm_up_steps=2,
+    steps=3, picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
+    cross_attention_dim=8, subject_tap="up_blocks.0.attentions.0", style_tap="up_blocks.0.attentions.1",
+    denoised=4, motifs=(2, 2), painted=(2, 2), warm_up_steps=2,
 )  # fmt: skip
 
 
 @pytest.fixture
 def folders(tmp_path: Path) -> list[Path]:
-    """A folder of nine coarse colour pictures and one of three drawings on white."""
+    """Nine coarse colour pictures, and three subjects on white in two styles: one has the colours turned."""
     rng = np.random.default_rng(0)
     photos, drawings = tmp_path / "photos", tmp_path / "drawings"
-    for folder, count in ((photos, 9), (drawings, 3)):
-        folder.mkdir()
-        for i in range(count):
-            coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-            if folder == drawings:
-                coarse[[0, -1]] = coarse[:, [0, -1]] = 255
-            Image.fromarray(coarse).resize((48, 48), Image.Resampling.NEAREST).save(folder / f"{i}.png")
+    photos.mkdir()
+    for i in range(9):
+        save(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8), photos / f"{i}.png")
+    for style in ("plain", "turned"):
+        (drawings / style).mkdir(parents=True)
+    for i in range(3):
+        coarse = rng.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        coarse[[0, -1]] = coarse[:, [0, -1]] = 255
+        save(coarse, drawings / "plain" / f"{i}.png")
+        save(coarse[..., ::-1], drawings / "turned" / f"{i}.png")
     return [photos, drawings]
+
+
+def save(coarse: np.ndarray, path: Path) -> None:
+    Image.fromarray(np.ascontiguousarray(coarse)).resize((48, 48), Image.Resampling.NEAREST).save(path)
 
 
 def same_weights(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
@@ -43,56 +64,116 @@ def same_weights(ours: Iterable[Tensor], theirs: Iterable[Tensor]) -> bool:
 
 
 def test_a_resumed_run_ends_in_the_weights_of_an_unbroken_one(folders: list[Path], tmp_path: Path) -> None:
-    unbroken = train(folders, tmp_path / "unbroken", TOY, steps=3)
-    train(folders, tmp_path / "broken", TOY, steps=2)
-    resumed = train(folders, tmp_path / "broken", TOY, steps=3, resume=True)
+    unbroken = train(folders, tmp_path / "unbroken", TOY)
+    train(folders, tmp_path / "broken", TOY, until=2)
+    resumed = train(folders, tmp_path / "broken", TOY, resume=True)
     assert resumed.step == 3
     assert same_weights(unbroken.unet.parameters(), resumed.unet.parameters())
     assert same_weights(unbroken.ema.parameters(), resumed.ema.parameters())
-    fresh = train(folders, tmp_path / "fresh", TOY, steps=2)
+    fresh = train(folders, tmp_path / "fresh", TOY, until=2)
     assert not same_weights(fresh.unet.parameters(), resumed.unet.parameters())
 
 
-def test_the_exported_folder_holds_the_averaged_network(folders: list[Path], tmp_path: Path) -> None:
-    trainer = train(folders, tmp_path / "model", TOY, steps=1)
+def test_the_exported_folder_holds_the_averaged_network_and_says_how_it_is_read(
+    folders: list[Path], tmp_path: Path
+) -> None:
+    trainer = train(folders, tmp_path / "model", replace(TOY, steps=1), snapshots=1)
     unet = UNet2DConditionModel.from_pretrained(tmp_path / "model" / "unet")
     assert same_weights(unet.parameters(), [p.half().float() for p in trainer.ema.parameters()])
     assert PatchAutoencoder.from_pretrained(tmp_path / "model" / "vae").config.latent_channels == 4
     assert DDPMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config.prediction_type == "v_prediction"
     assert load_file(tmp_path / "model" / "conditioning.safetensors")["prompt_embeds"].shape == (1, 1, 8)
+    (request,) = requested_spaces(str(tmp_path / "model.step-1"), ["instance"])
+    assert (request.size, request.prompt, request.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
 
 
-def test_training_lowers_the_loss_and_logs_it(folders: list[Path], tmp_path: Path) -> None:
-    recipe = replace(TOY, learning_rate=3e-3, batch_size=8)
-    untrained = train(folders, tmp_path / "untrained", recipe, steps=0)
-    trained = train(folders, tmp_path / "trained", recipe, steps=50)
-    assert mean_loss(trained) < 0.9 * mean_loss(untrained)
+def test_training_lowers_every_loss_and_logs_it(folders: list[Path], tmp_path: Path) -> None:
+    recipe = replace(TOY, steps=100, learning_rate=3e-3, denoised=8, motifs=(3, 2), painted=(3, 3))
+    before = mean_losses(train(folders, tmp_path / "untrained", recipe, until=0))
+    after = mean_losses(train(folders, tmp_path / "trained", recipe))
+    assert (after < 0.95 * before).all(), (before, after)
     with (tmp_path / "trained.loss.csv").open() as file:
-        assert [row["step"] for row in csv.DictReader(file)] == ["50"]
+        assert [row["step"] for row in csv.DictReader(file)] == ["50", "100"]
+    with Image.open(tmp_path / "trained.loss.png") as plot:
+        assert plot.width > 500
+    assert not draw_losses(tmp_path / "untrained.loss.csv", tmp_path / "nothing.png")
 
 
-def mean_loss(trainer: Trainer) -> float:
-    """Over ten batches, the same for every trainer of one recipe."""
-    losses = []
+def mean_losses(trainer: Trainer) -> Tensor:
+    """Denoising, subject and style over ten batches, the same for every trainer of one recipe."""
+    rows = []
     for trainer.step in range(1000, 1010):
         with torch.no_grad():
-            losses.append(float(trainer.loss()))
-    return sum(losses) / len(losses)
+            losses = trainer.losses(draw_batch(trainer.pictures, trainer.recipe, trainer.step))
+        rows.append([float(losses.denoising), float(losses.subject), float(losses.style)])
+    return torch.tensor(rows).mean(0)
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(folders: list[Path], tmp_path: Path) -> None:
-    train(folders, tmp_path / "model", TOY, steps=1)
-    with pytest.raises(TrainingError, match="start afresh without --resume"):
-        train(folders, tmp_path / "model", replace(TOY, seed=1), steps=2, resume=True)
+    train(folders, tmp_path / "model", TOY, until=1)
+    with pytest.raises(TrainingError, match=r"made with seed 0 \(now 1\).*start afresh without --resume"):
+        train(folders, tmp_path / "model", replace(TOY, seed=1), resume=True)
+    with pytest.raises(TrainingError, match=r"no checkpoint .* start without --resume"):
+        train(folders, tmp_path / "other", TOY, resume=True)
 
 
-def test_every_folder_has_the_same_share_of_a_batch(folders: list[Path]) -> None:
-    assert [len(files) for files in list_pictures(folders)] == [9, 3]
-    pictures = np.concatenate([np.full((9, 40, 40, 3), 10, np.uint8), np.full((3, 40, 40, 3), 200, np.uint8)])
-    batch = draw_batch(pictures, [range(9), range(9, 12)], TOY, step=0)
-    assert batch.shape == (4, 3, 32, 32)
-    assert (batch.mean((1, 2, 3)) > 0).tolist() == [False, True, False, True]
-    assert torch.equal(batch, draw_batch(pictures, [range(9), range(9, 12)], TOY, step=0))
+def test_the_score_that_is_trained_is_the_score_that_is_asked() -> None:
+    attention = nn.Module()
+    attention.heads = 2
+    torch.manual_seed(0)
+    attention.to_q, attention.to_k, attention.to_v = (nn.Linear(16, 16, bias=False) for _ in range(3))
+    tokens = torch.randn(5, 9, 16)
+    matrix = score_matrix(attention, tokens)
+    features = Projection.of(attention, attention.to_q, attention.to_k, attention.to_v)([tokens])
+    for row in range(5):
+        assert torch.allclose(matrix[row], score([features[row : row + 1]], [features], [1.0]), atol=1e-5)
+
+
+def test_the_contrastive_loss_is_the_formula() -> None:
+    scores = torch.tensor([[1.0, 0.9, 0.2, 0.1], [0.9, 1.0, 0.3, 0.4], [0.2, 0.3, 1.0, 0.5], [0.1, 0.4, 0.5, 1.0]])
+    expected = 0.0
+    for row, partner in ((0, 1), (1, 0), (2, 3), (3, 2)):
+        others = [scores[row, column] / 0.5 for column in range(4) if column != row]
+        expected -= float(scores[row, partner] / 0.5 - torch.stack(others).logsumexp(0)) / 4
+    assert float(contrastive_loss(scores, torch.tensor([0, 0, 1, 1]), 0.5)) == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_denoising_error_is_the_formula() -> None:
+    predicted, target = torch.zeros(2, 1, 1, 1), torch.tensor([1.0, 2.0]).view(2, 1, 1, 1)
+    signal = torch.tensor([0.5, 0.99])  # SNR 1 and 99, cut at 5
+    assert denoising_errors(predicted, target, signal, 5.0).tolist() == pytest.approx(
+        [1 / 2 * 1, 5 / 100 * 4], rel=1e-4
+    )
+
+
+def test_one_name_in_several_folders_is_one_subject_in_several_styles(folders: list[Path], tmp_path: Path) -> None:
+    (photos, drawings) = list_pictures(folders)
+    assert find_motifs(photos) == {}
+    found = find_motifs(drawings)
+    assert {(subject, Path(style).name) for subject, style in found} == {
+        (subject, style) for subject in "012" for style in ("plain", "turned")
+    }
+    pictures = read_pictures(folders, 40, tmp_path / "cache.npy")
+    grid = draw_motifs(pictures, replace(TOY, motifs=(3, 2)), np.random.default_rng(0))
+    assert (grid.subjects.tolist(), grid.styles.tolist()) == ([0, 0, 1, 1, 2, 2], [0, 1, 0, 1, 0, 1])
+
+
+def test_every_folder_and_every_subfolder_has_the_same_share() -> None:
+    pixels = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 10, 10, 10, 10, 10, 100, 200)])
+    pictures = Pictures(pixels, ((np.arange(6), np.array([6])), (np.array([7]),)), {})
+    rng = np.random.default_rng(0)
+    drawn = [int(pictures.any(rng)[0, 0, 0]) for _ in range(2000)]
+    # six standard deviations of 2000 draws with a chance of a quarter
+    assert [drawn.count(value) / 2000 for value in (10, 100, 200)] == pytest.approx([0.25, 0.25, 0.5], abs=0.07)
+
+
+def test_a_batch_follows_from_seed_and_step_alone(folders: list[Path], tmp_path: Path) -> None:
+    pictures = read_pictures(folders, 40, tmp_path / "cache.npy")
+    first, again, next_one = (draw_batch(pictures, TOY, step) for step in (5, 5, 6))
+    assert torch.equal(first.denoised, again.denoised) and not torch.equal(first.denoised, next_one.denoised)
+    assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(first.grids, again.grids, strict=True))
+    assert [grid.pixels.shape for grid in first.grids] == [(4, 3, 32, 32)] * 2
+    assert len(draw_batch(replace(pictures, motifs={}), TOY, 0).grids) == 1
 
 
 def test_a_white_ground_is_coloured_half_the_time_and_others_never() -> None:
@@ -103,12 +184,39 @@ def test_a_white_ground_is_coloured_half_the_time_and_others_never() -> None:
     assert all((augment(grey, 32, rng) == 100).all() for _ in range(20))
 
 
+@given(st.sampled_from(sorted(FILTERS)), st.integers(0, 2**32 - 1))
+def test_every_filter_keeps_size_and_kind_and_is_settled_by_its_lots(name: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = rng.integers(0, 256, (24, 20, 3), dtype=np.uint8)
+    look = Look(((name, rng.random(8)),))
+    once, twice = (look.paint(picture, np.random.default_rng(1)) for _ in range(2))
+    assert once.shape == picture.shape and once.dtype == np.uint8
+    assert (once == twice).all()
+
+
+def test_the_rate_warms_up_holds_and_cools_down() -> None:
+    recipe = Recipe(steps=1000, learning_rate=1.0, warm_up_steps=10, cool_down=0.4)
+    assert [recipe.rate(step) for step in (0, 9, 600, 800, 999)] == pytest.approx([0.1, 1.0, 1.0, 0.5, 0.02])
+
+
+def test_pictures_are_left_out_by_a_list(folders: list[Path], tmp_path: Path) -> None:
+    without = {(folders[1] / "plain" / "0.png").resolve()}
+    assert [len(files) for files in list_pictures(folders, without)] == [9, 5]
+
+
 def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match="holds no pictures"):
-        train([tmp_path], tmp_path / "model", TOY, steps=math.inf)
+        train([tmp_path], tmp_path / "model", TOY)
 
 
 def test_an_unreadable_picture_is_named(folders: list[Path], tmp_path: Path) -> None:
     (folders[1] / "broken.png").write_bytes(b"not a picture")
     with pytest.raises(TrainingError, match=r"broken.png cannot be decoded .*; remove it and start again"):
-        train(folders, tmp_path / "model", TOY, steps=1)
+        train(folders, tmp_path / "model", TOY, until=1)
+
+
+def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "retrieval.training", str(tmp_path), "--out", str(tmp_path / "model")]
+    ended = subprocess.run(command, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert ended.stderr.strip() == f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"

@@ -1,0 +1,112 @@
+"""What one step sees: a function of the recipe's seed and the step alone, so that a broken run can be gone on with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from .looks import Look, coloured_paper
+from .pictures import Pictures
+from .recipe import Recipe
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """pixels: float32 [n,3,H,W] in [-1,1]: every one of some subjects in every one of some styles.
+
+    subjects, styles: int64 [n], which of them.
+    """
+
+    pixels: Tensor
+    subjects: Tensor
+    styles: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """denoised: float32 [n,3,H,W]. grids: subjects and styles to be told apart, each grid among its own."""
+
+    denoised: Tensor
+    grids: tuple[Grid, ...]
+
+
+def draw_batch(pictures: Pictures, recipe: Recipe, step: int) -> Batch:
+    """The pictures of step number `step`."""
+    rng = np.random.default_rng([recipe.seed, step])
+    denoised = [augment(pictures.any(rng), recipe.picture_size, rng) for _ in range(recipe.denoised)]
+    grids = [draw_painted(pictures, recipe, rng)]
+    if pictures.motifs:
+        grids.append(draw_motifs(pictures, recipe, rng))
+    return Batch(to_network(denoised), tuple(grids))
+
+
+def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
+    """Subjects in styles of their own; now and then a whole style on coloured paper, or under a look drawn by lot."""
+    subjects, styles = recipe.motifs
+    all_styles = sorted({style for _, style in pictures.motifs})
+    chosen = list(rng.choice(all_styles, size=min(styles, len(all_styles)), replace=False))
+    names = sorted({subject for subject, _ in pictures.motifs})
+    complete = [name for name in names if all((name, style) in pictures.motifs for style in chosen)]
+    papers = [coloured_paper(rng) if rng.random() < 0.3 else None for _ in chosen]
+    looks = [Look.draw(rng) if rng.random() < 0.25 else Look() for _ in chosen]
+    rows = []
+    for name in rng.choice(complete, size=min(subjects, len(complete)), replace=False) if complete else ():
+        for style, paper, look in zip(chosen, papers, looks, strict=True):
+            pixels = crop(pictures.pixels[pictures.motifs[str(name), str(style)]], recipe.picture_size, rng, 0.8)
+            if paper is not None:
+                pixels = (pixels * paper).astype(np.uint8)
+            rows.append(look.paint(pixels, rng))
+    return _grid(rows, len(chosen))
+
+
+def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
+    """Pictures by lot, each under every one of some looks, and each time in another crop."""
+    subjects, styles = recipe.painted
+    looks = [Look.draw(rng) for _ in range(styles)]
+    rows = []
+    for _ in range(subjects):
+        picture = pictures.any(rng)
+        seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
+        rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
+    return _grid(rows, styles)
+
+
+def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
+    """A random crop, perhaps mirrored; a white ground perhaps coloured."""
+    pixels = mirrored(crop(picture, size, rng, 0.7), rng)
+    full = len(picture)
+    if picture[:: full - 1, :: full - 1].min() > 250 and rng.random() < 0.5:  # all four corners are white
+        pixels = (pixels * coloured_paper(rng)).astype(np.uint8)
+    return pixels
+
+
+def crop(picture: Pixels, size: int, rng: np.random.Generator, least: float) -> Pixels:
+    """A square of `least` to all of the side (the whole a quarter of the time or more), resized to `size`."""
+    full = len(picture)
+    side = min(full, int(rng.integers(int(least * full), int(1.1 * full) + 1)))
+    top, left = rng.integers(0, full - side + 1, 2)
+    square = Image.fromarray(picture[top : top + side, left : left + side])
+    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
+
+
+def mirrored(pixels: Pixels, rng: np.random.Generator) -> Pixels:
+    """Half the time."""
+    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
+
+
+def to_network(pixels: Sequence[Pixels]) -> Tensor:
+    """uint8 [H,W,3] each -> float32 [n,3,H,W] in [-1,1]."""
+    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+def _grid(rows: Sequence[Pixels], styles: int) -> Grid:
+    places = torch.arange(len(rows))
+    return Grid(to_network(rows), places // styles, places % styles)

@@ -1,0 +1,54 @@
+"""The two things that the network is asked for: to denoise, and that its score finds what belongs together."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+
+
+def denoising_errors(predicted: Tensor, target: Tensor, alphas_cumprod: Tensor, snr_limit: float) -> Tensor:
+    """Min-SNR-weighted squared error of v-prediction (arXiv 2303.09556), float32 [n].
+
+    predicted, target: [n,C,h,w]. alphas_cumprod: [n], at each picture's timestep.
+    """
+    snr = alphas_cumprod / (1 - alphas_cumprod)
+    weight = snr.clamp(max=snr_limit) / (snr + 1)
+    errors: Tensor = weight * (predicted.float() - target).square().mean((1, 2, 3))
+    return errors
+
+
+def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
+    """The Aligned Attention Score of every picture with every other: float32 [n,n], symmetric, 1 on the diagonal.
+
+    The same number as `retrieval.score.score` gives for one tap, but for rounding, and with gradients.
+    attention: the self-attention module that is read. tokens: [n,tokens,channels], what enters it.
+    """
+    query, key, value = (
+        projection(tokens).unflatten(-1, (attention.heads, -1)).permute(2, 0, 1, 3)  # [heads,n,tokens,head_dim]
+        for projection in (attention.to_q, attention.to_k, attention.to_v)
+    )
+    heads, pictures, length, width = query.shape
+    asking = query.reshape(heads, 1, pictures * length, width) * width**-0.5
+    weights = (asking @ key.transpose(2, 3)).softmax(-1)
+    # In float32 from here: two gradients all but cancel where cosines are near 1, as all are at the beginning.
+    rebuilt = (weights @ value).float().view(heads, pictures, pictures, length, width)  # [heads, of j, for i, ...]
+    own = rebuilt.diagonal(dim1=1, dim2=2).permute(0, 3, 1, 2)
+    products = (rebuilt * own[:, None]).sum((0, 3, 4))
+    lengths = rebuilt.square().sum((0, 3, 4)).sqrt()
+    cosines = products / (lengths * lengths.diagonal()).clamp(min=1e-8)
+    return cast(Tensor, (cosines + cosines.T) / 2)
+
+
+def contrastive_loss(scores: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """Supervised contrastive loss (Khosla et al., arXiv 2004.11362, the outer sum): each picture's partners are those
+    of its label, all others of the grid are to score lower.
+
+    scores: float32 [n,n]. labels: int64 [n], each at least twice, and at least two of them.
+    """
+    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
+    logits = (scores / temperature).masked_fill(itself, -torch.inf)
+    logs = logits - logits.logsumexp(1, keepdim=True)
+    partners = (labels[:, None] == labels) & ~itself
+    return -(logs.masked_fill(~partners, 0).sum(1) / partners.sum(1)).mean()

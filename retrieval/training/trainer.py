@@ -1,0 +1,262 @@
+"""The network, its moving average and the optimizer, from the first step to the model folder."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import DDPMScheduler, UNet2DConditionModel
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from ..local_models import READ_AS
+from ..networks.patch_autoencoder import PatchAutoencoder
+from ..networks.taps import hidden_states
+from .batches import Batch, draw_batch
+from .curve import draw_losses
+from .losses import contrastive_loss, denoising_errors, score_matrix
+from .pictures import Pictures, TrainingError, read_pictures
+from .recipe import SCHEDULE, Recipe
+
+_LOG_EVERY = 50
+_CHECKPOINT_EVERY = 250
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Of one batch: denoising, and by the score finding the same subject and the same style among a grid."""
+
+    denoising: Tensor
+    subject: Tensor
+    style: Tensor
+
+
+def build_unet(recipe: Recipe) -> UNet2DConditionModel:
+    """A U-Net with attention at every resolution but the finest."""
+    levels = len(recipe.block_out_channels)
+    return UNet2DConditionModel(
+        sample_size=recipe.picture_size // recipe.patch_size,
+        in_channels=recipe.latent_channels,
+        out_channels=recipe.latent_channels,
+        block_out_channels=recipe.block_out_channels,
+        layers_per_block=recipe.layers_per_block,
+        down_block_types=("DownBlock2D",) + ("CrossAttnDownBlock2D",) * (levels - 1),
+        up_block_types=("CrossAttnUpBlock2D",) * (levels - 1) + ("UpBlock2D",),
+        cross_attention_dim=recipe.cross_attention_dim,
+        # what diffusers calls attention_head_dim is the number of heads
+        attention_head_dim=tuple(channels // recipe.head_channels for channels in recipe.block_out_channels),
+    )
+
+
+@contextmanager
+def tapped(network: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Tensor]]:
+    """Collect the tokens that enter these attention modules while the network runs through."""
+    entered: dict[str, Tensor] = {}
+
+    def take(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            entered[name] = hidden_states((args, kwargs))
+
+        return hook
+
+    handles = [network.get_submodule(name).register_forward_pre_hook(take(name), with_kwargs=True) for name in modules]
+    try:
+        yield entered
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+class Trainer:
+    """`step` batches have been seen, in `seconds` of work."""
+
+    def __init__(self, recipe: Recipe, pictures: Pictures, device: str = "cpu") -> None:
+        self.recipe, self.pictures, self.device = recipe, pictures, torch.device(device)
+        self.step, self.seconds = 0, 0.0
+        torch.manual_seed(recipe.seed)
+        self.unet = build_unet(recipe).to(self.device)
+        self.ema = build_unet(recipe).to(self.device)
+        self.ema.load_state_dict(self.unet.state_dict())
+        self.prompt_embeds = torch.randn(1, 1, recipe.cross_attention_dim)
+        self.scheduler = DDPMScheduler(**SCHEDULE)
+        never_reached = [draw_batch(pictures, recipe, 2**32 + i) for i in range(12)]
+        sample = torch.cat([part for batch in never_reached for part in (batch.denoised, batch.grids[0].pixels)])
+        self.vae = PatchAutoencoder.fit(sample, recipe.patch_size, recipe.latent_channels).to(self.device)
+        decayed = [p for p in self.unet.parameters() if p.ndim > 1]
+        others = [p for p in self.unet.parameters() if p.ndim <= 1]
+        self.optimizer = torch.optim.AdamW(
+            [{"params": decayed, "weight_decay": 0.01}, {"params": others, "weight_decay": 0.0}],
+            lr=recipe.learning_rate,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+
+    def losses(self, batch: Batch) -> Losses:
+        """Of a batch; noise and timesteps are a function of seed and step alone."""
+        recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed * 2**32 + self.step)
+        parts = [batch.denoised, *(grid.pixels for grid in batch.grids)]
+        sizes = [len(part) for part in parts]
+        with torch.autocast(self.device.type, torch.bfloat16):
+            pixels = torch.cat(parts).to(self.device)
+            latents = self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
+            noise, timesteps = self._noise(latents.shape, sizes, generator)
+            noised = self.scheduler.add_noise(latents, noise, timesteps)
+            names = [f"{tap}.transformer_blocks.0.attn1" for tap in (recipe.subject_tap, recipe.style_tap)]
+            with tapped(self.unet, names) as entered:
+                prompt = self.prompt_embeds.to(self.device).expand(len(latents), -1, -1)
+                predicted = self.unet(noised, timesteps, prompt).sample
+            target = self.scheduler.get_velocity(latents, noise, timesteps)
+            signal = self.scheduler.alphas_cumprod.to(self.device)[timesteps]
+            errors = torch.split(denoising_errors(predicted, target, signal, recipe.snr_limit), sizes)
+            denoising = errors[0].mean() + recipe.grid_denoising * torch.cat(errors[1:]).mean()
+            subject, style = (
+                torch.stack(
+                    [
+                        contrastive_loss(
+                            score_matrix(self.unet.get_submodule(name), tokens),
+                            getattr(grid, kind).to(self.device),
+                            recipe.temperature,
+                        )
+                        for tokens, grid in zip(torch.split(entered[name], sizes)[1:], batch.grids, strict=True)
+                    ]
+                ).sum()
+                for name, kind in zip(names, ("subjects", "styles"), strict=True)
+            )
+        return Losses(denoising, subject, style)
+
+    def _noise(self, shape: torch.Size, sizes: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Noise [n,C,h,w] and timesteps [n]. Half of the grids get one noise for all, as the pictures of an index do;
+        a grid is at one timestep."""
+        noise = torch.randn(shape, generator=generator)
+        # one timestep from each of n equal slices of the schedule: the same distribution, less variance
+        slices = torch.randperm(sizes[0], generator=generator) + torch.rand(sizes[0], generator=generator)
+        timesteps = [(slices * len(self.scheduler.alphas_cumprod) / sizes[0]).long()]
+        start = sizes[0]
+        for size in sizes[1:]:
+            timesteps.append(
+                torch.randint(1, self.recipe.contrast_timestep + 1, (1,), generator=generator).expand(size)
+            )
+            if torch.rand((), generator=generator) < 0.5:
+                noise[start : start + size] = noise[start]
+            start += size
+        return noise.to(self.device), torch.cat(timesteps).to(self.device)
+
+    def train_step(self) -> Losses:
+        """One batch; returns its losses."""
+        started = time.monotonic()
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.recipe.rate(self.step)
+        losses = self.losses(draw_batch(self.pictures, self.recipe, self.step))
+        torch.autograd.backward(losses.denoising + self.recipe.contrast_weight * (losses.subject + losses.style))
+        nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        decay = min(self.recipe.ema_decay, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.ema.parameters()), list(self.unet.parameters()), 1 - decay)
+        self.step += 1
+        self.seconds += time.monotonic() - started
+        return losses
+
+    def save_checkpoint(self, path: Path) -> None:
+        state = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "vae", "optimizer")}
+        partial = path.with_suffix(".partial")
+        torch.save(state | {"recipe": asdict(self.recipe), "step": self.step, "seconds": self.seconds}, partial)
+        os.replace(partial, path)
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on where a checkpoint of the same recipe ended. Raises TrainingError."""
+        if not path.exists():
+            raise TrainingError(f"There is no checkpoint {path} to go on from; start without --resume.")
+        state = torch.load(path, weights_only=True, map_location=self.device)
+        asked = asdict(self.recipe)
+        differs = [
+            f"{name} {state['recipe'].get(name)} (now {value})"
+            for name, value in asked.items()
+            if state["recipe"].get(name) != value
+        ]
+        if differs:
+            raise TrainingError(
+                f"{path} was made with {', '.join(differs)}; give that again, or start afresh without --resume"
+            )
+        for name in ("unet", "ema", "vae", "optimizer"):
+            getattr(self, name).load_state_dict(state[name])
+        self.step, self.seconds = state["step"], state["seconds"]
+
+    def export(self, out: Path) -> None:
+        """Write the averaged weights in float16 as a model folder."""
+        unet = build_unet(self.recipe)
+        unet.load_state_dict(self.ema.state_dict())
+        unet.half().save_pretrained(out / "unet")
+        self.vae.save_pretrained(out / "vae")
+        self.scheduler.save_pretrained(out / "scheduler")
+        save_file({"prompt_embeds": self.prompt_embeds}, out / "conditioning.safetensors")
+        index = {
+            "_class_name": "StableDiffusionPipeline",
+            "unet": ["diffusers", "UNet2DConditionModel"],
+            "vae": ["retrieval.networks.patch_autoencoder", "PatchAutoencoder"],
+            "scheduler": ["diffusers", "DDPMScheduler"],
+        }
+        _write_json(out / "model_index.json", index)
+        subject, style = ([tap, self.recipe.read_at] for tap in (self.recipe.subject_tap, self.recipe.style_tap))
+        profiles = {"style": style, "instance": subject, "look": style}
+        _write_json(out / READ_AS, {"size": self.recipe.picture_size, "profiles": profiles})
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def train(
+    folders: Sequence[Path],
+    out: Path,
+    recipe: Recipe,
+    *,
+    until: int | None = None,
+    without: Collection[Path] = (),
+    snapshots: int = 0,
+    resume: bool = False,
+    device: str = "cpu",
+) -> Trainer:
+    """Train for `recipe.steps` steps, or only to step `until` of them, and write the model folder OUT.
+
+    without: pictures (resolved paths) that are not trained on. snapshots: also write OUT.step-N every so many steps.
+    Raises TrainingError.
+    """
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = {
+        kind: out.with_name(f"{out.name}.{kind}") for kind in ("pictures.npy", "checkpoint.pt", "loss.csv", "loss.png")
+    }
+    pictures = read_pictures(folders, recipe.cached_size, beside["pictures.npy"], without)
+    trainer = Trainer(recipe, pictures, device)
+    if resume:
+        trainer.load_checkpoint(beside["checkpoint.pt"])
+    with beside["loss.csv"].open("a" if resume else "w", newline="") as file:
+        rows = csv.writer(file)
+        if not resume:
+            rows.writerow(["step", "seconds", "denoising", "subject", "style"])
+        seen: list[list[float]] = []
+        while trainer.step < (recipe.steps if until is None else until):
+            losses = trainer.train_step()
+            seen.append([float(loss.detach()) for loss in (losses.denoising, losses.subject, losses.style)])
+            if trainer.step % _LOG_EVERY == 0:
+                means = [round(sum(column) / len(seen), 5) for column in zip(*seen, strict=True)]
+                rows.writerow([trainer.step, round(trainer.seconds), *means])
+                file.flush()
+                seen.clear()
+            if trainer.step % _CHECKPOINT_EVERY == 0:
+                trainer.save_checkpoint(beside["checkpoint.pt"])
+            if snapshots and trainer.step % snapshots == 0:
+                trainer.export(out.with_name(f"{out.name}.step-{trainer.step}"))
+    trainer.save_checkpoint(beside["checkpoint.pt"])
+    trainer.export(out)
+    draw_losses(beside["loss.csv"], beside["loss.png"])
+    return trainer
