@@ -117,6 +117,15 @@ def test_a_checkpoint_of_another_recipe_is_refused(folders: list[Path], tmp_path
         train(folders, tmp_path / "other", TOY, resume=True)
 
 
+def test_a_run_can_be_made_longer_or_shorter_before_its_rate_falls(folders: list[Path], tmp_path: Path) -> None:
+    unbroken = train(folders, tmp_path / "unbroken", replace(TOY, steps=4))
+    train(folders, tmp_path / "broken", replace(TOY, steps=5), until=2)
+    resumed = train(folders, tmp_path / "broken", replace(TOY, steps=4), resume=True)
+    assert same_weights(unbroken.unet.parameters(), resumed.unet.parameters())
+    with pytest.raises(TrainingError, match=r"steps 4 \(now 9\)"):
+        train(folders, tmp_path / "broken", replace(TOY, steps=9), resume=True)
+
+
 def test_the_score_that_is_trained_is_the_score_that_is_asked() -> None:
     attention = nn.Module()
     attention.heads = 2

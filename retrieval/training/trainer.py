@@ -173,15 +173,17 @@ class Trainer:
         os.replace(partial, path)
 
     def load_checkpoint(self, path: Path) -> None:
-        """Go on where a checkpoint of the same recipe ended. Raises TrainingError."""
+        """Go on where a checkpoint of the same recipe ended; only the number of steps may be another, as long as the
+        rate had not begun to fall. Raises TrainingError."""
         if not path.exists():
             raise TrainingError(f"There is no checkpoint {path} to go on from; start without --resume.")
         state = torch.load(path, weights_only=True, map_location=self.device)
-        asked = asdict(self.recipe)
+        made, asked = state["recipe"], asdict(self.recipe)
+        flat = (1 - self.recipe.cool_down) * min(self.recipe.steps, made["steps"])
         differs = [
-            f"{name} {state['recipe'].get(name)} (now {value})"
+            f"{name} {made.get(name)} (now {value})"
             for name, value in asked.items()
-            if state["recipe"].get(name) != value
+            if made.get(name) != value and not (name == "steps" and state["step"] <= flat)
         ]
         if differs:
             raise TrainingError(
@@ -215,6 +217,12 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
     path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
+def _log_until(log: Path, step: int) -> list[list[str]]:
+    """What the log says down to a checkpoint's step; a run that was killed may have come further."""
+    with log.open(newline="") as file:
+        return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
+
+
 def train(
     folders: Sequence[Path],
     out: Path,
@@ -239,10 +247,10 @@ def train(
     trainer = Trainer(recipe, pictures, device)
     if resume:
         trainer.load_checkpoint(beside["checkpoint.pt"])
-    with beside["loss.csv"].open("a" if resume else "w", newline="") as file:
+    kept = _log_until(beside["loss.csv"], trainer.step) if resume else []
+    with beside["loss.csv"].open("w", newline="") as file:
         rows = csv.writer(file)
-        if not resume:
-            rows.writerow(["step", "seconds", "denoising", "subject", "style"])
+        rows.writerows([["step", "seconds", "denoising", "subject", "style"], *kept])
         seen: list[list[float]] = []
         while trainer.step < (recipe.steps if until is None else until):
             losses = trainer.train_step()
