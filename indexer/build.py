@@ -95,7 +95,9 @@ def index_folders(
         find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
         if not requests and not catalog.spaces():
             requests = requested_spaces(DEFAULT_MODEL, [])
-        spaces = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+        asked = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+        # A profile and its layer spelled out are one space.
+        spaces = list({space.known.fingerprint: space for space in asked}.values())
         if options.retry_failed:
             catalog.clear_failures()
         roots = list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()]
@@ -120,7 +122,7 @@ def index_folders(
         return IndexReport(
             account(catalog, report, [space.known.id for space in spaces]),
             report.offline,
-            spaces,
+            asked,
             _skipped(catalog, unusable),
             extracted,
             time.monotonic() - started,

@@ -135,6 +135,15 @@ def test_one_run_feeds_several_spaces_and_a_new_one_leaves_the_old_alone(picture
     assert np.allclose([hit.score for hit in together], [hit.score for hit in single], atol=1e-5)
 
 
+def test_a_profile_and_its_layer_spelled_out_are_one_space(pictures, tmp_path):
+    (profile,) = requested_spaces(str(TINY), ["style"], size=64)
+    (tap,) = profile.taps
+    (layer,) = requested_spaces(str(TINY), layers=[f"{tap.module}@{tap.timestep}"], size=64)
+    report = index_folders(IndexFolder.create(tmp_path / "index"), [pictures], [profile, layer], FAST)
+    assert len({space.known.fingerprint for space in report.spaces}) == 1 and len(report.spaces) == 2
+    assert report.account.indexed == 12
+
+
 def test_a_mistyped_folder_leaves_no_trace(pictures, tmp_path):
     with pytest.raises(FolderNotFound):
         build(tmp_path / "index", tmp_path / "typo")
