@@ -171,7 +171,7 @@ def test_every_folder_and_every_subfolder_has_the_same_share() -> None:
     pixels = np.stack([np.full((4, 4, 3), value, np.uint8) for value in (10, 10, 10, 10, 10, 10, 100, 200)])
     pictures = Pictures(pixels, ((np.arange(6), np.array([6])), (np.array([7]),)), {})
     rng = np.random.default_rng(0)
-    drawn = [int(pictures.any(rng)[0, 0, 0]) for _ in range(2000)]
+    drawn = [int(pictures.one_of(pictures.kind(rng), rng)[0, 0, 0]) for _ in range(2000)]
     # six standard deviations of 2000 draws with a chance of a quarter
     assert [drawn.count(value) / 2000 for value in (10, 100, 200)] == pytest.approx([0.25, 0.25, 0.5], abs=0.07)
 

@@ -41,7 +41,7 @@ class Batch:
 def draw_batch(pictures: Pictures, recipe: Recipe, step: int) -> Batch:
     """The pictures of step number `step`."""
     rng = np.random.default_rng([recipe.seed, step])
-    denoised = [augment(pictures.any(rng), recipe.picture_size, rng) for _ in range(recipe.denoised)]
+    denoised = [augment(pictures.one_of(pictures.kind(rng), rng), recipe.picture_size, rng) for _ in range(recipe.denoised)]
     grids = [draw_painted(pictures, recipe, rng)]
     if pictures.motifs:
         grids.append(draw_motifs(pictures, recipe, rng))
@@ -68,12 +68,14 @@ def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) ->
 
 
 def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Pictures by lot, each under every one of some looks, and each time in another crop."""
+    """Pictures by lot, each under every one of some looks, and each time in another crop. All are of one subfolder: a
+    photograph and a drawing under one look are still not of one style."""
     subjects, styles = recipe.painted
     looks = [Look.draw(rng) for _ in range(styles)]
+    kind = pictures.kind(rng)
     rows = []
     for _ in range(subjects):
-        picture = pictures.any(rng)
+        picture = pictures.one_of(kind, rng)
         seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
         rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
     return _grid(rows, styles)

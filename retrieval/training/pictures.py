@@ -31,10 +31,13 @@ class Pictures:
     shares: tuple[tuple[NDArray[np.int64], ...], ...]
     motifs: dict[tuple[str, str], int]
 
-    def any(self, rng: np.random.Generator) -> NDArray[np.uint8]:
-        """A picture drawn by lot."""
+    def kind(self, rng: np.random.Generator) -> NDArray[np.int64]:
+        """The rows of a subfolder drawn by lot."""
         folder = self.shares[rng.integers(len(self.shares))]
-        rows = folder[rng.integers(len(folder))]
+        return folder[rng.integers(len(folder))]
+
+    def one_of(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
+        """One of these pictures, drawn by lot."""
         picture: NDArray[np.uint8] = self.pixels[rows[rng.integers(len(rows))]]
         return picture
 
