@@ -41,7 +41,9 @@ class Batch:
 def draw_batch(pictures: Pictures, recipe: Recipe, step: int) -> Batch:
     """The pictures of step number `step`."""
     rng = np.random.default_rng([recipe.seed, step])
-    denoised = [augment(pictures.one_of(pictures.kind(rng), rng), recipe.picture_size, rng) for _ in range(recipe.denoised)]
+    denoised = [
+        augment(pictures.one_of(pictures.kind(rng), rng), recipe.picture_size, rng) for _ in range(recipe.denoised)
+    ]
     grids = [draw_painted(pictures, recipe, rng)]
     if pictures.motifs:
         grids.append(draw_motifs(pictures, recipe, rng))
