@@ -1,9 +1,10 @@
 """Second stage: the full token-level score of a query against stored token records, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+from torch import Tensor
 
 from .kit import SpaceKit
 from .score import AttentionFeatures, score
@@ -16,9 +17,12 @@ its caches hold, which takes half the time for small pictures (docs/speed.md).""
 TokenRecord = tuple[int, bytes | memoryview]
 """Content id and token record."""
 
+Scorer = Callable[[Sequence[AttentionFeatures], Sequence[AttentionFeatures], Sequence[float]], Tensor]
+"""One picture against several, by the weights of the taps: `score`, or `score_one_way` for a region."""
+
 
 def score_records(
-    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord]
+    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord], scorer: Scorer = score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score one query (its features per tap, one picture) against token records, in the order in which they come.
 
@@ -30,7 +34,7 @@ def score_records(
     scores: list[np.ndarray] = []
     for batch in _batches(records, size):
         features = kit.read([record for _, record in batch])
-        scores.append(score(query, features, kit.weights).cpu().numpy())
+        scores.append(scorer(query, features, kit.weights).cpu().numpy())
         ids.extend(content_id for content_id, _ in batch)
     return np.array(ids, np.int64), np.concatenate(scores) if scores else np.empty(0, np.float32)
 
