@@ -1,4 +1,4 @@
-"""One picture asked in one feature space: its candidates and their scores."""
+"""One example asked in one feature space: its candidates and their scores."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,9 +9,16 @@ from db.catalog import KnownSpace
 from retrieval.kit import SpaceKit
 from retrieval.recall import search_exact
 from retrieval.rerank import score_records
-from retrieval.score import AttentionFeatures
+from retrieval.score import AttentionFeatures, score, score_one_way
 
 from .gallery import Gallery
+
+REGION_FACTOR = 5
+"""So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
+brings in more of the true nearest than one of the region's own map (docs/querying.md)."""
+
+EXHAUSTIVE_NUMBERS = 32_000_000
+"""Up to this many token numbers, pictures x tokens x channels, a region is scored against every picture."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,7 @@ class View:
 
     descriptor: float16 [dimensions] of the example. features: its attention features per tap, none in a space without
     a token stage. itself: the example's content id, None for a picture that is not in the index.
+    weight: of this view's likeness among several. region: the features are those of a region, asked in one direction.
     """
 
     space: KnownSpace
@@ -28,11 +36,14 @@ class View:
     descriptor: np.ndarray
     features: Sequence[AttentionFeatures]
     itself: int | None
+    weight: float = 1.0
+    region: bool = False
 
     @property
-    def others(self) -> int:
-        """How many pictures there are beside the example."""
-        return len(self.gallery.ids) - (self.itself in self.gallery.sha256)
+    def scores_all(self) -> bool:
+        """Whether a region is scored against every picture: in a collection in which that is quick."""
+        numbers = sum(tokens * channels for tokens, channels in self.kit.shapes)
+        return self.region and len(self.gallery.ids) * numbers <= EXHAUSTIVE_NUMBERS
 
     def recall(self, count: int | None) -> tuple[np.ndarray, np.ndarray]:
         """The `count` nearest by descriptor (None: all, compared exactly), best first: ids int64, cosines float32."""
@@ -44,7 +55,8 @@ class View:
         """Those of the ids that could be read, int64, and their scores, float32 [n] in [-1, 1]: the full token-level
         score, or in a space without a token stage the cosine of the embeddings."""
         if self.kit.has_tokens:
-            return score_records(self.kit, self.features, self.gallery.tokens(ids))
+            scorer = score_one_way if self.region else score
+            return score_records(self.kit, self.features, self.gallery.tokens(ids), scorer)
         found, descriptors = self.gallery.descriptors(ids)
         vectors = descriptors.astype(np.float32)
         asked = self.descriptor.astype(np.float32)

@@ -16,7 +16,7 @@ from retrieval.names import PROFILES
 from .options import device_option, index_option, printable
 
 if TYPE_CHECKING:
-    from query.search import Answer, Hit
+    from query.question import Answer, Hit
     from query.sheet import SheetHit
 
 
@@ -82,7 +82,8 @@ def query(
     device: str,
 ) -> None:
     """Rank the pictures of the index by likeness to IMAGE."""
-    from query.search import Query, Searcher
+    from query.question import Query
+    from query.search import Searcher
 
     asked = Query(
         image,
