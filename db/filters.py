@@ -74,9 +74,6 @@ class Filters:
         return (after is None or after <= mtime_ns) and (before is None or mtime_ns < before)
 
 
-NO_FILTERS = Filters()
-
-
 def _format(name: str) -> str:
     plain = name.upper().removeprefix(".")
     plain = _ALSO.get(plain, plain)
@@ -94,6 +91,9 @@ def _ns(moment: date | datetime | None) -> int | None:
         return round(moment.timestamp() * 1e6) * 1000
     except (OverflowError, OSError, ValueError):
         raise BadFilter(f"The moment {moment} is outside of what file systems know; choose a later one.") from None
+
+
+NO_FILTERS = Filters()
 
 
 def matching(connection: Connection, filters: Filters) -> tuple[list[int], list[tuple[int, bytes]]]:
