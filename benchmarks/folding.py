@@ -2,12 +2,14 @@
 
     python -m benchmarks.folding INDEX --space look --pictures 100
 
-A distance is 1 - cosine of descriptors, in units of the picture's median distance to the chance sample: the same scale
-in every feature space. Printed: quantiles over the pictures, for each alteration and for the nearest other picture.
+Three distances, each 1 - cosine in units of the picture's median distance from a sample, which is the same scale in
+every feature space: of the values place by place (what folds), of the descriptors, and of the score. Printed: quantiles
+over the pictures, for each alteration and for the nearest of the ten others that are nearest by descriptor.
 """
 
 import argparse
 import io
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,8 +18,10 @@ from PIL import Image, ImageEnhance
 
 import diffsim
 from db.filters import Filters
+from query.fold import NEAR, place_values
 from retrieval.extractor import Extractor
 from retrieval.images import fitted, open_picture
+from retrieval.kit import SpaceKit
 from retrieval.rerank import score_records
 
 
@@ -57,39 +61,48 @@ def main() -> None:
     searcher = diffsim.open(arguments.index, "cpu")
     space = searcher.choose(arguments.space)
     gallery, kit = searcher.gallery(space), searcher.kit(space)
-    ids, descriptors = gallery.all_descriptors()
-    vectors = descriptors.astype(np.float32)
-    chosen = ids
+    chosen = gallery.ids
     if arguments.folder:
-        chosen = np.array(searcher._catalog.matching(Filters(folders=arguments.folder))[0])
+        with searcher.index.catalog(readonly=True) as catalog:
+            chosen = np.array(catalog.matching(Filters(folders=arguments.folder))[0])
     asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
     extractor = Extractor.load(space.network, [kit], "cpu")
-    found: dict[str, list[tuple[float, float]]] = {}
-    files = searcher._catalog.files_of(asking)
+    sample = [bytes(record) for _, record in gallery.tokens(gallery.sample(64, np.empty(0, np.int64)))]
+    with searcher.index.catalog(readonly=True) as catalog:
+        files = catalog.files_of(asking)
+    found: dict[str, list[list[float]]] = {}
     for content_id in asking:
         stored = gallery.record(content_id)
         assert stored is not None
-        own = kit.read([stored[1]])
-        one = stored[0].astype(np.float32)
-        sample = gallery.sample(256, np.array([content_id]))
-        unit = np.median(1 - vectors[np.searchsorted(ids, sample)] @ one)
-        token_unit = np.median(1 - score_records(kit, own, gallery.tokens(sample))[1])
-        order = ids[np.argsort(-(vectors @ one))]
-        nearest = order[order != content_id][:1]
-        token = 1 - score_records(kit, own, gallery.tokens(nearest))[1][0]
-        distance = 1 - vectors[np.searchsorted(ids, nearest[0])] @ one
-        found.setdefault("nearest other", []).append((distance / unit, token / token_unit))
-        picture, _ = open_picture(Path(files[content_id][0].path.decode()).read_bytes())
-        for name, alter in ALTERED.items():
-            pixels = np.array(fitted(alter(picture), kit.space.size, kit.space.fit))
-            ((features,),) = extractor.extract(pixels[None])
-            token = 1 - score_records(kit, own, [(0, features.tokens)])[1][0]
-            distance = 1 - features.descriptor.astype(np.float32) @ one
-            found.setdefault(name, []).append((distance / unit, token / token_unit))
-    print(f"{space.name}: {len(asking)} pictures; distance by descriptor | by tokens; 1, 5, 25, 50, 75, 95 and 99 %")
+        near = gallery.recall(stored[0], 11)[0]
+        others = [bytes(record) for _, record in gallery.tokens(near[near != content_id][:10])]
+        picture, _ = open_picture(Path(os.fsdecode(files[content_id][0].path)).read_bytes())
+        fit = kit.space.size, kit.space.fit
+        pixels = np.stack([np.array(fitted(alter(picture), *fit)) for alter in ALTERED.values()])
+        altered = [features.tokens for features in extractor.extract(pixels)[0]]
+        units = np.median(distances(kit, stored[1], sample), axis=1)
+        found.setdefault("nearest other", []).append((distances(kit, stored[1], others).T / units).min(0).tolist())
+        for name, row in zip(ALTERED, distances(kit, stored[1], altered).T / units, strict=True):
+            found.setdefault(name, []).append(row.tolist())
+    print(
+        f"{space.name}: {len(asking)} pictures; values in place | descriptors | score; 5, 50 and 95 %; at most {NEAR}"
+    )
     for name, values in found.items():
-        rows = np.quantile(np.array(values), (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99), axis=0).T
-        print(f"{name:20}", " | ".join(" ".join(f"{value:.3f}" for value in row) for row in rows), flush=True)
+        rows = np.quantile(np.array(values), (0.05, 0.5, 0.95), axis=0).T
+        text = " | ".join(" ".join(f"{value:.3f}" for value in row) for row in rows)
+        print(f"{name:20} {text} | {np.mean(np.array(values)[:, 0] <= NEAR):.0%}", flush=True)
+
+
+def distances(kit: SpaceKit, one: bytes, others: list[bytes]) -> np.ndarray:
+    """By values in place, by descriptor and by score, [3, others]."""
+    own = kit.read([one])
+    return np.stack(
+        [
+            (1 - place_values(kit, others) @ place_values(kit, [one])[0]).numpy(),
+            (1 - kit.descriptors(kit.read(others)) @ kit.descriptors(own)[0]).numpy(),
+            1 - score_records(kit, own, list(enumerate(others)))[1],
+        ]
+    )
 
 
 if __name__ == "__main__":

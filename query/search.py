@@ -19,7 +19,7 @@ from indexer.index_folder import IndexFolder
 from retrieval.agreement import Agreement
 from retrieval.kit import SpaceKit
 from retrieval.region import region_features, seen_part, within_part
-from retrieval.rerank import rank
+from retrieval.rerank import rank as ranked
 
 from .allowed import Allowed
 from .fold import Tiles
@@ -154,7 +154,7 @@ class Searcher:
         if not len(wanted):
             return self._account(asked, [], 0)
         ids, scores, tail = score_candidates(asked.views, wanted)
-        order = rank(ids, scores, asked.views[0].itself)
+        order = ranked(ids, scores, asked.views[0].itself)
         others = len(np.setdiff1d(asked.common, examples_of(asked.views), assume_unique=True))
         chances = tail.expected(scores[order], others) if tail else [None] * len(order)
         hits = self._hits(asked, ids[order], scores[order], chances)
@@ -186,28 +186,28 @@ class Searcher:
         query = asked.query
         hits: list[Hit] = []
         copies: list[list[Hit]] = []
-        tiles = Tiles(asked.views[0].gallery) if query.fold else None
+        tiles = _tiles(asked.views) if query.fold else None
         locator = Locator(self._catalog)
         recall_ranks = {int(content_id): place for place, content_id in enumerate(asked.recalled, 1)}
         for content_id, score, by_chance in zip(ids.tolist(), scores.tolist(), chances, strict=True):
-            if query.max_by_chance is not None and by_chance is not None and by_chance > query.max_by_chance:
+            if not tiles and len(hits) == query.k:
                 break
-            place = tiles.place(content_id) if tiles else None
-            if place is None and len(hits) == query.k:
+            if query.max_by_chance is not None and by_chance is not None and by_chance > query.max_by_chance:
                 break
             located = locator.locate(content_id)
             if located is None:
                 continue
             paths, offline = located
-            number = len(hits) if place is None else place
-            hit = Hit(number + 1, score, paths[0], recall_ranks[content_id], by_chance, paths, offline, content_id)
-            if place is not None:
-                copies[place].append(hit)
-                continue
-            hits.append(hit)
-            copies.append([])
-            if tiles:
-                tiles.add(content_id)
+            tile = tiles.fold(content_id) if tiles else None
+            if tile is None and len(hits) == query.k:
+                break
+            rank = (len(hits) if tile is None else tile) + 1
+            hit = Hit(rank, score, paths[0], recall_ranks[content_id], by_chance, paths, offline, content_id)
+            if tile is None:
+                hits.append(hit)
+                copies.append([])
+            else:
+                copies[tile].append(hit)
         return [replace(hit, duplicates=tuple(more)) if more else hit for hit, more in zip(hits, copies, strict=True)]
 
     def choose(self, wanted: str | None) -> KnownSpace:
@@ -265,6 +265,16 @@ class Searcher:
         if filters:
             gallery = self._allowed.within(gallery, filters)
         return View(space, gallery, kit, descriptor, features, content_id, weight, bool(example.region))
+
+
+def _tiles(views: Sequence[View]) -> Tiles:
+    """In the first space that has tokens. Raises BadQuery where none has."""
+    for view in views:
+        if view.kit.has_tokens:
+            return Tiles(view.gallery, view.kit)
+    raise BadQuery(
+        f"The feature space {views[0].space.name} is one embedding a picture, which does not tell near copies."
+    )
 
 
 def _how_recalled(views: Sequence[View]) -> str:
