@@ -8,7 +8,7 @@ import numpy as np
 
 from retrieval.chance import NULL_SAMPLE, Tail, fit_tail
 
-from .view import REGION_FACTOR, View
+from .view import REGION_FACTOR, View, score_views
 
 
 def recall_candidates(views: Sequence[View], count: int | None, *, include_self: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -39,7 +39,7 @@ def examples_of(views: Sequence[View]) -> np.ndarray:
 
 def common_ids(views: Sequence[View]) -> np.ndarray:
     """The pictures that can be hits in every view, int64, ascending."""
-    return reduce(np.intersect1d, {view.space.id: view.gallery.ids for view in views}.values())
+    return reduce(np.intersect1d, (of_space[0].gallery.ids for of_space in _by_space(views)))
 
 
 def score_candidates(views: Sequence[View], candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tail | None]:
@@ -50,22 +50,31 @@ def score_candidates(views: Sequence[View], candidates: np.ndarray) -> tuple[np.
     sample is of the whole collection, whatever the filters: what is like by chance is no matter of where one looks.
     """
     sample = _sample(views)
-    found = [view.score(np.concatenate([candidates, np.setdiff1d(sample, candidates)])) for view in views]
+    wanted = np.concatenate([candidates, np.setdiff1d(sample, candidates)])
+    by_space = _by_space(views)
+    found = [score_views(of_space, wanted) for of_space in by_space]
     alone = len(views) == 1
     if alone:
-        ids, scores = found[0]
+        ids, (scores,) = found[0]
     else:
         ids = reduce(np.intersect1d, (ids for ids, _ in found))
-        spreads = [_in_null_spreads(*each, ids, sample) for each in found]
-        weights = np.array([view.weight for view in views])
-        scores = (weights @ np.stack(spreads)).astype(np.float32)
+        scores = np.zeros(len(ids), np.float64)
+        for of_space, (read, rows) in zip(by_space, found, strict=True):
+            for view, row in zip(of_space, rows, strict=True):
+                scores += view.weight * _in_null_spreads(read, row, ids, sample)
+        scores = scores.astype(np.float32)
     tail = fit_tail(scores[np.isin(ids, sample)], cosines=alone)
     candidate = np.isin(ids, candidates)
     return ids[candidate], scores[candidate], tail
 
 
+def _by_space(views: Sequence[View]) -> list[list[View]]:
+    spaces = dict.fromkeys(view.space.id for view in views)
+    return [[view for view in views if view.space.id == space] for space in spaces]
+
+
 def _sample(views: Sequence[View]) -> np.ndarray:
-    galleries = list({view.space.id: view.gallery for view in views}.values())
+    galleries = [of_space[0].gallery for of_space in _by_space(views)]
     everywhere = reduce(np.intersect1d, (gallery.by_hash for gallery in galleries)) if len(galleries) > 1 else None
     return galleries[0].sample(NULL_SAMPLE, examples_of(views), everywhere)
 

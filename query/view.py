@@ -8,7 +8,7 @@ import numpy as np
 from db.catalog import KnownSpace
 from retrieval.kit import SpaceKit
 from retrieval.recall import search_exact
-from retrieval.rerank import score_records
+from retrieval.rerank import score_queries
 from retrieval.score import AttentionFeatures, score, score_one_way
 
 from .gallery import Gallery
@@ -54,11 +54,18 @@ class View:
     def score(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of the ids that could be read, int64, and their scores, float32 [n] in [-1, 1]: the full token-level
         score, or in a space without a token stage the cosine of the embeddings."""
-        if self.kit.has_tokens:
-            scorer = score_one_way if self.region else score
-            return score_records(self.kit, self.features, self.gallery.tokens(ids), scorer)
-        found, descriptors = self.gallery.descriptors(ids)
-        vectors = descriptors.astype(np.float32)
-        asked = self.descriptor.astype(np.float32)
-        lengths = np.linalg.norm(vectors, axis=1) * np.linalg.norm(asked)
-        return found, np.clip(vectors @ asked / lengths, -1, 1)
+        found, (scores,) = score_views([self], ids)
+        return found, scores
+
+
+def score_views(views: Sequence[View], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The same for several views of one space at once: ids int64 [n], scores float32 [views, n]."""
+    kit, gallery = views[0].kit, views[0].gallery
+    if kit.has_tokens:
+        queries = [(view.features, score_one_way if view.region else score) for view in views]
+        return score_queries(kit, queries, gallery.tokens(ids))
+    found, descriptors = gallery.descriptors(ids)
+    vectors = descriptors.astype(np.float32)
+    asked = np.stack([view.descriptor for view in views]).astype(np.float32)
+    lengths = np.linalg.norm(asked, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+    return found, np.clip(asked @ vectors.T / lengths, -1, 1)

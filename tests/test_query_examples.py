@@ -1,5 +1,6 @@
 """Questions beyond one whole picture: regions, several examples, filters, folded copies, two steps, and why."""
 
+import json
 import os
 import pickle
 import shutil
@@ -12,7 +13,7 @@ import pytest
 from conftest import TINY, random_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexing import FAST, build, draw
+from indexing import FAST, build, diffsim, draw
 from PIL import Image, ImageEnhance
 
 from db.filters import BadFilter, Filters
@@ -77,7 +78,7 @@ def test_an_extracted_picture_needs_its_file_no_more(searcher, work, tmp_path):
     picture = shutil.copy(work / "outside.png", tmp_path / "gone.png")
     expected = searcher.search(picture, spaces=["look", "style"], k=5)
     extracted = pickle.loads(pickle.dumps(searcher.extract(picture, ["look", "style"])))
-    os.unlink(picture)
+    Path(picture).unlink()
     assert searcher.search(extracted, spaces=["look", "style"], k=5) == expected
     only_look = searcher.extract(work / "outside.png", ["look"])
     with pytest.raises(BadQuery, match=r"not extracted for the feature space tiny-sd15/style.*\.$"):
@@ -360,3 +361,54 @@ def test_searchers_of_one_index_in_several_threads(work):
     for thread in threads:
         thread.join()
     assert all(found[thread, number] == expected[number - 1] for thread in range(4) for number in range(1, 21))
+
+
+# ------------------------------------------------------------------------------------------- the command
+
+
+def test_through_the_command(searcher, work, tmp_path):
+    shutil.copy(work / "pictures" / "05.png", tmp_path / "2:five.png")
+    command = ("query", work / "outside.png", "--index", work / "index", "--device", "cpu", "--format", "json")
+    ran = diffsim(
+        *(*command, "-k", "4", "--region", "0.1,0.2,0.5,0.5", "--add", f"0.5:{work}/pictures/03.png"),
+        *("--subtract", tmp_path / "2:five.png", "--folder", work / "pictures", "--type", "png"),
+        *("--min-side", "41", "--after", "2001-01-01", "--before", "2002-01-01", "--fold"),
+    )
+    assert ran.code == 0, ran
+    rows = [json.loads(line) for line in ran.out.splitlines()]
+    expected = searcher.search(
+        work / "outside.png",
+        k=4,
+        region=(0.1, 0.2, 0.5, 0.5),
+        examples=[Example(work / "pictures" / "03.png", 0.5), Example(work / "pictures" / "05.png", -1)],
+        filters=Filters(folders=work / "pictures" / "old"),
+    )
+    assert [row["content_id"] for row in rows] == ids(expected) and len(rows) == 4
+    assert [row["score"] for row in rows] == pytest.approx([hit.score for hit in expected], abs=1e-5)
+    assert all(row["duplicates"] == [] for row in rows)
+    assert "scored against every picture" in ran.err and "10 pictures" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "sentence"),
+    [
+        (("--region", "0,0,2,1"), 1, "does not lie in the picture"),
+        (("--region", "0,0,1"), 2, "write X,Y,W,H"),
+        (("--add", "0:a.png"), 2, "leave it out"),
+        (("--subtract", "none.png"), 1, "No such file"),
+        (("--type", "docx"), 1, "choose one of AVIF"),
+        (("--after", "yesterday"), 2, "does not match"),
+    ],
+)
+def test_options_that_are_not_allowed(work, options, code, sentence):
+    ran = diffsim("query", work / "outside.png", "--index", work / "index", "--device", "cpu", *options)
+    assert ran.code == code and ran.out == b"" and sentence in ran.err and "Traceback" not in ran.err, ran
+
+
+def test_near_copies_in_the_table(tmp_path):
+    draw(tmp_path / "pictures", range(8))
+    random_picture(3).save(tmp_path / "pictures" / "03.bmp")
+    random_picture(3).save(tmp_path / "pictures" / "03.tif")
+    build(tmp_path / "index", tmp_path / "pictures")
+    ran = diffsim("query", tmp_path / "pictures" / "04.png", "--index", tmp_path / "index", "--fold")
+    assert ran.code == 0 and ran.out.count(b"(and 2 near copies)") == 1 and len(ran.out.splitlines()) >= 7, ran
