@@ -5,6 +5,7 @@ import os
 import pickle
 import shutil
 import threading
+from dataclasses import replace
 from datetime import UTC, date, datetime
 from pathlib import Path
 
@@ -165,12 +166,16 @@ def test_scores_are_the_weighted_sum_in_null_spreads(searcher, work):
 
 def test_candidates_are_those_of_the_positive_examples(searcher, work):
     pictures = [work / "pictures" / f"{number:02d}.png" for number in (1, 2, 3)]
-    recalled = {i for p in pictures[:2] for i in ids(searcher.search(p, k=5, candidates=5, rerank=False))}
     own = {searcher.search(p, include_self=True, k=1)[0].content_id for p in pictures}
-    answer = searcher.answer(
-        Query(pictures[0], examples=[Example(pictures[1], 2), Example(pictures[2], -1)], k=5, candidates=5)
-    )
-    assert set(ids(answer.hits)) <= recalled and not own & set(ids(answer.hits))
+    orders = [ids(searcher.search(p, k=100, rerank=False)) for p in pictures[:2]]
+    recalled = {i for order in orders for i in [i for i in order if i not in own][:5]}
+    query = Query(pictures[0], examples=[Example(pictures[1], 2), Example(pictures[2], -1)], k=5, candidates=5)
+    answer = searcher.answer(query)
+    assert answer.recalled == answer.scored == len(recalled) and set(ids(answer.hits)) <= recalled
+    exact = {hit.content_id: hit for hit in searcher.search(replace(query, exact=True, k=100))}
+    for hit in answer.hits:
+        assert hit.score == pytest.approx(exact[hit.content_id].score, abs=1e-5)
+        assert hit.by_chance == exact[hit.content_id].by_chance
     pushed = searcher.search(pictures[0], examples=[Example(pictures[2], -50)], k=100)
     near = searcher.search(pictures[2], k=100)
     assert ids(pushed)[-1] in ids(near)[:3] and ids(pushed)[0] in ids(near)[-3:]
@@ -250,15 +255,18 @@ def test_filters_come_before_recall(searcher, work):
     assert ids(found) == wanted
     gallery = searcher.gallery(searcher.choose(None))
     assert len(gallery.covered) == 40 and len(gallery.tail_ids) == 0
-    draw(work / "more", range(50, 54))
+    draw(work / "more" / "a", range(50, 52))
+    draw(work / "more" / "b", range(52, 54))
     shutil.copytree(work / "index", work / "grown")
     requests = requested_spaces(str(TINY), ["look", "style"], size=64, tier="fp32")
     index_folders(IndexFolder.open(work / "grown"), [work / "more"], requests, FAST)
     with Searcher(work / "grown", "cpu") as grown:
-        assert len(grown.gallery(grown.choose(None)).tail_ids) == 4
-        for folders in (work / "more", (work / "more", work / "pictures" / "old")):
-            answer = grown.answer(Query(work / "outside.png", k=100, filters=Filters(folders=folders)))
-            assert answer.pictures == len(answer.hits) == (4 if folders == work / "more" else 14)
+        everything = grown.search(work / "outside.png", k=100, rerank=False)
+        assert len(grown.gallery(grown.choose(None)).tail_ids) == 4 and len(everything) == 44
+        for folders in ([work / "more" / "b"], [work / "more" / "a", work / "pictures" / "old"], [work]):
+            wanted = [hit for hit in everything if any(Path(hit.path).is_relative_to(folder) for folder in folders)]
+            answer = grown.answer(Query(work / "outside.png", k=100, rerank=False, filters=Filters(folders=folders)))
+            assert ids(answer.hits) == ids(wanted) and answer.pictures == len(wanted)
 
 
 def test_a_file_that_had_just_been_written_is_asked_for_its_time(tmp_path):

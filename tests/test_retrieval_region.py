@@ -45,6 +45,7 @@ def test_the_tokens_of_a_box_are_those_that_it_overlaps(box, rows, columns, pref
 
 def test_edges_of_tokens_belong_to_one_side_also_after_rounding():
     assert touched_tokens((0.25, 0.0, 0.1 + 0.2 - 0.05, 0.25), (4, 4)) == [1]
+    assert touched_tokens((0.1, 0.3, 0.2, 0.1), (10, 10)) == [31, 32]  # 0.1 + 0.2 > 0.3
     assert touched_tokens((0, 0, 1, 1), (3, 5)) == list(range(15))
     assert touched_tokens((0.9999, 0.9999, 0.0001, 0.0001), (4, 4)) == [15]
 
