@@ -13,12 +13,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from db.errors import CatalogError
+from db.filters import Filters
 from indexer.build import IndexOptions, IndexReport, index_folders
 from indexer.errors import IndexerError
 from indexer.index_folder import IndexFolder
 from indexer.requests import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
 from query.pair import score_files
-from query.search import Answer, Hit, Query, Searcher
+from query.question import Answer, Example, ExtractedPicture, Hit, Query
+from query.search import Searcher
 from retrieval.errors import RetrievalError
 from retrieval.score import PairScore
 from retrieval.space import FeatureSpace, Tap
@@ -26,7 +28,10 @@ from retrieval.space import FeatureSpace, Tap
 __all__ = [
     "Answer",
     "CatalogError",
+    "Example",
+    "ExtractedPicture",
     "FeatureSpace",
+    "Filters",
     "Hit",
     "IndexOptions",
     "IndexReport",

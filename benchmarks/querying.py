@@ -109,13 +109,13 @@ def stages(index: Path, inside: list[Path], outside: Path) -> None:
     descriptor, record = gallery.record(content_id) or (np.empty(0), b"")
     query = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
     recalled, _ = gallery.recall(descriptor, 200)
-    sample = gallery.sample(NULL_SAMPLE, content_id)
+    sample = gallery.sample(NULL_SAMPLE, np.array([content_id]))
     wanted = np.concatenate([recalled, np.setdiff1d(sample, recalled)])
     held = list(gallery.tokens(wanted))
     parts: dict[str, Callable[[], Any]] = {
         "catalog (has anything changed?)": lambda: searcher.gallery(searcher.choose(None)),
         "recall of 200": lambda: gallery.recall(descriptor, 200),
-        "choose the null sample": lambda: gallery.sample(NULL_SAMPLE, content_id),
+        "choose the null sample": lambda: gallery.sample(NULL_SAMPLE, np.array([content_id])),
         f"read {len(wanted)} token records": lambda: list(gallery.tokens(wanted)),
         f"score {len(wanted)} records": lambda: score_records(kit, query, held),
     }

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from itertools import groupby
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
 
 from .database import Database
 from .files import FileRows, KnownRoot, chunks, present
+from .filters import Filters, matching
 from .models import Content, Feature, File, Generation, Recall, Root, Space
 from .status import Status, read_status, visible_pictures
 
@@ -55,6 +57,18 @@ class FileLocation:
     root_path: bytes
     path: bytes  # absolute
     display: str  # absolute, valid text
+
+
+@dataclass(frozen=True)
+class KnownPicture:
+    """What the catalog knows of a content that was decoded. size: bytes; width, height: pixels, upright."""
+
+    content_id: int
+    sha256: bytes
+    size: int
+    format: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -248,6 +262,22 @@ class Catalog:
     def content_by_sha256(self, sha256: bytes) -> int | None:
         with self._database.reading() as connection:
             return connection.scalar(select(Content.id).where(Content.sha256 == sha256))
+
+    def pictures(self, ids: Iterable[int]) -> dict[int, KnownPicture]:
+        """Those of these contents that were decoded once, by id."""
+        columns: tuple[Any, ...] = (Content.id, Content.sha256, Content.size)
+        columns += (Content.format, Content.width, Content.height)
+        found: dict[int, KnownPicture] = {}
+        with self._database.reading() as connection:
+            for some in chunks(ids):
+                rows = connection.execute(select(*columns).where(Content.id.in_(some), Content.format.is_not(None)))
+                found.update((row[0], KnownPicture(*row)) for row in rows)
+        return found
+
+    def matching(self, filters: Filters) -> tuple[list[int], list[tuple[int, bytes]]]:
+        """Contents that pass, and those of which a file's modification time has to be asked; see filters.py."""
+        with self._database.reading() as connection:
+            return matching(connection, filters)
 
     def files_of(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from retrieval.errors import RetrievalError
 from retrieval.images import UnreadableImage
 
-from .search import Answer, BadQuery, Query, Searcher
+from .question import Answer, BadQuery, Query
+from .search import Searcher
 
 
 class NoSpaceAnswers(RetrievalError):

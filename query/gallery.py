@@ -1,7 +1,7 @@
 """The pictures of one feature space as a query sees them: one state of the catalog, its FAISS file and the tail."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import faiss
 import numpy as np
@@ -14,7 +14,8 @@ from retrieval.store import FeatureStore
 
 @dataclass(frozen=True)
 class Gallery:
-    """ids: int64 [n], ascending, of the pictures that can be hits; sha256: the content hash of each.
+    """ids: int64 [n], ascending, of the pictures that can be hits, see `within`; sha256: the content hash of every
+    picture with a present file.
 
     recall_file: which FAISS file the catalog names. covered: those that it answers for. tail_ids, tail: the others and
     their descriptors float16, searched exactly: what came after the file was built, or everything where there is no
@@ -67,6 +68,17 @@ class Gallery:
             and np.array_equal(self.contents.visible, contents.visible)
         )
 
+    def within(self, allowed: np.ndarray) -> "Gallery":
+        """The same, but only these ids can be hits. What chance looks like stays a matter of the whole collection."""
+        tail = np.isin(self.tail_ids, allowed)
+        return replace(
+            self,
+            ids=np.intersect1d(self.ids, allowed),
+            covered=np.intersect1d(self.covered, allowed),
+            tail_ids=self.tail_ids[tail],
+            tail=self.tail[tail],
+        )
+
     def recall(self, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The `count` nearest by descriptor, best first: ids int64, cosines float32."""
         exact = search_exact(self.tail_ids, self.tail, descriptor, count)
@@ -75,21 +87,22 @@ class Gallery:
         return merge(search_file(self.file, descriptor, count, self.covered), exact, count)
 
     def all_descriptors(self) -> tuple[np.ndarray, np.ndarray]:
-        """Ids and descriptors of every picture."""
-        return self.store.descriptors(self.sha256)
+        """Ids and descriptors of every picture that can be a hit."""
+        return self.descriptors(self.ids)
 
     def descriptors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Ids and descriptors of those of these pictures that have sound ones."""
         return self.store.descriptors({content_id: self.sha256[content_id] for content_id in ids.tolist()})
 
-    def sample(self, size: int, without: int | None, within: np.ndarray | None = None) -> np.ndarray:
+    def sample(self, size: int, without: np.ndarray, within: np.ndarray | None = None) -> np.ndarray:
         """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
-        drawn at random, stay the same as the collection grows, and can be found shard by shard.
+        drawn at random, stay the same as the collection grows and under any filter, and can be found shard by shard.
 
-        within: only of these ids, those that are in the other spaces of the question too.
+        without: not these ids, the examples. within: only of these, those that are in the other spaces too.
         """
         candidates = self.by_hash if within is None else self.by_hash[np.isin(self.by_hash, within)]
-        return np.sort(candidates[candidates != without][:size])
+        some = candidates[: size + len(without)]  # the smallest come first
+        return np.sort(some[~np.isin(some, without)][:size])
 
     def tokens(self, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """Token records of these pictures."""

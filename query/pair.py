@@ -1,6 +1,5 @@
 """Score one pair of picture files, without an index."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from indexer.decode import DecodePool
 from indexer.devices import choose_device
 from indexer.requests import SpaceRequest
 from indexer.spaces import Networks, make_kit
-from retrieval.agreement import Agreement, agreement
+from retrieval.agreement import Agreement, agreement, square_places
 from retrieval.errors import RetrievalError
 from retrieval.extractor import Extractor
 from retrieval.images import UnreadableImage, open_picture
@@ -40,9 +39,7 @@ class ScoredPair:
         """Which parts of each picture are found in the other. Raises BadPair for a global embedding."""
         if not self.a:
             raise BadPair("A global embedding is one vector and has no parts to show; leave out --variant global.")
-        tokens = self.a[0].query.shape[2]
-        # Pictures are square here; what is left over are the class and register tokens of a ViT, which come first.
-        prefix = tokens - math.isqrt(tokens) ** 2
+        _, prefix = square_places(self.a[0].query.shape[2])
         # The keys of DiffSim-C are tokens of the image prompt, no places in the picture.
         return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.request.variant == "C" else 4)
 

@@ -98,6 +98,43 @@ def agreement(
     return Agreement(float(score(a, b, weights)), a_from_b, b_from_a, tuple(found))
 
 
+def attention_map(
+    a: Sequence[AttentionFeatures],
+    b: Sequence[AttentionFeatures],
+    weights: Sequence[float],
+    place: tuple[int, int],
+    *,
+    grids: Sequence[Grid] | None = None,
+    prefix: int = 0,
+) -> Tensor:
+    """Where in B the attention of one place of A falls: [rows, columns] of B, float32, mean over the heads.
+
+    place: row and column on the grid of the agreement, which this map has too. It sums to 1, or to less where prefix
+    tokens took a part. Raises NoGrid, also where the keys are no places in B (DiffSim-C).
+    """
+    given: Sequence[Grid | None] = grids or [None] * len(a)
+    shapes = [_grid(tap, prefix, grid) for tap, grid in zip(a, given, strict=True)]
+    if any(tap.key.shape[2] != tap.query.shape[2] for tap in b):
+        raise NoGrid("The keys of this layer are no places in the picture, so its attention falls nowhere in it.")
+    rows, columns = max(shapes, key=lambda grid: grid[0] * grid[1])
+    if not (0 <= place[0] < rows and 0 <= place[1] < columns):
+        raise NoGrid(f"The place {place[0]},{place[1]} is not on the grid of {rows} x {columns} tokens.")
+    attention = torch.zeros(rows, columns)
+    for tap_a, tap_b, shape, weight in zip(a, b, shapes, weights, strict=True):
+        token = prefix + place[0] * shape[0] // rows * shape[1] + place[1] * shape[1] // columns
+        went = attention_weights(tap_a, tap_b, token)[prefix:].view(shape)
+        share = weight / sum(weights) * (went.numel() / attention.numel())
+        attention += share * _resized(went, (rows, columns))
+    return attention
+
+
+def square_places(tokens: int) -> tuple[Grid, int]:
+    """(grid, prefix) of a layer that was shown a square picture: what is left over of the largest square are class and
+    register tokens of a ViT, which come first and are no places."""
+    side = math.isqrt(tokens)
+    return (side, side), tokens - side * side
+
+
 def token_agreement(a: AttentionFeatures, b: AttentionFeatures) -> Tensor:
     """cos(x_i, y_i) of one tap, [tokens of A], float32 on the CPU. A token whose map is all zero agrees with nothing
     (0)."""
@@ -157,11 +194,7 @@ def _regions(
         row, column = divmod(place, columns)
         if any(math.dist((row, column), (region.row, region.column)) <= apart for region in chosen):
             continue
-        attention = torch.zeros(rows, columns)
-        for tap_a, tap_b, shape, share in zip(a, b, shapes, shares, strict=True):
-            token = prefix + row * shape[0] // rows * shape[1] + column * shape[1] // columns
-            went = attention_weights(tap_a, tap_b, token)[prefix:].view(shape)
-            attention += share * _resized(went, (rows, columns)) * (went.numel() / attention.numel())
+        attention = attention_map(a, b, shares, (row, column), grids=shapes, prefix=prefix)
         peak = divmod(int(attention.argmax()), columns)
         if all(math.dist(peak, region.peak) > apart for region in chosen):
             chosen.append(Region(row, column, float(values[row, column]), attention, peak))

@@ -1,9 +1,10 @@
 """Second stage: the full token-level score of a query against stored token records, in bounded memory."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 
 import numpy as np
+from torch import Tensor
 
 from .kit import SpaceKit
 from .score import AttentionFeatures, score
@@ -16,23 +17,37 @@ its caches hold, which takes half the time for small pictures (docs/speed.md).""
 TokenRecord = tuple[int, bytes | memoryview]
 """Content id and token record."""
 
+Scorer = Callable[[Sequence[AttentionFeatures], Sequence[AttentionFeatures], Sequence[float]], Tensor]
+"""One picture against several, by the weights of the taps: `score`, or `score_one_way` for a region."""
+
 
 def score_records(
-    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord]
+    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord], scorer: Scorer = score
 ) -> tuple[np.ndarray, np.ndarray]:
     """Score one query (its features per tap, one picture) against token records, in the order in which they come.
 
     Returns content ids int64 [n] and scores float32 [n] in [-1, 1].
     """
-    floats = _CPU_BATCH_FLOATS if query[0].query.device.type == "cpu" else _GPU_BATCH_FLOATS
+    ids, (scores,) = score_queries(kit, [(query, scorer)], records)
+    return ids, scores
+
+
+def score_queries(
+    kit: SpaceKit, queries: Sequence[tuple[Sequence[AttentionFeatures], Scorer]], records: Iterable[TokenRecord]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same for several queries, each with its scorer, for which every record is read and projected once.
+
+    Returns content ids int64 [n] and scores float32 [queries, n].
+    """
+    floats = _CPU_BATCH_FLOATS if queries[0][0][0].query.device.type == "cpu" else _GPU_BATCH_FLOATS
     size = max(1, floats // sum(tokens * channels for tokens, channels in kit.shapes))
     ids: list[int] = []
-    scores: list[np.ndarray] = []
+    scores = [np.empty((len(queries), 0), np.float32)]
     for batch in _batches(records, size):
         features = kit.read([record for _, record in batch])
-        scores.append(score(query, features, kit.weights).cpu().numpy())
+        scores.append(np.stack([scorer(query, features, kit.weights).cpu().numpy() for query, scorer in queries]))
         ids.extend(content_id for content_id, _ in batch)
-    return np.array(ids, np.int64), np.concatenate(scores) if scores else np.empty(0, np.float32)
+    return np.array(ids, np.int64), np.concatenate(scores, axis=1)
 
 
 def _batches(records: Iterable[TokenRecord], size: int) -> Iterator[list[TokenRecord]]:

@@ -34,6 +34,10 @@ class AttentionFeatures:
     def __getitem__(self, rows: slice) -> "AttentionFeatures":
         return AttentionFeatures(self.query[rows], self.key[rows], self.value[rows], self.map[rows])
 
+    def at(self, tokens: list[int]) -> "AttentionFeatures":
+        """Only these tokens ask: their queries and their part of the map, with all keys and values."""
+        return AttentionFeatures(self.query[:, :, tokens], self.key, self.value, self.map[:, :, tokens])
+
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim]; one picture goes with many."""
@@ -97,4 +101,13 @@ def score(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weight
     for tap_a, tap_b, weight in zip(a, b, weights, strict=True):
         forward, backward = aligned_attention(tap_a, tap_b)
         total += weight * (forward + backward) / 2
+    return (total / sum(weights)).clamp(-1, 1)
+
+
+def score_one_way(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float]) -> Tensor:
+    """AAS(A<-B) of one picture, or of a region of it (see region.py), from each of several, [pictures of b]: the
+    weighted mean over the taps. Not symmetric: nothing of `a` is asked for in its turn."""
+    total = torch.zeros(len(b[0]), device=b[0].query.device)
+    for tap_a, tap_b, weight in zip(a, b, weights, strict=True):
+        total += weight * _cosine(tap_a.map, attend(tap_a.query, tap_b.key, tap_b.value))
     return (total / sum(weights)).clamp(-1, 1)

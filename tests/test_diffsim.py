@@ -13,7 +13,10 @@ def test_the_public_names_are_a_promise():
     assert diffsim.__all__ == [
         "Answer",
         "CatalogError",
+        "Example",
+        "ExtractedPicture",
         "FeatureSpace",
+        "Filters",
         "Hit",
         "IndexOptions",
         "IndexReport",

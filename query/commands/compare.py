@@ -51,7 +51,8 @@ def compare(
     A space that cannot be asked, because its network is not on this machine, is named on stderr and left out.
     """
     from query.compare import compare as ask_all
-    from query.search import Query, Searcher
+    from query.question import Query
+    from query.search import Searcher
 
     with Searcher(index_path, device) as searcher:
         found = ask_all(searcher, Query(image, k=top, include_self=include_self), spaces)

@@ -1,5 +1,6 @@
 """Options and formats that several commands share."""
 
+import re
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -110,6 +111,45 @@ def time_text(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+
+class Region(click.ParamType):
+    """X,Y,W,H; whether they make a box in a picture is checked by the query."""
+
+    name = "region"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, ...]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            numbers = tuple(float(part) for part in str(value).split(","))
+        except ValueError:
+            numbers = ()
+        if len(numbers) != 4:
+            self.fail(f"{value!r} is no region; write X,Y,W,H in fractions, for example 0.25,0,0.5,1.", param, ctx)
+        return numbers
+
+
+class WeighedPicture(click.ParamType):
+    """A picture with a weight before a colon, as rclip has it; a name that begins so is written ./2:cat.png."""
+
+    name = "picture"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, Path]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
+        weight, path = (float(found[1]), found[2]) if found else (1.0, value)
+        if not weight:
+            self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
+        return weight, Path(path)
+
+
+REGION = Region()
+WEIGHED_PICTURE = WeighedPicture()
 
 
 class ByteSize(click.ParamType):

@@ -13,10 +13,12 @@ import click
 from query.likeness import chance_text, likeness_ended
 from retrieval.names import PROFILES
 
-from .options import device_option, index_option, printable
+from .options import DATE, REGION, WEIGHED_PICTURE, device_option, index_option, printable
 
 if TYPE_CHECKING:
-    from query.search import Answer, Hit
+    from datetime import datetime
+
+    from query.question import Answer, Hit
     from query.sheet import SheetHit
 
 
@@ -44,6 +46,27 @@ if TYPE_CHECKING:
     multiple=True,
     help="A feature space by name or fingerprint, as `diffsim status` lists them; several are weighed together.",
 )
+@click.option(
+    "--region", type=REGION, metavar="X,Y,W,H", help="Only the likeness to this box of IMAGE counts; fractions, 0 to 1."
+)
+@click.option(
+    "--add",
+    type=WEIGHED_PICTURE,
+    multiple=True,
+    metavar="[WEIGHT:]PICTURE",
+    help="A further example, weighed against 1 of IMAGE.",
+)
+@click.option(
+    "--subtract", type=WEIGHED_PICTURE, multiple=True, metavar="[WEIGHT:]PICTURE", help="Push away what is like this."
+)
+@click.option(
+    "--folder", "folders", type=click.Path(path_type=Path), multiple=True, help="Only pictures below this folder."
+)
+@click.option("--after", type=DATE, help="Only files modified on this day or later.")
+@click.option("--before", type=DATE, help="Only files modified before this day.")
+@click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with no side below so many pixels.")
+@click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
+@click.option("--fold", is_flag=True, help="Show near copies of a better hit with it, not on places of their own.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
 @click.option(
@@ -73,6 +96,15 @@ def query(
     candidates: int,
     profiles: tuple[str, ...],
     spaces: tuple[str, ...],
+    region: tuple[float, ...] | None,
+    add: tuple[tuple[float, Path], ...],
+    subtract: tuple[tuple[float, Path], ...],
+    folders: tuple[Path, ...],
+    after: "datetime | None",
+    before: "datetime | None",
+    min_side: int | None,
+    types: tuple[str, ...],
+    fold: bool,
     no_rerank: bool,
     exact: bool,
     max_by_chance: float | None,
@@ -82,7 +114,9 @@ def query(
     device: str,
 ) -> None:
     """Rank the pictures of the index by likeness to IMAGE."""
-    from query.search import Query, Searcher
+    from db.filters import Filters
+    from query.question import Example, Query
+    from query.search import Searcher
 
     asked = Query(
         image,
@@ -93,6 +127,11 @@ def query(
         exact=exact,
         include_self=include_self,
         max_by_chance=max_by_chance,
+        region=region,  # type: ignore[arg-type]  # Query says what a box is
+        examples=[Example(picture, weight) for weight, picture in add]
+        + [Example(picture, -weight) for weight, picture in subtract],
+        filters=Filters(folders, after, before, min_side, formats=types),
+        fold=fold,
     )
     answer = Searcher(index_path, device).answer(asked)
     if sheet:
@@ -121,6 +160,7 @@ def table(hits: list["Hit"]) -> bytes:
             ended = True
         chance = "" if hit.by_chance is None else chance_text(hit.by_chance)
         more = f"  (and {len(hit.paths) - 1} more files)" if len(hit.paths) > 1 else ""
+        more += f"  (and {len(hit.duplicates)} near copies)" if hit.duplicates else ""
         offline = "  (offline)" if hit.offline else ""
         lines.append(f"{hit.rank:4d}  {hit.score:.4f}  {chance:>9}  {printable(hit.path)}{more}{offline}")
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
@@ -135,6 +175,8 @@ def json_row(hit: "Hit") -> dict[str, Any]:
         "by_chance": hit.by_chance,
         "paths": hit.paths,
         "offline": hit.offline,
+        "content_id": hit.content_id,
+        "duplicates": [json_row(copy) for copy in hit.duplicates],
     }
 
 

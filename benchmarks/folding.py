@@ -1,0 +1,109 @@
+"""Where do near copies end? Altered copies of indexed photographs against their nearest other pictures.
+
+    python -m benchmarks.folding INDEX --space look --pictures 100
+
+Three distances, each 1 - cosine in units of the picture's median distance from a sample, which is the same scale in
+every feature space: of the values place by place (what folds), of the descriptors, and of the score. Printed: quantiles
+over the pictures, for each alteration and for the nearest of the ten others that are nearest by descriptor.
+"""
+
+import argparse
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+import diffsim
+from db.filters import Filters
+from query.fold import NEAR, place_values
+from retrieval.extractor import Extractor
+from retrieval.images import fitted, open_picture
+from retrieval.kit import SpaceKit
+from retrieval.rerank import score_records
+
+
+def jpeg(picture: Image.Image) -> Image.Image:
+    file = io.BytesIO()
+    picture.save(file, "JPEG", quality=40)
+    return Image.open(file).convert("RGB")
+
+
+def window(left: float, top: float, share: float) -> Callable[[Image.Image], Image.Image]:
+    def cut(picture: Image.Image) -> Image.Image:
+        width, height = picture.size
+        box = (left * width, top * height, (left + share) * width, (top + share) * height)
+        return picture.crop(tuple(map(round, box)))  # type: ignore[arg-type]
+
+    return cut
+
+
+ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
+    "jpeg quality 40": jpeg,
+    "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
+    "brighter by 10 %": lambda picture: ImageEnhance.Brightness(picture).enhance(1.1),
+    "camera moved by 2 %": window(0.02, 0.0, 0.96),
+    "camera moved by 5 %": window(0.05, 0.05, 0.90),
+    "turned by 2 degrees": lambda picture: picture.rotate(2, Image.Resampling.BICUBIC, fillcolor="white"),
+    "crop of 80 %": window(0.1, 0.1, 0.8),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("index")
+    parser.add_argument("--space", default=None)
+    parser.add_argument("--pictures", type=int, default=100)
+    parser.add_argument("--folder", action="append", default=[])
+    arguments = parser.parse_args()
+    searcher = diffsim.open(arguments.index, "cpu")
+    space = searcher.choose(arguments.space)
+    gallery, kit = searcher.gallery(space), searcher.kit(space)
+    chosen = gallery.ids
+    if arguments.folder:
+        with searcher.index.catalog(readonly=True) as catalog:
+            chosen = np.array(catalog.matching(Filters(folders=arguments.folder))[0])
+    asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
+    extractor = Extractor.load(space.network, [kit], "cpu")
+    sample = [bytes(record) for _, record in gallery.tokens(gallery.sample(64, np.empty(0, np.int64)))]
+    with searcher.index.catalog(readonly=True) as catalog:
+        files = catalog.files_of(asking)
+    found: dict[str, list[list[float]]] = {}
+    for content_id in asking:
+        stored = gallery.record(content_id)
+        assert stored is not None
+        near = gallery.recall(stored[0], 11)[0]
+        others = [bytes(record) for _, record in gallery.tokens(near[near != content_id][:10])]
+        picture, _ = open_picture(Path(os.fsdecode(files[content_id][0].path)).read_bytes())
+        fit = kit.space.size, kit.space.fit
+        pixels = np.stack([np.array(fitted(alter(picture), *fit)) for alter in ALTERED.values()])
+        altered = [features.tokens for features in extractor.extract(pixels)[0]]
+        units = np.median(distances(kit, stored[1], sample), axis=1)
+        found.setdefault("nearest other", []).append((distances(kit, stored[1], others).T / units).min(0).tolist())
+        for name, row in zip(ALTERED, distances(kit, stored[1], altered).T / units, strict=True):
+            found.setdefault(name, []).append(row.tolist())
+    print(
+        f"{space.name}: {len(asking)} pictures; values in place | descriptors | score; 5, 50 and 95 %; at most {NEAR}"
+    )
+    for name, values in found.items():
+        rows = np.quantile(np.array(values), (0.05, 0.5, 0.95), axis=0).T
+        text = " | ".join(" ".join(f"{value:.3f}" for value in row) for row in rows)
+        print(f"{name:20} {text} | {np.mean(np.array(values)[:, 0] <= NEAR):.0%}", flush=True)
+
+
+def distances(kit: SpaceKit, one: bytes, others: list[bytes]) -> np.ndarray:
+    """By values in place, by descriptor and by score, [3, others]."""
+    own = kit.read([one])
+    return np.stack(
+        [
+            (1 - place_values(kit, others) @ place_values(kit, [one])[0]).numpy(),
+            (1 - kit.descriptors(kit.read(others)) @ kit.descriptors(own)[0]).numpy(),
+            1 - score_records(kit, own, list(enumerate(others)))[1],
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,65 @@
+"""Which first stage suits a question with a region? Measured on an index.
+
+    python -m benchmarks.regions INDEX --space look --queries 60
+
+A seeded sample of the indexed pictures asks with a seeded box each, of several sizes. Every other picture is scored,
+which gives the true ten nearest; then it is counted how many of these are among the nearest by the pooled descriptor
+of the region's own map, and by the descriptor of the whole picture.
+"""
+
+import argparse
+from time import perf_counter
+
+import numpy as np
+
+import diffsim
+from retrieval.region import region_features
+from retrieval.rerank import rank, score_records
+from retrieval.score import score_one_way
+
+SIDES = (0.2, 0.35, 0.5, 0.7)
+COUNTS = (200, 500, 1000, 2000)
+TOP = 10
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("index")
+    parser.add_argument("--space", default=None)
+    parser.add_argument("--queries", type=int, default=60)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    searcher = diffsim.open(arguments.index, "cpu")
+    space = searcher.choose(arguments.space)
+    gallery, kit = searcher.gallery(space), searcher.kit(space)
+    ids, descriptors = gallery.all_descriptors()
+    random = np.random.default_rng(arguments.seed)
+    asking = random.permutation(gallery.ids)[: arguments.queries].tolist()
+    print(f"{space.name}: {len(gallery.ids)} pictures, tokens {kit.shapes}, {len(asking)} questions a size")
+    print("side  share of the exhaustive top 10: by the region / by the whole, among", *COUNTS, " exhaustive, s")
+    for side in SIDES:
+        shares, seconds = [], []
+        for content_id in asking:
+            stored = gallery.record(content_id)
+            assert stored is not None
+            x, y = random.uniform(0, 1 - side, 2)
+            whole = kit.read([stored[1]])
+            region = region_features(whole, (x, y, side, side))
+            others = gallery.ids[gallery.ids != content_id]
+            started = perf_counter()
+            found, scores = score_records(kit, region, gallery.tokens(others), score_one_way)
+            seconds.append(perf_counter() - started)
+            nearest = found[rank(found, scores)[:TOP]]
+            row = []
+            for descriptor in (kit.descriptors(region)[0].numpy(), stored[0].astype(np.float32)):
+                order = ids[np.argsort(-(descriptors.astype(np.float32) @ descriptor))]
+                order = order[order != content_id]
+                row.append([np.isin(nearest, order[:count]).mean() for count in COUNTS])
+            shares.append(row)
+        own, by_whole = np.mean(shares, 0)
+        text = "  ".join(f"{a:.3f} / {b:.3f}" for a, b in zip(own, by_whole, strict=True))
+        print(f"{side:.2f}  {text}  {np.median(seconds):.2f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

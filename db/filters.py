@@ -1,0 +1,145 @@
+"""Which pictures pass a filter, by what the catalog knows of their files and contents."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
+
+from sqlalchemy import Connection, and_, false, or_, select
+from sqlalchemy.sql import ColumnElement
+
+from .errors import CatalogError
+from .files import KnownRoot, inside, present
+from .models import Content, File, Root
+
+
+class BadFilter(CatalogError, ValueError):
+    """A filter asks for something that cannot be."""
+
+
+_FORMATS = {
+    **{name: (name,) for name in ("PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "ICO", "PPM", "QOI", "TGA", "HEIF")},
+    "JPEG": ("JPEG", "MPO"),
+    "JPEG2000": ("JPEG2000",),
+}
+"""Formats by the name that a person gives -> as they stand in the catalog. MPO: a camera's JPEG with a preview."""
+
+_ALSO = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF", "JP2": "JPEG2000"}
+
+FORMATS = tuple(sorted(_FORMATS))
+
+
+@dataclass(frozen=True)
+class Filters:
+    """What a picture must be to be a hit; empty fields ask nothing.
+
+    folders: one of its files is below one of these. after, before: that file was modified at or after, and earlier
+    than, this moment (a date is its midnight; without a time zone it is local time). min_side, max_side: no side has
+    fewer, or more, pixels. min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name.
+    Raises BadFilter.
+    """
+
+    folders: Sequence[str | os.PathLike[str]] = ()
+    after: date | datetime | None = None
+    before: date | datetime | None = None
+    min_side: int | None = None
+    max_side: int | None = None
+    min_bytes: int | None = None
+    max_bytes: int | None = None
+    formats: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        folders = (self.folders,) if isinstance(self.folders, str | os.PathLike) else self.folders
+        formats = (self.formats,) if isinstance(self.formats, str) else self.formats
+        object.__setattr__(self, "folders", tuple(map(os.fspath, folders)))
+        object.__setattr__(self, "formats", tuple(map(_format, formats)))
+        for low, high, what in (
+            (self.min_side, self.max_side, "sides"),
+            (self.min_bytes, self.max_bytes, "sizes"),
+            (_ns(self.after), _ns(self.before), "modification times"),
+        ):
+            if low is not None and high is not None and low > high:
+                raise BadFilter(f"The filter's lower bound for {what} is above its upper one; exchange the two.")
+
+    def __bool__(self) -> bool:
+        return self != NO_FILTERS
+
+    @property
+    def dated(self) -> bool:
+        return self.after is not None or self.before is not None
+
+    def in_time(self, mtime_ns: int) -> bool:
+        """Whether a file that was modified then passes."""
+        after, before = _ns(self.after), _ns(self.before)
+        return (after is None or after <= mtime_ns) and (before is None or mtime_ns < before)
+
+
+def _format(name: str) -> str:
+    plain = name.upper().removeprefix(".")
+    plain = _ALSO.get(plain, plain)
+    if plain not in _FORMATS:
+        raise BadFilter(f"{name!r} is no format that is read here; choose one of {', '.join(FORMATS)}.")
+    return plain
+
+
+def _ns(moment: date | datetime | None) -> int | None:
+    if moment is None:
+        return None
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day)
+    try:
+        return round(moment.timestamp() * 1e6) * 1000
+    except (OverflowError, OSError, ValueError):
+        raise BadFilter(f"The moment {moment} is outside of what file systems know; choose a later one.") from None
+
+
+NO_FILTERS = Filters()
+
+
+def matching(connection: Connection, filters: Filters) -> tuple[list[int], list[tuple[int, bytes]]]:
+    """Contents with a present file that passes, ascending, and those of which only the modification time is not known:
+    (content id, absolute path), for `Filters.in_time` to decide."""
+    wanted = [present(), *_of_content(filters)]
+    if filters.folders:
+        roots = [KnownRoot(*row) for row in connection.execute(select(Root.id, Root.path, Root.display))]
+        wanted.append(or_(false(), *(_below(root, folder) for folder in filters.folders for root in roots)))
+    base = select(File.content_id).join(Content, Content.id == File.content_id)
+    after, before = _ns(filters.after), _ns(filters.before)
+    times = [] if after is None else [File.mtime_ns >= after]
+    times += [] if before is None else [File.mtime_ns < before]
+    ids = connection.scalars(base.where(*wanted, *times).distinct().order_by(File.content_id))
+    undated: list[tuple[int, bytes]] = []
+    if filters.dated:
+        rows = connection.execute(
+            base.add_columns(Root.path, File.path)
+            .join(Root, Root.id == File.root_id)
+            .where(*wanted, File.mtime_ns.is_(None))
+            .order_by(File.id)
+        )
+        undated = [(content_id, os.path.join(root, path)) for content_id, root, path in rows]
+    return [content_id for content_id in ids if content_id is not None], undated
+
+
+def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
+    conditions: list[ColumnElement[bool]] = []
+    if filters.min_side is not None:
+        conditions.append(and_(Content.width >= filters.min_side, Content.height >= filters.min_side))
+    if filters.max_side is not None:
+        conditions.append(and_(Content.width <= filters.max_side, Content.height <= filters.max_side))
+    if filters.min_bytes is not None:
+        conditions.append(Content.size >= filters.min_bytes)
+    if filters.max_bytes is not None:
+        conditions.append(Content.size <= filters.max_bytes)
+    if filters.formats:
+        conditions.append(Content.format.in_([name for chosen in filters.formats for name in _FORMATS[chosen]]))
+    return conditions
+
+
+def _below(root: KnownRoot, folder: str | os.PathLike[str]) -> ColumnElement[bool]:
+    """Files of a root below a folder anywhere: in the root, the root itself, or around it."""
+    path = os.path.realpath(os.fsencode(folder))
+    if path == root.path or root.path.startswith(path.rstrip(b"/") + b"/"):
+        return inside(root.id, b"")
+    if path.startswith(root.path.rstrip(b"/") + b"/"):
+        return inside(root.id, os.path.relpath(path, root.path))
+    return false()

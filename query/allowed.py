@@ -1,0 +1,46 @@
+"""Filters of a question: which pictures of a gallery pass, asked anew only when the catalog has changed."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from db.catalog import Catalog
+from db.filters import Filters
+
+from .gallery import Gallery
+
+_KEPT = 8
+"""Filters whose answer is remembered: a page asks with the same ones again and again."""
+
+
+class Allowed:
+    """Remembers what passed; one searcher's own."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        self._catalog = catalog
+        self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
+
+    def within(self, gallery: Gallery, filters: Filters) -> Gallery:
+        """The gallery with only the pictures that pass."""
+        generation = gallery.contents.generation
+        known = self._known.pop(filters, None)
+        if known is None or known[0] != generation:
+            known = generation, self._ask(filters)
+        self._known[filters] = known
+        if len(self._known) > _KEPT:
+            self._known.pop(next(iter(self._known)))
+        return gallery.within(known[1])
+
+    def _ask(self, filters: Filters) -> np.ndarray:
+        ids, undated = self._catalog.matching(filters)
+        # A file that had just been modified when it was scanned: the catalog keeps no time for it.
+        ids += [content_id for content_id, path in undated if _in_time(path, filters)]
+        return np.unique(np.array(ids, np.int64))
+
+
+def _in_time(path: bytes, filters: Filters) -> bool:
+    try:
+        return filters.in_time(Path(os.fsdecode(path)).stat().st_mtime_ns)
+    except OSError:
+        return False

@@ -1,0 +1,46 @@
+"""Two pictures in one feature space of an index: why they score as they do, from their tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from retrieval.agreement import Agreement, agreement, attention_map, square_places
+from retrieval.score import AttentionFeatures
+
+from .question import BadQuery
+from .view import View
+
+
+@dataclass(frozen=True)
+class Pair:
+    """a, b: attention features per tap, one picture each. weights: of the taps. prefix: tokens before the grid.
+
+    places: whether keys are places in a picture, which those of DiffSim-C are not.
+    """
+
+    a: Sequence[AttentionFeatures]
+    b: Sequence[AttentionFeatures]
+    weights: Sequence[float]
+    prefix: int
+    places: bool
+
+    @classmethod
+    def of(cls, a: View, b: View) -> "Pair":
+        """Raises BadQuery for a space without tokens."""
+        if not a.kit.has_tokens:
+            raise BadQuery(f"The feature space {a.space.name} is one embedding a picture and has no parts to show.")
+        _, prefix = square_places(a.features[0].query.shape[2])
+        return cls(a.features, b.features, a.kit.weights, prefix, a.kit.space.variant != "C")
+
+    def agreement(self) -> Agreement:
+        """How well every part of each is rebuilt from the other. The grids cover what the network is shown of a
+        picture, see retrieval.region.seen_part."""
+        return agreement(self.a, self.b, self.weights, prefix=self.prefix, regions=4 if self.places else 0)
+
+    def attention(self, place: tuple[int, int]) -> Tensor:
+        """Where in B the attention of A's token at (row, column) falls: float32 [rows, columns], sums to at most 1, on
+        the grid of the agreement. Raises NoGrid for a place beside it, BadQuery for DiffSim-C."""
+        if not self.places:
+            raise BadQuery("The keys of DiffSim-C are no places in a picture, so its attention falls nowhere in it.")
+        return attention_map(self.a, self.b, self.weights, place, prefix=self.prefix)
