@@ -106,9 +106,9 @@ PRESETS = {
             128,
             "",
             {
-                "style": Tap("up_blocks.1.attentions.1", 501),
-                "instance": Tap("up_blocks.0.attentions.1", 501),
-                "look": Tap("up_blocks.1.attentions.1", 101),
+                "style": Tap("up_blocks.1.attentions.1", 51),
+                "instance": Tap("up_blocks.0.attentions.1", 51),
+                "look": Tap("up_blocks.1.attentions.0", 51),
             },
         ),
         Preset(

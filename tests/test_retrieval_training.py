@@ -33,6 +33,7 @@ from retrieval.training.trainer import Trainer, train
 TOY = Recipe(
     steps=3, picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
     cross_attention_dim=8, subject_tap="up_blocks.0.attentions.0", style_tap="up_blocks.0.attentions.1",
+    look_tap="up_blocks.0.attentions.1",
     denoised=4, motifs=(2, 2), painted=(2, 2), warm_up_steps=2,
 )  # fmt: skip
 

@@ -35,6 +35,7 @@ class Recipe:
     cross_attention_dim: int = 64
     subject_tap: str = "up_blocks.0.attentions.1"
     style_tap: str = "up_blocks.1.attentions.1"
+    look_tap: str = "up_blocks.1.attentions.0"  # read for the profile, not trained by the score
     read_at: int = 51  # the timestep of the profiles
     # batches
     denoised: int = 12

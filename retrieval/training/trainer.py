@@ -208,8 +208,8 @@ class Trainer:
             "scheduler": ["diffusers", "DDPMScheduler"],
         }
         _write_json(out / "model_index.json", index)
-        subject, style = ([tap, self.recipe.read_at] for tap in (self.recipe.subject_tap, self.recipe.style_tap))
-        profiles = {"style": style, "instance": subject, "look": style}
+        taps = {"style": self.recipe.style_tap, "instance": self.recipe.subject_tap, "look": self.recipe.look_tap}
+        profiles = {profile: [tap, self.recipe.read_at] for profile, tap in taps.items()}
         _write_json(out / READ_AS, {"size": self.recipe.picture_size, "profiles": profiles})
 
 
