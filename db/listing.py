@@ -30,11 +30,11 @@ def folders(connection: Connection, most: int) -> list[tuple[bytes, int]]:
     of_file = select(Root.path, File.path).join(Root, Root.id == File.root_id).where(present())
     direct: Counter[tuple[bytes, bytes]] = Counter()
     for root, path in connection.execute(of_file):
-        direct[root, os.path.dirname(path)] += 1
+        direct[root, path.rpartition(b"/")[0]] += 1
     for (root, folder), files in direct.items():
         counts[root] += files
         while folder:
             counts[os.path.join(root, folder)] += files
-            folder = os.path.dirname(folder)
+            folder = folder.rpartition(b"/")[0]
     chosen = sorted(counts, key=lambda folder: (folder not in roots, -counts[folder], folder))[:most]
     return [(folder, counts[folder]) for folder in sorted(chosen)]

@@ -1,7 +1,7 @@
 """The JSON API: pictures, searches, why, uploads, exports, the index and its runs."""
 
 import io
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from typing import Annotated, Any
 
@@ -122,7 +122,11 @@ async def search(asked: models.SearchIn, request: Request) -> StreamingResponse:
     A problem after the first line is a line with a `problem`."""
     engine = _engine(request)
     question = await engine.query(asked)
-    answers = engine.lanes.asking.stream(lambda put: engine.ask(question, put))
+
+    def ask(put: Callable[[models.AnswerOut], None]) -> None:
+        engine.ask(question, put)
+
+    answers = engine.lanes.asking.stream(ask)
     first = await anext(answers)  # what goes wrong before it is the status of the answer
 
     async def lines() -> AsyncIterator[str]:

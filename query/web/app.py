@@ -4,6 +4,7 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse
@@ -33,7 +34,7 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
         yield
         engine.close()
 
-    refusals = {
+    refusals: dict[int | str, dict[str, Any]] = {
         "4XX": {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "One sentence."},
         422: {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "Not understood."},
     }

@@ -18,7 +18,6 @@ from query.likeness import chance_text, likeness_ended
 from query.locate import Locator
 from query.question import Answer, Example, ExtractedPicture, Hit, Query
 from query.why import Pair
-from retrieval.extractor import PictureFeatures
 
 from . import models
 from .lanes import Lanes
@@ -101,8 +100,7 @@ class Engine:
         if missing:
             with upload.file() as file:
                 upload.features.update(searcher.extract(file, missing).features)
-        features: dict[str, PictureFeatures] = dict(upload.features)
-        return ExtractedPicture(upload.sha256, upload.width, upload.height, features)
+        return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
     def ask(self, query: Query, put: Callable[[models.AnswerOut], None]) -> None:
         """Hand over the order of the first stage, then that of the full score."""

@@ -74,10 +74,10 @@ def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         file = open(descriptor, "rb")
         found = os.fstat(descriptor)
-        if stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES:
-            if hashlib.file_digest(file, "sha256").digest() == sha256:
-                file.seek(0)
-                return file
+        fits = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES
+        if fits and hashlib.file_digest(file, "sha256").digest() == sha256:
+            file.seek(0)
+            return file
         file.close()
     return None
 

@@ -5,7 +5,7 @@ another, decoding for the eye in a third. A Searcher belongs to one thread: each
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -24,7 +24,7 @@ class Lane:
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
-    async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncIterator[T]:
+    async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
         """What `work` hands to the function that it is given, as it comes; raises what it raises."""
         loop = asyncio.get_running_loop()
         come: asyncio.Queue[T | None] = asyncio.Queue()

@@ -76,8 +76,8 @@ class PictureOut(BaseModel):
 
 
 class HitOut(PictureOut):
-    """by_chance: how many pictures would be expected to score as high by chance; chance: the same in words. ended: chance
-    alone explains this hit."""
+    """by_chance: how many pictures would be expected to score as high by chance; chance: the same in words. ended:
+    chance alone explains this hit."""
 
     rank: int
     score: float
@@ -137,9 +137,9 @@ class UploadOut(BaseModel):
 
 
 class WhyOut(BaseModel):
-    """rows of values in [-1, 1]: how well each part of a is rebuilt from b, and of b from a; low, high: ends of a colour
-    scale for both. regions: parts of a that are found best, and where in b their attention peaks. seen: the box of each
-    picture that the network is shown. attends: whether parts of one have places in the other."""
+    """rows of values in [-1, 1]: how well each part of a is rebuilt from b, and of b from a; low, high: ends of a
+    colour scale for both. regions: parts of a that are found best, and where in b their attention peaks. seen: the box
+    of each picture that the network is shown. attends: whether parts of one have places in the other."""
 
     score: float
     a_from_b: list[list[float]]
@@ -234,7 +234,8 @@ class SelectionIn(_In):
 
 
 class SheetIn(_In):
-    """The Figure-4 sheet of a search, or of several spaces side by side. only: hits to show, none is the first `top`."""
+    """The Figure-4 sheet of a search, or of several spaces side by side. only: hits to show; none means the first
+    `top`."""
 
     search: SearchIn
     compare: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=8)] = []

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import uvicorn
 
-from query.search import BadQuery
+from query.question import BadQuery
 
 from .app import create_app
 

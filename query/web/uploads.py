@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from indexer.decode import Decoded, Failed, Job
+from retrieval.extractor import PictureFeatures
 
 from .pictures import VIEW_SIDE, Decoders, encoded
 from .problems import Problem
@@ -32,7 +33,7 @@ class Upload:
     width: int
     height: int
     sha256: bytes
-    features: dict[str, object] = field(default_factory=dict)
+    features: dict[str, PictureFeatures] = field(default_factory=dict)
 
     @contextmanager
     def file(self) -> Iterator[Path]:
