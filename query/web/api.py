@@ -51,7 +51,7 @@ async def thumbnail(content_id: models.Id, request: Request, v: _Wanted = None) 
     headers = _caching(request, f"{known.sha256.hex()[:16]}-{THUMBNAIL_SIDE}", v == known.sha256.hex()[:16])
     if headers is None:
         return Response(status_code=304)
-    data = await run_in_threadpool(kept) or await engine.lanes.pictures.run(make)
+    data = await run_in_threadpool(kept) or await engine.lanes.pictures.run_if_wanted(request, make)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -63,7 +63,7 @@ async def picture(content_id: models.Id, request: Request, v: _Wanted = None) ->
     headers = _caching(request, f"{known.sha256.hex()[:16]}-view", v == known.sha256.hex()[:16])
     if headers is None:
         return Response(status_code=304)
-    data = await engine.lanes.pictures.run(engine.pictures.view, content_id)
+    data = await engine.lanes.pictures.run_if_wanted(request, engine.pictures.view, content_id)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 

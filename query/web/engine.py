@@ -13,6 +13,7 @@ from pathlib import Path, PurePath
 from db.catalog import Catalog, FileLocation, KnownSpace
 from db.filters import Filters
 from indexer.index_folder import IndexFolder
+from query.allowed import passing
 from query.commands.options import printable
 from query.likeness import chance_text, likeness_ended
 from query.locate import Locator
@@ -175,7 +176,7 @@ class Engine:
         """Pictures by folder and name."""
         ids = self._all_ids()
         if filters:
-            allowed = set(self.catalog.matching(filters)[0])
+            allowed = set(passing(self.catalog, filters).tolist())
             ids = [content_id for content_id in ids if content_id in allowed]
         locator = Locator(self.catalog)
         located = ((content_id, locator.locate(content_id)) for content_id in ids[offset : offset + limit])

@@ -9,6 +9,8 @@ from collections.abc import AsyncGenerator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
+from starlette.requests import Request
+
 from indexer.index_folder import IndexFolder
 from query.search import Searcher
 
@@ -20,9 +22,17 @@ class Lane:
 
     def __init__(self, name: str, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, name)
+        self._turn = asyncio.Semaphore(threads)
 
     async def run(self, work: Callable[..., T], *arguments: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def run_if_wanted(self, request: Request, work: Callable[..., T], *arguments: Any) -> T | None:
+        """None where the asker has gone before its turn came: whoever scrolls fast leaves much behind."""
+        async with self._turn:
+            if await request.is_disconnected():
+                return None
+            return await self.run(work, *arguments)
 
     async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
         """What `work` hands to the function that it is given, as it comes; raises what it raises."""

@@ -6,14 +6,13 @@
 import { h } from "./dom.js";
 
 const GAP = 12;
-const CAPTION = 62;
 const OVERSCAN = 1.0; // windows above and below
 
 export class Grid {
   /** count: tiles in all; item(number): what is known of one, or null; key(item): its identity; make(item, number): its
    * element; onNeed(first, last): these will be shown soon. */
-  constructor({ label, count, item, key, make, update = () => {}, onNeed = () => {}, least = 176 }) {
-    Object.assign(this, { count, item, key, make, update, onNeed, least });
+  constructor({ label, count, item, key, make, update = () => {}, onNeed = () => {}, least = 176, caption = 62 }) {
+    Object.assign(this, { count, item, key, make, update, onNeed, least, caption });
     this.element = h("ul.grid", { "aria-label": label });
     this.shown = new Map();
     this.active = 0;
@@ -45,8 +44,9 @@ export class Grid {
     const least = width < 420 ? 140 : this.least;
     this.columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.side = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
-    this.step = this.side + CAPTION + GAP;
+    this.step = this.side + this.caption + GAP;
     this.element.style.setProperty("--side", `${this.side}px`);
+    this.element.style.setProperty("--caption", `${this.caption}px`);
     this.element.style.height = `${Math.max(0, Math.ceil(this.count / this.columns) * this.step - GAP)}px`;
     this.draw();
   }

@@ -20,7 +20,7 @@ async function render(now, { scroll = 0 } = {}) {
   drawSpaces(now);
   $("#to-index").toggleAttribute("aria-current", now.view === "index");
   const main = $("#main");
-  main.className = now.view;
+  main.className = `view-${now.view}`;
   const make = now.view === "index" ? indexView : now.q === null ? shelf : now.view === "why" && now.b !== null ? whyView : now.view === "compare" ? compareView : results;
   document.title = { shelf: "All pictures", results: "Neighbours", whyView: "Why?", compareView: "Spaces compared", indexView: "The index" }[make.name] + " – diffsim";
   const made = make(main);

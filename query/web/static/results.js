@@ -68,7 +68,7 @@ export function results(main) {
     const names = answer.spaces.map((space) => space.name).join(" + ");
     const alike = ranked ? plural(ends, "picture") : "…";
     head.replaceChildren(
-      h("h1", {}, ranked ? `${alike} alike` : "Looking closer …"),
+      h("h1", {}, !ranked ? "Looking closer …" : ends ? `${alike} alike` : "None more alike than by chance"),
       h("p.count", { title: `${answer.recalled} recalled, ${answer.scored} scored by full attention` }, ranked ? `by ${names} · ${answer.scored.toLocaleString("en")} of ${answer.pictures.toLocaleString("en")} scored in ${answer.seconds.toFixed(2)} s` : `${plural(answer.recalled, "candidate")} by ${names}`),
       h(
         "div.head-tools",
@@ -89,7 +89,7 @@ export function results(main) {
       h(
         "div.end",
         {},
-        h("h2", {}, ends ? "Likeness ends here" : "Nothing here is alike"),
+        h("h2", {}, ends ? "Likeness ends here" : "No likeness here"),
         h("p", {}, "From here on, more than one picture of this collection would be expected to score as high by chance alone."),
         h("button", { type: "button", "aria-expanded": open, onclick: toggle }, open ? "Hide them" : `Show ${plural(count, "more picture")}`),
       ),

@@ -22,7 +22,7 @@ export function shelf(main) {
     const page = pages.get(Math.floor(number / PAGE));
     return Array.isArray(page) ? (page[number % PAGE] ?? null) : null;
   };
-  const grid = new Grid({ label: "All pictures", count: 0, item, key: (one) => one.id, make: makeTile, update: updateTile, onNeed: need });
+  const grid = new Grid({ label: "All pictures", count: 0, item, key: (one) => one.id, make: makeTile, update: updateTile, onNeed: need, caption: 42 });
   holder.append(grid.element);
 
   let timer;

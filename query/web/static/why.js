@@ -80,6 +80,7 @@ export function whyView(main) {
   function drawHeat() {
     for (const one of [left, right]) {
       one.canvas.classList.toggle("off", !heat);
+      one.element.classList.toggle("grey", heat);
       paint(one.canvas, one.rows, found.low, found.high, () => 0.62);
     }
   }
@@ -101,9 +102,9 @@ export function whyView(main) {
       const most = Math.max(...shares.flat());
       from.element.classList.add("asking");
       to.element.classList.add("answering");
-      paint(to.attention, shares, 0, most, (share) => Math.min(0.92, 0.08 + 1.1 * Math.sqrt(share)));
+      paint(to.attention, shares, 0, most, (share) => 0.88 * Math.sqrt(share));
       const peak = shares.flat().indexOf(most);
-      words.textContent = `Row ${row + 1}, column ${column + 1} of ${rows} × ${columns}: found ${agreement[row][column].toFixed(2)} well; it looks most at row ${Math.floor(peak / shares[0].length) + 1}, column ${(peak % shares[0].length) + 1} of the other.`;
+      words.textContent = `Row ${row + 1}, column ${column + 1} of ${rows} × ${columns}: agreement ${agreement[row][column].toFixed(2)}; it looks most at row ${Math.floor(peak / shares[0].length) + 1}, column ${(peak % shares[0].length) + 1} of the other.`;
     });
     const point = (row, column) => {
       if (now?.[0] === row && now?.[1] === column) return;
@@ -141,7 +142,12 @@ function side(title, picture) {
   const attention = h("canvas.attention", { "aria-hidden": "true" });
   const spot = h("div.spot", { hidden: true });
   const layer = h("div.layer", { tabindex: "0", role: "application", "aria-label": `${title}: the arrow keys move over its parts, and the other picture shows where each looks` }, canvas, attention, spot);
-  const frame = h("div.frame", {}, h("img", { src: viewOf(picture), alt: title }), layer);
+  const image = h("img", { src: viewOf(picture), alt: title });
+  const frame = h("div.frame", {}, image, layer);
+  image.addEventListener("load", () => {
+    const ratio = image.naturalWidth / image.naturalHeight;
+    Object.assign(frame.style, { aspectRatio: ratio, width: `min(100%, ${62 * ratio}vh)` });
+  });
   const name = h("figcaption", {}, title);
   const element = h("figure.side", {}, frame, name);
   if (typeof picture === "number") get(`/api/pictures/${picture}`).then((found) => (name.textContent = `${title}: ${found.name}`), () => {});
