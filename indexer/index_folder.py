@@ -109,7 +109,7 @@ class IndexFolder:
             lock.acquire()
         except Timeout:
             raise IndexBusy(
-                f"The index in {self.path} is being written by {self._writer()}; try again when it is done."
+                f"The index in {self.path} is being written by {self.writer()}; try again when it is done."
             ) from None
         try:
             writer = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
@@ -118,7 +118,8 @@ class IndexFolder:
         finally:
             lock.release()
 
-    def _writer(self) -> str:
+    def writer(self) -> str:
+        """Who writes to the index, or was the last who did, in words."""
         try:
             writer = json.loads((self.path / "writer.json").read_text(encoding="utf-8"))
             return f"process {writer['pid']} on {writer['host']} since {writer['since']}"

@@ -52,7 +52,11 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(stranger):
 
 
 def test_the_redirect_stays_here(stranger):
-    assert stranger.get(f"http://127.0.0.1:8765//elsewhere.example/?token={TOKEN}").headers["location"].startswith("/elsew")
+    assert (
+        stranger.get(f"http://127.0.0.1:8765//elsewhere.example/?token={TOKEN}")
+        .headers["location"]
+        .startswith("/elsew")
+    )
 
 
 @pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "evil.example:8765", "", "10.0.0.7:8765"])
@@ -120,7 +124,12 @@ def test_no_path_of_the_client_reaches_the_disk(stranger, app, tmp_path: Path):
     random_picture(9).save(tmp_path / "secret.png")
     headers = {"Authorization": f"Bearer {TOKEN}"}
     for kind in ("/pictures/", "/thumbnails/", "/static/", "/uploads/", "/api/pictures/"):
-        for name in (f"..{tmp_path}/secret.png", f"%2e%2e%2f{tmp_path}/secret.png", "..%2f..%2fsetup.cfg", "....//setup.cfg"):
+        for name in (
+            f"..{tmp_path}/secret.png",
+            f"%2e%2e%2f{tmp_path}/secret.png",
+            "..%2f..%2fsetup.cfg",
+            "....//setup.cfg",
+        ):
             assert stranger.get(kind + name, headers=headers).status_code in (404, 410, 422)
     for folder in (str(tmp_path), "/", "../..", "/etc"):
         body = {"picture": 1, "filters": {"folders": [folder]}}

@@ -11,6 +11,7 @@ from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -57,10 +58,7 @@ class Guard:
         if refusal is not None:
             await refusal(scope, receive, send_guarded)
             return
-        try:
-            await self._app(scope, _limited(scope, receive), send_guarded)
-        except _TooLarge as error:
-            await problems.response(413, str(error))(scope, receive, send_guarded)
+        await self._app(scope, _limited(scope, receive), send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
         """What to say instead of an answer; None where the request may pass."""
@@ -112,10 +110,6 @@ class Guard:
         return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
 
 
-class _TooLarge(Exception):
-    """More bytes came than are taken."""
-
-
 def _limited(scope: Scope, receive: Receive) -> Receive:
     """Count what comes, whatever Content-Length said."""
     limit = _limit(scope)
@@ -126,7 +120,7 @@ def _limited(scope: Scope, receive: Receive) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > limit:
-            raise _TooLarge(_too_large(scope))
+            raise HTTPException(413, _too_large(scope))
         return message
 
     return limited

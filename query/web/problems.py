@@ -65,7 +65,9 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
         details = {404: "There is nothing at this address.", 405: f"{request.method} is not possible at this address."}
-        return response(error.status_code, details.get(error.status_code, f"{error.detail}."), error.headers)
+        return response(
+            error.status_code, details.get(error.status_code, error.detail.rstrip(".") + "."), error.headers
+        )
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:

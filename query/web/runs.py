@@ -3,10 +3,9 @@
 Its progress is read from the catalog, as for a run that somebody started elsewhere; what it says is kept.
 """
 
-import json
+import fcntl
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -25,10 +24,16 @@ from .problems import Problem
 _PATIENCE_S = 20.0
 _LINES = 200
 # A server that was started in the background ignores Ctrl-C, and so would its children.
-_BOOT = (
-    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from query.cli import main; "
-    "import sys; sys.argv[0] = 'diffsim'; main()"
-)
+_BOOT = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv[0] = "diffsim"
+try:
+    from query.cli import main
+    main()
+except KeyboardInterrupt:
+    sys.exit("Interrupted; nothing had been done yet.")
+"""
 
 
 class Runs:
@@ -106,16 +111,18 @@ class Runs:
 
     def writer(self) -> str | None:
         """Who else is writing to the index now, in words."""
+        if self._process is not None and self._process.poll() is None:
+            return None
         try:
-            noted = json.loads((self._index.path / "writer.json").read_text(encoding="utf-8"))
-            pid, host, since = int(noted["pid"]), str(noted["host"]), str(noted["since"])
-        except (OSError, ValueError, KeyError, TypeError):
+            with open(self._index.path / "writer.lock", "rb") as lock:
+                # Held for a moment, which a writer that begins just then would take for another one.
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
             return None
-        if self._process is not None and pid == self._process.pid:
+        except BlockingIOError:
+            pass
+        except OSError:
             return None
-        if host != socket.gethostname() or not _is_writing(pid, since):
-            return None
-        return f"process {pid} has been writing since {since}"
+        return printable(self._index.writer())
 
     def _follow(self, process: subprocess.Popen[bytes]) -> None:
         """Take what it says until it ends: the account, and the last line of a problem."""
@@ -125,10 +132,11 @@ class Runs:
         process.wait()
 
     def _take(self, stream: IO[bytes]) -> None:
-        for raw in stream:
-            text = printable(raw.decode("utf-8", "surrogateescape").rstrip("\n"))
-            if text and not text.startswith("Extracting"):  # the progress bar
-                self._lines.append(text)
+        with stream:
+            for raw in stream:
+                text = printable(raw.decode("utf-8", "surrogateescape").rstrip("\n"))
+                if text and not text.startswith("Extracting"):  # the progress bar
+                    self._lines.append(text)
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -137,21 +145,3 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
-
-
-def _is_writing(pid: int, since: str) -> bool:
-    """Whether this process lives and is as old as it must be: numbers of processes are given again."""
-    try:
-        os.kill(pid, 0)
-    except PermissionError:
-        pass
-    except OSError:
-        return False
-    try:
-        ticks = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
-        up = float(Path("/proc/uptime").read_text().split()[0])
-        age = up - ticks / os.sysconf("SC_CLK_TCK")
-        written = datetime.strptime(since, "%Y-%m-%d %H:%M:%S")
-    except (OSError, ValueError, IndexError):
-        return True  # no Linux: that it lives must do
-    return age + 2 >= (datetime.now() - written).total_seconds()
