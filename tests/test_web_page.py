@@ -41,13 +41,13 @@ class Page:
         return self.driver.execute_script(script, *arguments)
 
     def until(self, what: Callable[[], Any], why: str) -> Any:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 120
         while time.monotonic() < end:
             found = what()
             if found:
                 return found
             time.sleep(0.02)
-        raise AssertionError(f"{why}; {self.driver.current_url}")
+        raise AssertionError(f"{why}; {self.driver.current_url}: {self.js('return document.body.innerText')[:2000]}")
 
     def renders(self) -> int:
         return int(self.js("return document.body?.dataset.ready ?? 0"))
@@ -75,7 +75,9 @@ class Page:
         return self.until(lambda: (self.all(selector) or [None])[0], f"there is no {selector}")
 
     def texts(self, selector: str) -> list[str]:
-        return list(self.js("return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector))
+        return list(
+            self.js("return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector)
+        )
 
     def click(self, selector: str) -> None:
         self.js("arguments[0].click()", self.one(selector))
@@ -98,6 +100,13 @@ class Page:
     def shoot(self, name: str) -> None:
         SCREENSHOTS.mkdir(exist_ok=True)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
+
+    def show_all(self) -> None:
+        """The hits beyond likeness too."""
+        button = self.all(".beyond:not([hidden]) button[aria-expanded=false]")
+        if button:
+            self.js("arguments[0].click()", button[0])
+        self.one(".tile .pick")
 
     def names(self) -> list[str]:
         return self.texts(".grid .tile:not(.empty) .name")
@@ -174,8 +183,7 @@ def test_a_chosen_picture_gives_ranked_neighbours(page, gallery):
     page.does(lambda: page.one("#file").send_keys(str(gallery / "outside.png")))
     page.until(lambda: page.texts(".head h1") and "Looking" not in page.texts(".head h1")[0], "no ranking came")
     assert "?q=u" in page.driver.current_url and "Your picture" in page.one(".about").text
-    if page.all(".beyond:not([hidden]) button"):
-        page.click(".beyond button")
+    page.show_all()
     ranks = [int(text.removeprefix("Rank ")) for text in page.texts(".tile .rank")]
     assert ranks[:5] == [1, 2, 3, 4, 5]
     scores = [float(text) for text in page.texts(".tile .score")]
@@ -213,6 +221,8 @@ def test_a_pasted_or_dropped_picture(page, how):
 def test_what_is_no_picture_is_said(page, gallery):
     page.one("#file").send_keys(str(gallery / "gallery" / "broken.png"))
     assert "not a picture" in page.one(".toast.problem").text
+    (told,) = page.driver.get_log("browser")  # the browser tells its console too
+    assert "/api/uploads" in told["message"] and "422" in told["message"]
 
 
 # 2. Click on; back and forward; the address holds the query
@@ -221,17 +231,18 @@ def test_what_is_no_picture_is_said(page, gallery):
 def test_a_click_makes_it_the_query_and_back_leads_back(page):
     page.does(lambda: page.click(".tile .pick"))
     first = page.driver.current_url
-    neighbours = page.names()
+    heading = page.texts(".head h1")
+    page.show_all()
     page.does(lambda: page.click(".tile .pick"))
     second = page.driver.current_url
     assert first != second
     page.does(page.driver.back)
-    assert page.driver.current_url == first and page.names() == neighbours
+    assert page.driver.current_url == first and page.texts(".head h1") == heading
     page.does(page.driver.forward)
     assert page.driver.current_url == second
     page.driver.refresh()
     page.settle()
-    assert page.driver.current_url == second and page.names()
+    assert page.driver.current_url == second and page.texts(".about .name")
 
 
 # 3. Spaces
@@ -284,8 +295,7 @@ def test_a_region_by_numbers_and_back_to_the_whole(page):
 
 def test_why_shows_both_pictures_and_where_attention_falls(page):
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.click(".beyond button")
-    page.one(".tile .pick")
+    page.show_all()
     page.does(lambda: page.click(".tile .why"))
     assert "/why" in page.driver.current_url
     assert page.one(".head h1").text.startswith("Score ")
@@ -309,10 +319,9 @@ def test_why_shows_both_pictures_and_where_attention_falls(page):
 
 def test_more_and_less_like_others(page):
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.click(".beyond button")
-    page.one(".tile .pick")
+    page.show_all()
     page.does(lambda: page.click(".tile .more"))
-    page.click(".beyond button")
+    page.show_all()
     page.does(lambda: page.click(".tile .less"))
     assert page.driver.current_url.count("also=") == 2 and "@-0.5" in page.driver.current_url
     weight = page.one(".examples input")
@@ -338,8 +347,7 @@ def test_filters_apply_to_all_pictures_and_to_a_search(page, gallery):
     page.does(lambda: choose(page, 3, ""))
     page.does(lambda: page.click(".tile .pick"))
     page.until(lambda: "of 9 " in page.one(".count").text or "of 10 " in page.one(".count").text, "the filter is gone")
-    if page.all(".beyond:not([hidden]) button"):
-        page.click(".beyond button")
+    page.show_all()
     assert set(page.texts(".tile .folder")) == {"…/gallery/dark"}
     page.shoot("filters")
     page.does(lambda: page.click(".check input"))
@@ -347,11 +355,13 @@ def test_filters_apply_to_all_pictures_and_to_a_search(page, gallery):
 
 
 def test_a_selection_is_copied_and_taken_away(page, gallery, tmp_path):
-    page.driver.execute_cdp_cmd("Browser.grantPermissions", {"permissions": ["clipboardReadWrite"]})
+    page.driver.execute_cdp_cmd(
+        "Browser.grantPermissions", {"permissions": ["clipboardReadWrite", "clipboardSanitizedWrite"]}
+    )
     where = {"behavior": "allow", "downloadPath": str(tmp_path), "eventsEnabled": False}
     page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.click(".beyond button")
+    page.show_all()
     page.until(lambda: len(page.all(".tile .select")) > 3, "no tiles")
     for button in page.all(".tile .select")[:3]:
         page.js("arguments[0].click()", button)
@@ -360,7 +370,7 @@ def test_a_selection_is_copied_and_taken_away(page, gallery, tmp_path):
 
     def copied(text: str) -> str:
         page.button(text).click()
-        page.until(lambda: page.all(".toast") and "copied" in page.one(".toast").text, "nothing was copied")
+        page.until(lambda: any("copied" in said for said in page.texts(".toast span")), "nothing was copied")
         page.click(".toast button")
         return str(page.driver.execute_async_script("navigator.clipboard.readText().then(arguments[0])"))
 

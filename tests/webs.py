@@ -31,7 +31,7 @@ def served(index: Path) -> Iterator[str]:
     """The address of a real server, without the token."""
     listening = _listen(0)
     app = create_app(index, token=TOKEN, device="cpu")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     while not server.started:
