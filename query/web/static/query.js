@@ -9,6 +9,9 @@ import { asked } from "./state.js";
 export function queryPanel() {
   const picture = h("img", { src: viewOf(state.q), alt: "The query" });
   const frame = h("div.query-picture", {}, picture);
+  picture.addEventListener("load", () => {
+    frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
+  });
   const about = h("div.about", {});
   if (isUpload(state.q)) about.append(h("p.name", {}, "Your picture"), h("p.quiet-text", {}, "In memory of this page only; it is not in the index."));
   else describe(about, picture);

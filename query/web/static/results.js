@@ -25,7 +25,7 @@ export function results(main) {
   const grids = [];
   let hits = [];
   let ends = 0;
-  let open = false;
+  let open = null; // as nobody has said: the rest is shown where there is nothing else
 
   const grid = makeGrid("Neighbours", () => 0);
   const rest = makeGrid("Beyond likeness", () => ends);
@@ -63,6 +63,7 @@ export function results(main) {
     ends = ranked && first >= 0 ? first : hits.length;
     grid.refresh(ends);
     beyond.hidden = ends === hits.length;
+    if (ranked) open ??= ends === 0;
     if (!beyond.hidden) drawBeyond();
     rest.refresh(open ? hits.length - ends : 0);
     const names = answer.spaces.map((space) => space.name).join(" + ");
