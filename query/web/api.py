@@ -32,7 +32,9 @@ def _engine(request: Request) -> Engine:
     return engine
 
 
-_Wanted = Annotated[str | None, Query(max_length=100, description="The content's version; then it may be kept forever.")]
+_Wanted = Annotated[
+    str | None, Query(max_length=100, description="The content's version; then it may be kept forever.")
+]
 _WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {MEDIA_TYPE: {}}}, 304: {"description": "Not modified"}}
 
 
@@ -270,7 +272,9 @@ async def sheet(asked: models.SheetIn, request: Request) -> Response:
         return export.sheet(asked_with, answers, asked.only, asked.top, engine.pictures)
 
     drawn = await engine.lanes.pictures.run(draw, await engine.lanes.asking.run(ask))
-    return Response(drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'})
+    return Response(
+        drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'}
+    )
 
 
 @router.get("/api/index")

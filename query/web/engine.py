@@ -109,7 +109,9 @@ class Engine:
         for answer in self.lanes.asker.answers(query):
             put(self.answer_out(answer, time.monotonic() - started))
 
-    def ask_pair(self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str | None) -> tuple[KnownSpace, Pair]:
+    def ask_pair(
+        self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str | None
+    ) -> tuple[KnownSpace, Pair]:
         """Two pictures to compare part by part; the last few are kept, for a pointer that moves over them."""
         chosen = self.lanes.asker.choose(space)
         if isinstance(a, int) and isinstance(b, int):

@@ -19,7 +19,7 @@ import numpy as np
 import platformdirs
 from PIL import Image
 
-from db.catalog import Catalog, KnownPicture
+from db.catalog import KnownPicture
 from indexer.decode import Changed, Decoded, DecodePool, Failed, Job
 from indexer.index_folder import IndexFolder
 from retrieval.images import inside_size

@@ -20,7 +20,9 @@ def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: 
     announce(address)
     if open_browser:
         webbrowser.open(address)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
+    )
     uvicorn.Server(config).run([listening])
 
 
