@@ -4,6 +4,7 @@ INDEX/
   index.toml                     format version, catalog URL
   catalog.sqlite                 the truth
   writer.lock, writer.json       held by, and telling of, the one process that writes
+  thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
   spaces/<fingerprint>/
     space.json, space.safetensors    the space's record and kit
     shards/0000/                 descriptors and token records
@@ -94,6 +95,10 @@ class IndexFolder:
 
     def space(self, fingerprint: str) -> Path:
         return self.path / "spaces" / fingerprint
+
+    @property
+    def thumbnails(self) -> Path:
+        return self.path / "thumbnails"
 
     def recall_file(self, fingerprint: str) -> Path:
         return self.space(fingerprint) / "recall.faiss"

@@ -16,6 +16,7 @@ from webs import answers, client, problem
 
 from indexer.build import IndexOptions, index_folders
 from indexer.index_folder import IndexFolder
+from indexer.maintain import prune_index
 from indexer.requests import requested_spaces
 from query.search import Query, Searcher
 
@@ -369,6 +370,20 @@ def test_an_offline_folder_is_marked_and_its_thumbnails_stay(tmp_path):
         assert problem(asker.get("/thumbnails/3"), 404)
         assert all(hit["offline"] for hit in answers(asker, picture=1)[-1]["hits"])
         assert asker.get("/api/index").json()["roots"][0]["offline"]
+
+
+def test_pruning_forgets_thumbnails_too(tmp_path):
+    draw(tmp_path / "pictures", range(3))
+    build(tmp_path / "index", tmp_path / "pictures")
+    with client(tmp_path / "index") as asker:
+        for number in (1, 2, 3):
+            asker.get(f"/thumbnails/{number}")
+    (tmp_path / "pictures" / "01.png").unlink()
+    build(tmp_path / "index", tmp_path / "pictures")
+    thumbnails = tmp_path / "index" / "thumbnails"
+    assert len(list(thumbnails.rglob("*.webp"))) == 3
+    prune_index(IndexFolder.open(tmp_path / "index"), 2**30)
+    assert len(list(thumbnails.rglob("*.webp"))) == 2
 
 
 def test_an_empty_index(tmp_path):

@@ -83,7 +83,7 @@ class Pictures:
     def __init__(self, index: IndexFolder, workers: int = 2) -> None:
         self._catalog = index.catalog(readonly=True)
         self.decoders = Decoders(workers)
-        self._folder = _writable_folder(index.path)
+        self._folder = _writable_folder(index)
         self._known = lru_cache(100_000)(self._look_up)
 
     def close(self) -> None:
@@ -141,8 +141,8 @@ class Pictures:
         return folder / name[:2] / f"{name}.webp"
 
 
-def _writable_folder(index: Path) -> Path | None:
-    for folder in (index / "thumbnails", platformdirs.user_cache_path("diffsim") / "thumbnails"):
+def _writable_folder(index: IndexFolder) -> Path | None:
+    for folder in (index.thumbnails, platformdirs.user_cache_path("diffsim") / "thumbnails"):
         with suppress(OSError):
             folder.mkdir(parents=True, exist_ok=True)
             if os.access(folder, os.W_OK | os.X_OK):
