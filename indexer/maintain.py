@@ -104,9 +104,9 @@ def prune_index(
 ) -> Pruned:
     """Forget the spaces (by name or fingerprint) and indexed folders that are named; where none is, missing files.
 
-    Also the features and thumbnails of contents that no file holds then, and orphans. The catalog forgets first: what is left on the
-    disk after an interruption is never read, and gone with the next prune. on_step: called after every commit with its
-    name, "catalog committed", "store cleaned" or "folder removed".
+    Also the features and thumbnails of contents that no file holds then, and orphans. The catalog forgets first: what
+    is left on the disk after an interruption is never read, and gone with the next prune. on_step: called after every
+    commit with its name, "catalog committed", "store cleaned" or "folder removed".
 
     Raises UnknownSpace or UnknownFolder before anything is forgotten; IndexBusy.
     """
