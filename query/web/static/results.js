@@ -92,7 +92,7 @@ export function results(main) {
         {},
         h("h2", {}, ends ? "Likeness ends here" : "No likeness here"),
         h("p", {}, "From here on, more than one picture of this collection would be expected to score as high by chance alone."),
-        h("button", { type: "button", "aria-expanded": open, onclick: toggle }, open ? "Hide them" : `Show ${plural(count, "more picture")}`),
+        h("button", { type: "button", "aria-expanded": String(Boolean(open)), onclick: toggle }, open ? "Hide them" : `Show ${plural(count, "more picture")}`),
       ),
       rest.element,
     );
