@@ -233,9 +233,6 @@ async def upload(request: Request) -> models.UploadOut:
     return models.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)
 
 
-_UploadName = Annotated[str, Query(pattern="^u[0-9a-f]{32}$")]
-
-
 @router.get("/uploads/{name}", response_class=Response, responses=_WEBP)
 def uploaded(name: str, request: Request) -> Response:
     """The uploaded picture, upright."""

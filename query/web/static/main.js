@@ -18,7 +18,8 @@ async function render(now, { scroll = 0 } = {}) {
   view?.close();
   document.querySelectorAll("[data-passing]").forEach((one) => one.remove());
   drawSpaces(now);
-  $("#to-index").toggleAttribute("aria-current", now.view === "index");
+  if (now.view === "index") $("#to-index").setAttribute("aria-current", "page");
+  else $("#to-index").removeAttribute("aria-current");
   const main = $("#main");
   main.className = `view-${now.view}`;
   const make = now.view === "index" ? indexView : now.q === null ? shelf : now.view === "why" && now.b !== null ? whyView : now.view === "compare" ? compareView : results;

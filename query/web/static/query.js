@@ -3,8 +3,8 @@
 import { get, isUpload, smallOf, upload, viewOf } from "./api.js";
 import { bytesText, h, notice } from "./dom.js";
 import { filterBar } from "./filters.js";
-import { go, index, state } from "./nav.js";
-import { asked } from "./state.js";
+import { go, state } from "./nav.js";
+import { asked, format } from "./state.js";
 
 export function queryPanel() {
   const picture = h("img", { src: viewOf(state.q), alt: "The query" });
@@ -26,7 +26,7 @@ export function queryPanel() {
     h(
       "div.row",
       {},
-      h("a.button", { href: "#", role: "button", onclick: (event) => (event.preventDefault(), go({ ...state, view: "compare", box: null })) }, "Compare spaces"),
+      h("a.button", { href: format({ ...state, view: "compare", box: null }), "data-link": true }, "Compare spaces"),
       h("label.check", {}, h("input", { type: "checkbox", checked: state.fold, onchange: (event) => go({ ...state, fold: event.target.checked }) }), "Fold near copies"),
     ),
     filterBar(),
@@ -42,7 +42,7 @@ async function describe(about, picture) {
       h("p.name", { title: found.name }, found.name),
       h("p.folder", { title: found.folder }, found.folder),
       h("p.quiet-text", {}, `${found.width} × ${found.height} · ${found.format} · ${bytesText(found.bytes)}${found.offline ? " · offline" : ""}`),
-      found.paths.length > 1 ? h("details", {}, h("summary", {}, `${found.paths.length} files`), h("ul.paths", {}, found.paths.map((file) => h("li", {}, file.path)))) : null ?? "",
+      found.paths.length > 1 ? h("details", {}, h("summary", {}, `${found.paths.length} files`), h("ul.paths", {}, found.paths.map((file) => h("li", {}, file.path)))) : "",
     );
   } catch (error) {
     about.append(h("p.notice.problem", {}, error.message));
@@ -163,8 +163,3 @@ function examples() {
     );
   return h("section.examples", {}, h("h2", {}, "And"), h("ul", {}, state.also.map(row)), h("p.quiet-text", {}, "The query counts 1. Scores are sums in units of each example's chance spread."));
 }
-
-export const shortName = (name) => {
-  const short = name.split("/").pop();
-  return index.spaces.filter((space) => space.name.split("/").pop() === short).length > 1 ? name : short;
-};

@@ -3,7 +3,7 @@
 import { search } from "./api.js";
 import { h, plural, say } from "./dom.js";
 import { Grid } from "./grid.js";
-import { go, state } from "./nav.js";
+import { state } from "./nav.js";
 import { queryPanel } from "./query.js";
 import { addAll, take } from "./selection.js";
 import { format, searchBody } from "./state.js";
@@ -136,5 +136,3 @@ export function results(main) {
 
 /** What was asked before may have another answer now. */
 export const forget = () => known.clear();
-
-export const compare = () => go({ ...state, view: "compare" });
