@@ -24,7 +24,7 @@ endif
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) --editable '.[heif,dev]'
+	@$(PIP) --editable '.[heif,web,dev]'
 	@touch $@
 
 demo: .venv/installed
@@ -35,6 +35,8 @@ demo: .venv/installed
 	@echo; echo "The ranked neighbours as a picture: demo/sheet.png"
 
 test: .venv/installed-dev
+	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
+	  echo "The page is tested in a real browser; install it with: apt install chromium chromium-driver fonts-dejavu-core"; exit 1; }
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache

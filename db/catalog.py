@@ -15,6 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 from .database import Database
 from .files import FileRows, KnownRoot, chunks, present
 from .filters import Filters, matching
+from .listing import folders, pictures_by_path
 from .models import Content, Feature, File, Generation, Recall, Root, Space
 from .status import Status, read_status, visible_pictures
 
@@ -298,6 +299,16 @@ class Catalog:
                     location = FileLocation(root_id, root, os.path.join(root, path), os.path.join(root_text, text))
                     found[content_id].append(location)
         return found
+
+    def pictures_by_path(self) -> list[int]:
+        """Every content that was decoded once and has a present file, by its first path."""
+        with self._database.reading() as connection:
+            return pictures_by_path(connection)
+
+    def folders(self, most: int) -> list[tuple[bytes, int]]:
+        """The roots and the largest folders in them, absolute, by path, with their numbers of present files."""
+        with self._database.reading() as connection:
+            return folders(connection, most)
 
     # Forgetting
 

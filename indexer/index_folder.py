@@ -4,6 +4,7 @@ INDEX/
   index.toml                     format version, catalog URL
   catalog.sqlite                 the truth
   writer.lock, writer.json       held by, and telling of, the one process that writes
+  thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
   spaces/<fingerprint>/
     space.json, space.safetensors    the space's record and kit
     shards/0000/                 descriptors and token records
@@ -95,6 +96,10 @@ class IndexFolder:
     def space(self, fingerprint: str) -> Path:
         return self.path / "spaces" / fingerprint
 
+    @property
+    def thumbnails(self) -> Path:
+        return self.path / "thumbnails"
+
     def recall_file(self, fingerprint: str) -> Path:
         return self.space(fingerprint) / "recall.faiss"
 
@@ -109,7 +114,7 @@ class IndexFolder:
             lock.acquire()
         except Timeout:
             raise IndexBusy(
-                f"The index in {self.path} is being written by {self._writer()}; try again when it is done."
+                f"The index in {self.path} is being written by {self.writer()}; try again when it is done."
             ) from None
         try:
             writer = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
@@ -118,7 +123,8 @@ class IndexFolder:
         finally:
             lock.release()
 
-    def _writer(self) -> str:
+    def writer(self) -> str:
+        """Who writes to the index, or was the last who did, in words."""
         try:
             writer = json.loads((self.path / "writer.json").read_text(encoding="utf-8"))
             return f"process {writer['pid']} on {writer['host']} since {writer['since']}"

@@ -104,9 +104,9 @@ def prune_index(
 ) -> Pruned:
     """Forget the spaces (by name or fingerprint) and indexed folders that are named; where none is, missing files.
 
-    Also the features of contents that no file holds then, and orphans. The catalog forgets first: what is left on the
-    disk after an interruption is never read, and gone with the next prune. on_step: called after every commit with its
-    name, "catalog committed", "store cleaned" or "folder removed".
+    Also the features and thumbnails of contents that no file holds then, and orphans. The catalog forgets first: what
+    is left on the disk after an interruption is never read, and gone with the next prune. on_step: called after every
+    commit with its name, "catalog committed", "store cleaned" or "folder removed".
 
     Raises UnknownSpace or UnknownFolder before anything is forgotten; IndexBusy.
     """
@@ -143,6 +143,16 @@ def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[
             store.compact()
         on_step("store cleaned")
         refresh_recall(index, catalog, space, memory)
+    _clean_thumbnails(index, catalog)
+
+
+def _clean_thumbnails(index: IndexFolder, catalog: Catalog) -> None:
+    """Small copies of pictures that were forgotten go too."""
+    kept = {path.stem: path for path in index.thumbnails.glob("[0-9a-f][0-9a-f]/*.webp") if len(path.stem) == 64}
+    known = catalog.files.holders([bytes.fromhex(name) for name in kept])
+    for name, path in kept.items():
+        if bytes.fromhex(name) not in known:
+            path.unlink(missing_ok=True)
 
 
 def _strays(index: IndexFolder, catalog: Catalog) -> list[Path]:

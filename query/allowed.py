@@ -26,17 +26,19 @@ class Allowed:
         generation = gallery.contents.generation
         known = self._known.pop(filters, None)
         if known is None or known[0] != generation:
-            known = generation, self._ask(filters)
+            known = generation, passing(self._catalog, filters)
         self._known[filters] = known
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
         return gallery.within(known[1])
 
-    def _ask(self, filters: Filters) -> np.ndarray:
-        ids, undated = self._catalog.matching(filters)
-        # A file that had just been modified when it was scanned: the catalog keeps no time for it.
-        ids += [content_id for content_id, path in undated if _in_time(path, filters)]
-        return np.unique(np.array(ids, np.int64))
+
+def passing(catalog: Catalog, filters: Filters) -> np.ndarray:
+    """The contents of the catalog that pass, int64, ascending."""
+    ids, undated = catalog.matching(filters)
+    # A file that had just been modified when it was scanned: the catalog keeps no time for it.
+    ids += [content_id for content_id, path in undated if _in_time(path, filters)]
+    return np.unique(np.array(ids, np.int64))
 
 
 def _in_time(path: bytes, filters: Filters) -> bool:

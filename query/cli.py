@@ -21,6 +21,7 @@ _COMMANDS = {
     "query": "query.commands.query",
     "score": "query.commands.score",
     "compare": "query.commands.compare",
+    "browse": "query.commands.browse",
     "audit": "query.commands.audit",
     "evaluate": "query.commands.evaluate",
     "sweep": "query.commands.sweep",
@@ -71,6 +72,7 @@ def cli() -> None:
     \b
       diffsim index ~/Pictures              build or update the index
       diffsim query cat.jpg --by style      ranked neighbours
+      diffsim browse                        the same as a page in the browser
     """
 
 

@@ -96,18 +96,21 @@ def decode(data: bytes, size: int, fit: str = "squash") -> Picture:
     """Decode a file's bytes and make the picture size x size.
 
     fit: `squash`, by Lanczos, or `crop N`: the short side to N pixels by bicubic, then the middle, as transformers'
-    image processors do. Raises UnreadableImage; ValueError for another fit.
+    image processors do; or `inside`, for people to look at: sides' ratio kept, never enlarged, at the top left of a
+    white square, of which it covers `inside_size`. Raises UnreadableImage; ValueError for another fit.
 
     A large JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, where that leaves 4 x size (4 x N) pixels on both sides.
     """
-    short = crop_side(fit)
+    short = None if fit == "inside" else crop_side(fit)
     loaded = _load(data, short or size)
-    if short is None:
+    width, height = loaded.whole if loaded.turn not in _SWAPPING else loaded.whole[::-1]
+    if fit == "inside":
+        small = _inside(loaded, *inside_size(width, height, size), size)
+    elif short is None:
         square = loaded.picture.resize((size, size), Image.Resampling.LANCZOS, box=loaded.box)
         small = _turned(square, loaded.turn)
     else:
         small = _middle(loaded, size, short)
-    width, height = loaded.whole if loaded.turn not in _SWAPPING else loaded.whole[::-1]
     return Picture(np.array(small), loaded.format, width, height)
 
 
@@ -119,6 +122,19 @@ def crop_side(fit: str) -> int | None:
     if found is None:
         raise ValueError(f"{fit!r} is not a fit")
     return int(found[1])
+
+
+def inside_size(width: int, height: int, size: int) -> tuple[int, int]:
+    """Width and height of a picture that must not be larger than size x size."""
+    scale = min(1.0, size / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
+def _inside(loaded: "_Loaded", width: int, height: int, size: int) -> Image.Image:
+    flat = (height, width) if loaded.turn in _SWAPPING else (width, height)
+    square = Image.new("RGB", (size, size), "white")
+    square.paste(_turned(loaded.picture.resize(flat, Image.Resampling.LANCZOS, box=loaded.box), loaded.turn))
+    return square
 
 
 def _middle(loaded: "_Loaded", size: int, short: int) -> Image.Image:

@@ -43,7 +43,20 @@ def loaded_by(*arguments: str) -> set[str]:
     return set(json.loads(ran.stdout.splitlines()[-1]))
 
 
-COMMANDS = ("index", "query", "score", "compare", "audit", "evaluate", "sweep", "status", "verify", "prune", "models")
+COMMANDS = (
+    "index",
+    "query",
+    "score",
+    "compare",
+    "browse",
+    "audit",
+    "evaluate",
+    "sweep",
+    "status",
+    "verify",
+    "prune",
+    "models",
+)
 
 
 @pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])

@@ -91,6 +91,21 @@ def test_orientation_is_undone(format_name, orientation):
     assert np.abs(decoded - truth).mean() < 6
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("side", [24, 48, 200])
+def test_a_picture_inside_a_square_keeps_its_shape_and_is_never_enlarged(orientation, side):
+    stored = Image.fromarray(np.ascontiguousarray(STORED_AS[orientation](np.asarray(gradient()))))
+    exif = Image.Exif()
+    exif[EXIF_ORIENTATION] = orientation
+    decoded = decode(encoded(stored, "PNG", exif=exif), side, "inside")
+    width, height = images.inside_size(48, 32, side)
+    assert (width, height) == ((24, 16) if side == 24 else (48, 32))
+    assert (decoded.width, decoded.height) == (48, 32) and decoded.pixels.shape == (side, side, 3)
+    truth = np.asarray(gradient().resize((width, height), Image.Resampling.LANCZOS)).astype(int)
+    assert np.abs(decoded.pixels[:height, :width] - truth).max() <= 1
+    assert (decoded.pixels[height:] == 255).all() and (decoded.pixels[:, width:] == 255).all()
+
+
 @pytest.mark.parametrize("orientation", [0, 9, 99])
 def test_an_invalid_orientation_is_ignored(orientation):
     exif = Image.Exif()

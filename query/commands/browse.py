@@ -1,0 +1,32 @@
+"""`diffsim browse`: the index as a web page."""
+
+from pathlib import Path
+
+import click
+
+from .options import device_option, index_option
+
+
+@click.command()
+@index_option
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Of 127.0.0.1; 0 is any free one."
+)
+@click.option("--no-open", is_flag=True, help="Only print the address, open no browser.")
+@device_option
+def browse(index_path: Path, port: int, no_open: bool, device: str) -> None:
+    """Open the index as a page in the browser: drop a picture, see its neighbours, click on.
+
+    The page is served on this machine alone, and the printed address lets in nobody but you. Ctrl-C ends it.
+    """
+    try:
+        import fastapi  # noqa: F401
+        import jinja2  # noqa: F401
+        import uvicorn  # noqa: F401
+    except ImportError as problem:
+        raise click.ClickException(
+            "The page needs a few more packages; install them with: pip install 'diffsim-search[web]'."
+        ) from problem
+    from query.web.server import serve
+
+    serve(index_path, port, device=device, open_browser=not no_open, announce=click.echo)

@@ -1,0 +1,63 @@
+"""The app: one index behind a guard, its API and its page."""
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse
+from fastapi.staticfiles import StaticFiles
+from jinja2 import Environment, FileSystemLoader, select_autoescape
+
+from indexer.index_folder import IndexFolder
+from query.commands.options import printable
+
+from . import api, models, problems
+from .engine import Engine
+from .guard import Guard
+
+_HERE = Path(__file__).parent
+_PAGES = ("/", "/compare", "/why", "/index")
+
+
+def create_app(index: Path, *, token: str | None = None, device: str = "auto") -> FastAPI:
+    """The page over an index. token: what lets in, as `?token=`, as a cookie or as a bearer; none is a random one,
+    `app.state.token`. Raises NoIndex, ..."""
+    token = token or secrets.token_urlsafe(24)
+    engine = Engine(IndexFolder.open(index), device)
+    templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape())
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        engine.close()
+
+    refusals: dict[int | str, dict[str, Any]] = {
+        "4XX": {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "One sentence."},
+        422: {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "Not understood."},
+    }
+    app = FastAPI(
+        title="diffsim browse",
+        version="1",
+        openapi_url="/api/openapi.json",
+        docs_url=None,  # their scripts would come from elsewhere
+        redoc_url=None,
+        lifespan=lifespan,
+        responses=refusals,
+    )
+    app.state.engine = engine
+    app.state.token = token
+    problems.install(app)
+    app.include_router(api.router)
+    app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
+    page = templates.get_template("page.html")
+
+    async def show(request: Request) -> HTMLResponse:
+        return HTMLResponse(page.render(index=printable(engine.index.path.absolute().name)))
+
+    for path in _PAGES:
+        app.add_api_route(path, show, include_in_schema=False, response_class=HTMLResponse)
+    app.add_middleware(Guard, token=token, locked_page=templates.get_template("locked.html").render())
+    return app

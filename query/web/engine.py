@@ -1,0 +1,218 @@
+"""One index behind the page: its pictures, questions to it, uploads and indexing runs.
+
+Methods named `ask_...` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any.
+"""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
+from pathlib import Path, PurePath
+
+from db.catalog import Catalog, FileLocation, KnownSpace
+from db.filters import Filters
+from indexer.index_folder import IndexFolder
+from query.allowed import passing
+from query.commands.options import printable
+from query.likeness import chance_text, likeness_ended
+from query.locate import Locator
+from query.question import Answer, Example, ExtractedPicture, Hit, Query
+from query.why import Pair
+
+from . import models
+from .lanes import Lanes
+from .pictures import Pictures
+from .problems import Problem
+from .runs import Runs
+from .uploads import Uploads
+
+_FOLDERS = 500
+_FRESH_S = 2.0
+_PAIRS = 4
+
+
+class Engine:
+    """Everything that the routes need; made once for an app."""
+
+    def __init__(self, index: IndexFolder, device: str) -> None:
+        self.index = index
+        self.catalog: Catalog = index.catalog(readonly=True)
+        self.pictures = Pictures(index)
+        self.uploads = Uploads(self.pictures.decoders)
+        self.lanes = Lanes(index, device)
+        self.runs = Runs(index)
+        self._listing: tuple[int, float, list[int]] | None = None
+        self._folders: tuple[int, dict[str, tuple[bytes, int]]] | None = None
+        self._lock = threading.Lock()
+        self._pair = lru_cache(_PAIRS)(self._make_pair)
+
+    def close(self) -> None:
+        self.runs.close()
+        self.lanes.close()
+        self.pictures.close()
+        self.catalog.close()
+
+    # Questions
+
+    def filters(self, given: models.FiltersIn) -> Filters:
+        """Raises Problem for a folder that the index does not know: no path of the client reaches the disk."""
+        known = self.folders() if given.folders else {}
+        for folder in given.folders:
+            if folder not in known:
+                raise Problem(422, f"The index knows no folder {printable(folder)}; choose one that the page lists.")
+        return Filters(
+            folders=tuple(os.fsdecode(known[folder][0]) for folder in given.folders),
+            after=given.after,
+            before=given.before,
+            min_side=given.min_side,
+            max_side=given.max_side,
+            min_bytes=given.min_bytes,
+            max_bytes=given.max_bytes,
+            formats=tuple(given.formats),
+        )
+
+    async def query(self, asked: models.SearchIn) -> Query:
+        """The question in the search core's terms; extracts what was uploaded, in its own lane."""
+        named = [asked.picture, *(example.picture for example in asked.examples)]
+        found = {name: await self.picture(name, asked.spaces) for name in named}
+        examples = [Example(found[one.picture], one.weight, one.region) for one in asked.examples]
+        return Query(
+            found[asked.picture],
+            spaces=tuple(asked.spaces),
+            k=asked.k,
+            exact=asked.exact,
+            region=asked.region,
+            examples=examples,
+            filters=self.filters(asked.filters),
+            fold=asked.fold,
+        )
+
+    async def picture(self, name: int | str, spaces: Sequence[str]) -> int | ExtractedPicture:
+        if isinstance(name, int):
+            return self.pictures.known(name).content_id
+        return await self.lanes.extracting.run(self.extract, name, spaces)
+
+    def extract(self, name: str, spaces: Sequence[str]) -> ExtractedPicture:
+        """The uploaded picture's features in these spaces; what was extracted before is not again."""
+        upload, searcher = self.uploads.get(name), self.lanes.extractor
+        chosen = [searcher.choose(space) for space in spaces or (None,)]
+        missing = [space.fingerprint for space in chosen if space.fingerprint not in upload.features]
+        if missing:
+            with upload.file() as file:
+                upload.features.update(searcher.extract(file, missing).features)
+        return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
+
+    def ask(self, query: Query, put: Callable[[models.AnswerOut], None]) -> None:
+        """Hand over the order of the first stage, then that of the full score."""
+        started = time.monotonic()
+        for answer in self.lanes.asker.answers(query):
+            put(self.answer_out(answer, time.monotonic() - started))
+
+    def ask_pair(
+        self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str | None
+    ) -> tuple[KnownSpace, Pair]:
+        """Two pictures to compare part by part; the last few are kept, for a pointer that moves over them."""
+        chosen = self.lanes.asker.choose(space)
+        if isinstance(a, int) and isinstance(b, int):
+            return chosen, self._pair(a, b, chosen.fingerprint)
+        return chosen, self._make_pair(a, b, chosen.fingerprint)
+
+    def _make_pair(self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str) -> Pair:
+        return self.lanes.asker.pair(a, b, space)
+
+    # What goes out
+
+    def answer_out(self, answer: Answer, seconds: float) -> models.AnswerOut:
+        return models.AnswerOut(
+            stage="ranked" if answer.reranked else "recalled",
+            hits=[self._hit_out(hit) for hit in answer.hits],
+            spaces=[models.SpaceOut(fingerprint=space.fingerprint, name=space.name) for space in answer.spaces],
+            pictures=answer.pictures,
+            recalled=answer.recalled,
+            scored=answer.scored,
+            notes=[printable(note) for note in answer.notes],
+            seconds=round(seconds, 3),
+        )
+
+    def _hit_out(self, hit: Hit) -> models.HitOut:
+        place = self._place(hit.content_id, hit.paths, hit.offline)
+        return models.HitOut(
+            **place.model_dump(),
+            rank=hit.rank,
+            score=round(hit.score, 6),
+            by_chance=hit.by_chance,
+            chance=None if hit.by_chance is None else chance_text(hit.by_chance),
+            ended=likeness_ended(hit.by_chance),
+            recall_rank=hit.recall_rank,
+            duplicates=[self._place(copy.content_id, copy.paths, copy.offline) for copy in hit.duplicates],
+        )
+
+    def _place(self, content_id: int, paths: Sequence[str], offline: bool) -> models.PictureOut:
+        known = self.pictures.known(content_id)
+        first = PurePath(paths[0]) if paths else PurePath()
+        return models.PictureOut(
+            id=content_id,
+            name=printable(first.name),
+            folder=printable(str(first.parent)) if paths else "",
+            files=len(paths),
+            offline=offline,
+            version=known.sha256.hex()[:16],
+            width=known.width,
+            height=known.height,
+        )
+
+    def details(self, content_id: int) -> models.DetailsOut:
+        known = self.pictures.known(content_id)
+        paths, offline = Locator(self.catalog).locate(content_id) or ((), False)
+        return models.DetailsOut(
+            **self._place(content_id, paths, offline).model_dump(),
+            format=known.format,
+            bytes=known.size,
+            paths=[models.FileOut(path=printable(path), there=os.path.lexists(path)) for path in paths],
+        )
+
+    # The whole index
+
+    def page(self, offset: int, limit: int, filters: Filters) -> models.PageOut:
+        """Pictures by folder and name."""
+        ids = self._all_ids()
+        if filters:
+            allowed = set(passing(self.catalog, filters).tolist())
+            ids = [content_id for content_id in ids if content_id in allowed]
+        locator = Locator(self.catalog)
+        located = ((content_id, locator.locate(content_id)) for content_id in ids[offset : offset + limit])
+        items = [self._place(content_id, *(place or ((), False))) for content_id, place in located]
+        return models.PageOut(total=len(ids), offset=offset, items=items)
+
+    def _all_ids(self) -> list[int]:
+        """Read anew when the catalog has changed, but not more often than every few seconds while it changes."""
+        with self._lock:
+            now, generation = time.monotonic(), self.catalog.generation()
+            kept = self._listing
+            if kept is None or (kept[0] != generation and now - kept[1] > _FRESH_S):
+                kept = generation, now, self.catalog.pictures_by_path()
+                self._listing = kept
+            return kept[2]
+
+    def folders(self) -> dict[str, tuple[bytes, int]]:
+        """Display text -> (path, number of files) of the folders that a filter may name."""
+        with self._lock:
+            generation = self.catalog.generation()
+            if self._folders is None or self._folders[0] != generation:
+                rows = self.catalog.folders(_FOLDERS)
+                self._folders = generation, {printable(os.fsdecode(path)): (path, files) for path, files in rows}
+            return self._folders[1]
+
+    def files(self, content_ids: Iterable[int]) -> dict[int, list[FileLocation]]:
+        return self.catalog.files_of(content_ids)
+
+    def disk_bytes(self) -> int:
+        total = 0
+        for folder, _, names in os.walk(self.index.path):
+            for name in names:
+                try:
+                    total += Path(folder, name).lstat().st_blocks * 512
+                except FileNotFoundError:
+                    continue
+        return total

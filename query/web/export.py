@@ -1,0 +1,122 @@
+"""A selection to take away: a ZIP of the files, and the Figure-4 sheet of a search."""
+
+import hashlib
+import io
+import os
+import stat
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+
+from indexer.decode_worker import MAX_FILE_BYTES
+from query.commands.options import printable
+from query.comparison_sheet import draw_comparison
+from query.question import Answer, Hit
+from query.sheet import SheetHit, draw_sheet
+
+from .engine import Engine
+from .pictures import Pictures
+from .problems import Problem
+
+_CHUNK = 1 << 20
+
+
+class _Pipe(io.RawIOBase):
+    """Where zipfile writes; what has come is taken out again, so that no archive stands in memory."""
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: "bytes | bytearray | memoryview") -> int:  # type: ignore[override]
+        self._parts.append(bytes(data))
+        return len(data)
+
+    def take(self) -> bytes:
+        taken = b"".join(self._parts)
+        self._parts.clear()
+        return taken
+
+
+def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
+    """The pictures' files, as they are, in pieces. A file that no longer holds the bytes that were indexed is left out;
+    LEFT-OUT.txt names it."""
+    pipe, taken, left_out = _Pipe(), set[str](), list[str]()
+    files = engine.files(content_ids)
+    with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
+        for content_id in dict.fromkeys(content_ids):
+            places = files[content_id]
+            for place in places:
+                source = _unchanged(place.path, engine.pictures.known(content_id).sha256)
+                if source is None:
+                    continue
+                with source, archive.open(_name(place.path, taken), "w", force_zip64=True) as target:
+                    while piece := source.read(_CHUNK):
+                        target.write(piece)
+                        yield pipe.take()
+                break
+            else:
+                left_out.append(printable(os.fsdecode(places[0].path)) if places else f"picture {content_id}")
+        if left_out:
+            lines = ["These files are gone, offline or have changed since they were indexed:", *left_out]
+            archive.writestr("LEFT-OUT.txt", "\n".join(lines) + "\n")
+    yield pipe.take()
+
+
+def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
+    """The file, open at its beginning, if it is a regular one that holds what was indexed."""
+    with suppress(OSError):
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        file = open(descriptor, "rb")
+        found = os.fstat(descriptor)
+        fits = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES
+        if fits and hashlib.file_digest(file, "sha256").digest() == sha256:
+            file.seek(0)
+            return file
+        file.close()
+    return None
+
+
+def _name(path: bytes, taken: set[str]) -> str:
+    """A name for the archive that no other has and that cannot leave a folder."""
+    name = Path(printable(os.fsdecode(path)).replace("\\", "_").replace(":", "_")).name or "picture"
+    stem, suffix = Path(name).stem, Path(name).suffix
+    unique, number = name, 1
+    while unique.lower() in taken:
+        number += 1
+        unique = f"{stem} ({number}){suffix}"
+    taken.add(unique.lower())
+    return unique
+
+
+def sheet(query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: Pictures) -> bytes:
+    """PNG: the query and its hits; a row for each answer where there are several."""
+    rows = [(answer.name, _chosen(answer.hits, only, top, pictures)) for answer in answers]
+    if len(rows) == 1:
+        drawing = draw_sheet(query, rows[0][1], f"by {rows[0][0]}")
+    else:
+        drawing = draw_comparison(query, rows, "what each feature space takes for alike")
+    file = io.BytesIO()
+    drawing.save(file, "PNG")
+    return file.getvalue()
+
+
+def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: Pictures) -> list[SheetHit]:
+    wanted = [hit for hit in hits if hit.content_id in only] if only else list(hits[:top])
+    return [
+        SheetHit(thumbnail(pictures, hit.content_id), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
+        for hit in wanted
+    ]
+
+
+def thumbnail(pictures: Pictures, content_id: int) -> Image.Image:
+    """A plain grey square where the picture cannot be read now."""
+    try:
+        return Image.open(io.BytesIO(pictures.thumbnail(content_id)))
+    except Problem:
+        return Image.new("RGB", (384, 384), (225, 225, 225))

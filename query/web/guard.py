@@ -1,0 +1,145 @@
+"""Who may ask: the page is for the person who started it, and for no other page and no other user of the machine.
+
+Everybody on this machine reaches 127.0.0.1, and so does every page that a browser here shows. Hence a token, which the
+printed address carries and a cookie keeps; a check of Host, against names that were pointed at 127.0.0.1 (DNS
+rebinding); of Origin and Sec-Fetch-Site, against other pages; and a policy that lets the page load nothing from
+elsewhere. Bodies are limited before anything reads them.
+"""
+
+import secrets
+from http.cookies import CookieError, SimpleCookie
+from urllib.parse import parse_qsl, urlencode
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.responses import RedirectResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from . import problems
+
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+MAX_UPLOAD = 64 * 2**20
+MAX_BODY = 2**20
+UPLOADS = "/api/uploads"
+
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "X-Frame-Options": "DENY",
+}
+
+
+class Guard:
+    """ASGI middleware around the whole app."""
+
+    def __init__(self, app: ASGIApp, token: str, locked_page: str) -> None:
+        self._app = app
+        self._token = token
+        self._locked_page = locked_page
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+
+        async def send_guarded(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in _HEADERS.items():
+                    headers[name] = value
+                headers.setdefault("Cache-Control", "no-store")
+            await send(message)
+
+        refusal = self._refusal(scope)
+        if refusal is not None:
+            await refusal(scope, receive, send_guarded)
+            return
+        await self._app(scope, _limited(scope, receive), send_guarded)
+
+    def _refusal(self, scope: Scope) -> Response | None:
+        """What to say instead of an answer; None where the request may pass."""
+        headers = Headers(scope=scope)
+        host = headers.get("host", "")
+        if _name(host) not in HOSTS:
+            return problems.response(403, f"This page is served under {HOSTS[0]} only, not under another name.")
+        origin = headers.get("origin")
+        if origin is not None and origin != f"{scope['scheme']}://{host}":
+            return problems.response(403, "Requests from other pages are not answered.")
+        navigates = headers.get("sec-fetch-mode") == "navigate" and scope["method"] == "GET"
+        if headers.get("sec-fetch-site") in ("cross-site", "same-site") and not navigates:
+            return problems.response(403, "Requests from other pages are not answered.")
+        length = headers.get("content-length", "0")
+        if length.isdecimal() and int(length) > _limit(scope):
+            return problems.response(413, _too_large(scope))
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if "token" in query and scope["method"] in ("GET", "HEAD") and self._is_token(query["token"]):
+            return self._signed_in(scope, query)
+        if self._is_open(scope, headers):
+            return None
+        if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
+            return Response(self._locked_page, 401, media_type="text/html")
+        return problems.response(
+            401, "The address that `diffsim browse` printed lets you in; open that one.", {"WWW-Authenticate": "Bearer"}
+        )
+
+    def _signed_in(self, scope: Scope, query: dict[str, str]) -> Response:
+        """To the same address without the token, so that it neither stays in the history nor is shared with a view."""
+        rest = urlencode([(name, value) for name, value in query.items() if name != "token"])
+        # A path of two slashes would lead to another machine.
+        answer = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), 303)
+        answer.set_cookie(_cookie_name(scope), self._token, path="/", httponly=True, samesite="strict")
+        return answer
+
+    def _is_open(self, scope: Scope, headers: Headers) -> bool:
+        if scope["path"].startswith("/static/"):
+            return True
+        scheme, _, given = headers.get("authorization", "").partition(" ")
+        if scheme.lower() == "bearer" and self._is_token(given):
+            return True
+        try:
+            cookie = SimpleCookie(headers.get("cookie", "")).get(_cookie_name(scope))
+        except CookieError:
+            return False
+        return cookie is not None and self._is_token(cookie.value)
+
+    def _is_token(self, given: str) -> bool:
+        return secrets.compare_digest(given.encode("utf-8", "replace"), self._token.encode())
+
+
+def _limited(scope: Scope, receive: Receive) -> Receive:
+    """Count what comes, whatever Content-Length said."""
+    limit = _limit(scope)
+    taken = 0
+
+    async def limited() -> Message:
+        nonlocal taken
+        message = await receive()
+        taken += len(message.get("body", b""))
+        if taken > limit:
+            raise HTTPException(413, _too_large(scope))
+        return message
+
+    return limited
+
+
+def _limit(scope: Scope) -> int:
+    return MAX_UPLOAD if scope["path"] == UPLOADS else MAX_BODY
+
+
+def _too_large(scope: Scope) -> str:
+    return f"That is more than {_limit(scope) >> 20} MB, which is the most that is taken here."
+
+
+def _name(host: str) -> str:
+    """A Host header without its port."""
+    name, _, port = host.rpartition(":")
+    return name if port.isdecimal() and name else host
+
+
+def _cookie_name(scope: Scope) -> str:
+    """Cookies do not know ports: several pages of one machine must not overwrite each other's."""
+    return f"diffsim-{(scope.get('server') or ('', 0))[1]}"

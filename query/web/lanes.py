@@ -1,0 +1,77 @@
+"""Threads for what takes time, so that no kind of request waits for a slower kind.
+
+Questions about pictures whose features are at hand run in one lane, extraction (a network's pass, seconds on a CPU) in
+another, decoding for the eye in a third. A Searcher belongs to one thread: each of the first two lanes has its own.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+
+from indexer.index_folder import IndexFolder
+from query.search import Searcher
+
+T = TypeVar("T")
+
+
+class Lane:
+    """A few threads with a queue before them."""
+
+    def __init__(self, name: str, threads: int) -> None:
+        self._threads = ThreadPoolExecutor(threads, name)
+        self._turn = asyncio.Semaphore(threads)
+
+    async def run(self, work: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+    async def run_if_wanted(self, request: Request, work: Callable[..., T], *arguments: Any) -> T | None:
+        """None where the asker has gone before its turn came: whoever scrolls fast leaves much behind."""
+        async with self._turn:
+            if await request.is_disconnected():
+                return None
+            return await self.run(work, *arguments)
+
+    async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
+        """What `work` hands to the function that it is given, as it comes; raises what it raises."""
+        loop = asyncio.get_running_loop()
+        come: asyncio.Queue[T | None] = asyncio.Queue()
+
+        def put(item: T | None) -> None:
+            loop.call_soon_threadsafe(come.put_nowait, item)
+
+        def run() -> None:
+            try:
+                work(put)
+            finally:
+                put(None)
+
+        running = loop.run_in_executor(self._threads, run)
+        try:
+            while (item := await come.get()) is not None:
+                yield item
+            await running
+        finally:
+            running.cancel()  # where the asker has gone and it has not begun
+
+    def close(self) -> None:
+        self._threads.shutdown(wait=True, cancel_futures=True)
+
+
+class Lanes:
+    """asking, extracting: of one thread, which alone may touch `asker` or `extractor`. pictures: decoding."""
+
+    def __init__(self, index: IndexFolder, device: str) -> None:
+        self.asking = Lane("asking", 1)
+        self.extracting = Lane("extracting", 1)
+        self.pictures = Lane("pictures", 2)
+        self.asker = Searcher(index.path, device)
+        self.extractor = Searcher(index.path, device)
+
+    def close(self) -> None:
+        for lane in (self.asking, self.extracting, self.pictures):
+            lane.close()
+        self.asker.close()
+        self.extractor.close()

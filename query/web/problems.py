@@ -1,0 +1,86 @@
+"""What went wrong, as the web says it: RFC 9457 problem details with one plain sentence."""
+
+from collections.abc import Mapping
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from db.errors import CatalogError
+from indexer.errors import IndexerError
+from indexer.index_folder import IndexBusy
+from retrieval.errors import RetrievalError
+
+MEDIA_TYPE = "application/problem+json"
+_TITLES = {
+    400: "Bad request",
+    401: "Not signed in",
+    403: "Not allowed",
+    404: "Not found",
+    405: "Method not allowed",
+    409: "Conflict",
+    410: "Gone",
+    413: "Too large",
+    415: "Wrong media type",
+    422: "Not understood",
+}
+
+
+class Problem(Exception):
+    """An answer other than what was asked for. detail: one sentence."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.detail = detail
+
+
+def body(status: int, detail: str) -> dict[str, str | int]:
+    text = detail.encode("utf-8", "backslashreplace").decode()
+    return {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": text}
+
+
+def response(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
+    return JSONResponse(body(status, detail), status, dict(headers or {}), MEDIA_TYPE)
+
+
+def of(error: Exception) -> Problem:
+    """The problem behind one of our own errors, which are sentences already."""
+    if isinstance(error, Problem):
+        return error
+    return Problem(409 if isinstance(error, IndexBusy) else 422, str(error))
+
+
+def install(app: FastAPI) -> None:
+    """Every error that leaves the app is a problem."""
+
+    async def known(request: Request, error: Exception) -> JSONResponse:
+        found = of(error)
+        return response(found.status, found.detail)
+
+    for kind in (Problem, RetrievalError, IndexerError, CatalogError):
+        app.add_exception_handler(kind, known)
+
+    @app.exception_handler(HTTPException)
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
+        details = {404: "There is nothing at this address.", 405: f"{request.method} is not possible at this address."}
+        return response(
+            error.status_code, details.get(error.status_code, error.detail.rstrip(".") + "."), error.headers
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return response(422, _sentence(error))
+
+    @app.exception_handler(Exception)
+    async def unexpected(request: Request, error: Exception) -> JSONResponse:
+        # The traceback goes to the log of the server, never to the page.
+        return response(500, "Something went wrong on the server; its terminal says what.")
+
+
+def _sentence(error: RequestValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    what = str(first["msg"]).rstrip(".")
+    return f"{where}: {what}." if where else f"{what}."

@@ -1,0 +1,39 @@
+"""Serve the page on 127.0.0.1 until Ctrl-C."""
+
+import socket
+import webbrowser
+from collections.abc import Callable
+from pathlib import Path
+
+import uvicorn
+
+from query.question import BadQuery
+
+from .app import create_app
+
+
+def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: Callable[[str], None]) -> None:
+    """Announce the address, with its token, and serve. port: 0 is any free one. Raises BadQuery for a port in use."""
+    app = create_app(index, device=device)
+    listening = _listen(port)
+    address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
+    announce(address)
+    if open_browser:
+        webbrowser.open(address)
+    config = uvicorn.Config(
+        app, log_level="warning", access_log=False, server_header=False, timeout_graceful_shutdown=3
+    )
+    uvicorn.Server(config).run([listening])
+
+
+def _listen(port: int) -> socket.socket:
+    listening = socket.socket()
+    listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listening.bind(("127.0.0.1", port))
+    except OSError as problem:
+        listening.close()
+        raise BadQuery(
+            f"The port {port} of 127.0.0.1 cannot be used ({problem.strerror}); choose another with --port N."
+        ) from problem
+    return listening

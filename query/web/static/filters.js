@@ -1,0 +1,81 @@
+// Which pictures may be hits: by folder, date, size and format; asked before anything is recalled.
+
+import { get } from "./api.js";
+import { h, notice } from "./dom.js";
+import { go, state } from "./nav.js";
+import { emptyFilters, filtersOn } from "./state.js";
+
+const FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "HEIF", "AVIF", "BMP", "JPEG2000"];
+const MB = 2 ** 20;
+let folders = null;
+
+/** A line of filters for the top of a view; a disclosure, open where some are set. */
+export function filterBar() {
+  const on = filtersOn(state.filters);
+  const body = h("div.filter-body", {});
+  const details = h(
+    "details.filters",
+    { id: "filters", open: on > 0 },
+    h("summary", {}, "Filters", on ? h("span.pill", {}, `${on} on`) : null),
+    body,
+  );
+  const fill = () => {
+    if (!body.childElementCount) body.append(...form());
+  };
+  details.addEventListener("toggle", fill);
+  if (on) fill();
+  return details;
+}
+
+function set(change) {
+  const filters = { ...state.filters, ...change };
+  for (const name of Object.keys(filters)) if (filters[name] === null || filters[name] === "") delete filters[name];
+  go({ ...state, filters }, { keepScroll: true });
+}
+
+function field(label, control) {
+  return h("label.field", {}, h("span", {}, label), control);
+}
+
+function number(name, label, scale, unit) {
+  const value = state.filters[name] ? state.filters[name] / scale : "";
+  const onchange = (event) => {
+    const given = Number(event.target.value);
+    set({ [name]: given > 0 ? Math.max(1, Math.round(given * scale)) : null });
+  };
+  return field(`${label} (${unit})`, h("input", { type: "number", min: "0", step: "any", inputmode: "decimal", value: String(value), onchange }));
+}
+
+function form() {
+  const folder = h("select", { onchange: (event) => set({ folders: event.target.value ? [event.target.value] : [] }) }, h("option", { value: "" }, "any"));
+  fillFolders(folder);
+  const format = h(
+    "select",
+    { onchange: (event) => set({ formats: event.target.value ? [event.target.value] : [] }) },
+    h("option", { value: "" }, "any"),
+    FORMATS.map((name) => h("option", { value: name, selected: state.filters.formats[0] === name }, name)),
+  );
+  const day = (name, label) => field(label, h("input", { type: "date", value: state.filters[name] ?? "", onchange: (event) => set({ [name]: event.target.value || null }) }));
+  return [
+    field("Folder", folder),
+    day("after", "Modified from"),
+    day("before", "Modified before"),
+    number("min_side", "Sides at least", 1, "px"),
+    number("min_bytes", "File at least", MB, "MB"),
+    number("max_bytes", "File at most", MB, "MB"),
+    field("Format", format),
+    h("button", { type: "button", disabled: !filtersOn(state.filters), onclick: () => go({ ...state, filters: emptyFilters() }) }, "No filters"),
+  ];
+}
+
+async function fillFolders(select) {
+  try {
+    folders ??= await get("/api/folders");
+    const chosen = state.filters.folders[0];
+    select.append(...folders.map(({ folder, pictures }) => h("option", { value: folder, selected: folder === chosen }, `${folder} (${pictures.toLocaleString("en")})`)));
+  } catch (error) {
+    notice(error.message, "problem");
+  }
+}
+
+export const forgetFolders = () => (folders = null);

@@ -1,0 +1,41 @@
+// Where we are: one state, kept in the address bar, with back and forward.
+
+import { format, parse } from "./state.js";
+
+let render = () => {};
+export let state = parse(location.href);
+
+/** What the index holds: feature spaces and how many pictures; filled by main.js. */
+export const index = { spaces: [], pictures: 0, generation: 0 };
+
+export function start(onChange) {
+  render = onChange;
+  history.scrollRestoration = "manual";
+  history.replaceState({ ...history.state, scroll: history.state?.scroll ?? 0 }, "");
+  addEventListener("popstate", () => {
+    state = parse(location.href);
+    render(state, { scroll: history.state?.scroll ?? 0 });
+  });
+  // Where the window stood is remembered with the entry, for the way back.
+  let timer;
+  addEventListener("scroll", () => {
+    clearTimeout(timer);
+    timer = setTimeout(() => history.replaceState({ ...history.state, scroll: scrollY }, ""), 120);
+  });
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[data-link]");
+    if (!link || event.defaultPrevented || event.button || event.ctrlKey || event.metaKey || event.shiftKey || event.altKey) return;
+    event.preventDefault();
+    go(parse(link.href));
+  });
+  render(state, { scroll: history.state.scroll });
+}
+
+/** Show another state. replace: it takes the place of this one in the history. */
+export function go(next, { replace = false, keepScroll = false } = {}) {
+  const scroll = keepScroll ? scrollY : 0;
+  if (!replace) history.replaceState({ ...history.state, scroll: scrollY }, "");
+  history[replace ? "replaceState" : "pushState"]({ scroll }, "", format(next));
+  state = next;
+  render(state, { scroll });
+}

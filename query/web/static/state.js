@@ -1,0 +1,65 @@
+// The address bar holds the whole view: what is asked, how, and among which pictures.
+
+const UPLOAD = /^u[0-9a-f]{32}$/;
+const NUMBERS = ["min_side", "max_side", "min_bytes", "max_bytes"];
+
+const picture = (text) => (UPLOAD.test(text) ? text : /^[1-9][0-9]{0,15}$/.test(text) ? Number(text) : null);
+
+function box(text) {
+  const numbers = (text ?? "").split(",").map(Number);
+  return numbers.length === 4 && numbers.every(Number.isFinite) ? numbers : null;
+}
+
+export const emptyFilters = () => ({ folders: [], formats: [] });
+
+/** The state behind an address. */
+export function parse(address) {
+  const { pathname, searchParams: given } = new URL(address, location.origin);
+  const filters = emptyFilters();
+  filters.folders = given.getAll("folder");
+  filters.formats = given.getAll("format");
+  for (const name of ["after", "before"]) if (/^\d{4}-\d\d-\d\d$/.test(given.get(name) ?? "")) filters[name] = given.get(name);
+  for (const name of NUMBERS) if (/^[1-9]\d{0,14}$/.test(given.get(name) ?? "")) filters[name] = Number(given.get(name));
+  const also = given.getAll("also").map((text) => {
+    const [id, weight] = text.split("@");
+    return { picture: picture(id), weight: Number(weight ?? 1) };
+  });
+  return {
+    view: { "/compare": "compare", "/why": "why", "/index": "index" }[pathname] ?? "pictures",
+    q: picture(given.get("q") ?? ""),
+    b: picture(given.get("b") ?? ""),
+    by: (given.get("by") ?? "").split(",").filter(Boolean),
+    box: box(given.get("box")),
+    also: also.filter((example) => example.picture !== null && Number.isFinite(example.weight) && example.weight !== 0),
+    filters,
+    fold: given.get("fold") === "1",
+  };
+}
+
+/** The address of a state. */
+export function format(state) {
+  const given = new URLSearchParams();
+  if (state.q !== null && state.view !== "index") given.set("q", state.q);
+  if (state.view === "why" && state.b !== null) given.set("b", state.b);
+  if (state.by.length) given.set("by", state.by.join(","));
+  if (state.box) given.set("box", state.box.map((number) => Number(number.toFixed(4))).join(","));
+  for (const example of state.also) given.append("also", `${example.picture}@${example.weight}`);
+  for (const folder of state.filters.folders) given.append("folder", folder);
+  for (const name of state.filters.formats) given.append("format", name);
+  for (const name of ["after", "before", ...NUMBERS]) if (state.filters[name]) given.set(name, state.filters[name]);
+  if (state.fold) given.set("fold", "1");
+  const path = { compare: "/compare", why: "/why", index: "/index", pictures: "/" }[state.view];
+  const text = given.toString().replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%40", "@");
+  return path + (text ? `?${text}` : "");
+}
+
+/** The same view with another query: a region and further examples belonged to the old one. */
+export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, box: null, also: [] });
+
+export const filtersOn = (filters) =>
+  filters.folders.length + filters.formats.length + ["after", "before", ...NUMBERS].filter((name) => filters[name]).length;
+
+/** The body of /api/search. */
+export function searchBody(state, more = {}) {
+  return { picture: state.q, region: state.box, examples: state.also, spaces: state.by, filters: state.filters, fold: state.fold, ...more };
+}

@@ -1,0 +1,97 @@
+// One picture with its caption and its buttons.
+
+import { thumbnailOf } from "./api.js";
+import { h } from "./dom.js";
+import { go, state } from "./nav.js";
+import * as selection from "./selection.js";
+import { asked, format } from "./state.js";
+
+/** item: a picture or a hit of the API. */
+export function makeTile(item) {
+  const link = h("a.pick", { href: format(asked(state, item.id)), "data-link": true }, shot(item), caption(item));
+  const tile = h("li.tile", { dataset: { id: item.id } }, link, tools(item));
+  dress(tile, item);
+  tile.addEventListener("keydown", (event) => onKey(event, item));
+  return tile;
+}
+
+/** What may change while the tile stays: rank, score, whether it is selected. */
+export function updateTile(tile, item) {
+  tile.querySelector(".pick").href = format(asked(state, item.id));
+  tile.querySelector(".caption").replaceWith(caption(item));
+  dress(tile, item);
+}
+
+function dress(tile, item) {
+  tile.classList.toggle("ended", Boolean(item.ended));
+  tile.classList.toggle("offline", item.offline);
+  const chosen = selection.has(item.id);
+  tile.classList.toggle("chosen", chosen);
+  tile.querySelector(".select")?.setAttribute("aria-pressed", chosen);
+}
+
+function shot(item) {
+  const picture = h("img", { src: thumbnailOf(item), alt: item.name, decoding: "async", draggable: "true" });
+  const frame = h("div.shot", {}, picture);
+  picture.addEventListener("error", () => {
+    if (picture.hasAttribute("src")) frame.replaceChildren(h("span.lost", {}, item.offline ? "offline" : "cannot be shown now"));
+  });
+  if (item.offline) frame.append(h("span.badge.away", { title: "Its folder is not there at the moment." }, "offline"));
+  if (item.duplicates?.length) frame.append(h("span.badge.stack", { title: `${item.duplicates.length} near copies are folded into this one` }, `+${item.duplicates.length}`));
+  else if (item.files > 1) frame.append(h("span.badge.stack", { title: `${item.files} files hold this picture` }, `${item.files} files`));
+  return frame;
+}
+
+function caption(item) {
+  const hit = item.rank !== undefined;
+  const first = hit
+    ? h("span.line.figures", {}, h("b.rank", {}, h("span.quiet", {}, "Rank "), String(item.rank)), h("span.score", { title: "score" }, item.score.toFixed(3)), chance(item))
+    : null;
+  return h("span.caption", {}, first, h("span.line.name", { title: item.name }, item.name), h("span.line.folder", { title: item.folder }, lastOf(item.folder)));
+}
+
+function chance(item) {
+  if (item.chance === null) return h("span.chance.pending", {}, "");
+  return h("span.chance", { title: `${item.chance} pictures of this collection would be expected to score as high by chance` }, `by chance ${item.chance}`);
+}
+
+/** The end of a folder's path tells more than its beginning. */
+const lastOf = (folder) => {
+  const parts = folder.split("/").filter(Boolean);
+  return parts.length > 2 ? `…/${parts.slice(-2).join("/")}` : folder;
+};
+
+function tools(item) {
+  const button = (name, text, title, onclick, more = {}) => h(`button.tool.${name}`, { type: "button", title, "aria-label": `${title}: ${item.name}`, onclick, ...more }, text);
+  return h(
+    "div.tools",
+    {},
+    button("select", "✓", "Select", () => selection.toggle(item), { "aria-pressed": "false" }),
+    state.q !== null && [
+      button("why", "why", "Why is it here?", () => why(item)),
+      button("more", "+", "More like this too", () => weigh(item, 1)),
+      button("less", "−", "Less like this", () => weigh(item, -0.5)),
+    ],
+  );
+}
+
+function why(item) {
+  if (state.q !== null) go({ ...state, view: "why", b: item.id });
+}
+
+/** Add it to the examples, or change its weight. */
+export function weigh(item, weight) {
+  if (state.q === null || state.q === item.id) return;
+  const also = state.also.filter((example) => example.picture !== item.id);
+  go({ ...state, view: "pictures", also: [...also, { picture: item.id, weight }] });
+}
+
+function onKey(event, item) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  const onLink = event.target.matches("a");
+  const work = { w: () => why(item), "+": () => weigh(item, 1), "-": () => weigh(item, -0.5), "−": () => weigh(item, -0.5) };
+  if (event.key === " " && onLink) work[" "] = () => selection.toggle(item);
+  if (!(event.key in work)) return;
+  event.preventDefault();
+  work[event.key]();
+}

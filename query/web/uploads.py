@@ -1,0 +1,83 @@
+"""Pictures that a person dropped, pasted or chose: kept in memory for a while, never on disk.
+
+A decoder reads files, so the bytes lie in a private temporary file while they are decoded, and no longer.
+"""
+
+import hashlib
+import secrets
+import tempfile
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from indexer.decode import Decoded, Failed, Job
+from retrieval.extractor import PictureFeatures
+
+from .pictures import VIEW_SIDE, Decoders, encoded
+from .problems import Problem
+
+_MOST = 64
+_MOST_BYTES = 512 * 2**20
+
+
+@dataclass(eq=False)
+class Upload:
+    """data: the file's bytes; view: WebP for the page; width, height: of the whole picture, upright, pixels; features:
+    what was extracted of it, by fingerprint of the feature space."""
+
+    data: bytes
+    view: bytes
+    width: int
+    height: int
+    sha256: bytes
+    features: dict[str, PictureFeatures] = field(default_factory=dict)
+
+    @contextmanager
+    def file(self) -> Iterator[Path]:
+        """The bytes as a file, for as long as it takes to read them."""
+        with _private_file(self.data) as path:
+            yield path
+
+
+class Uploads:
+    """The last ones, by an id that nobody can guess. Safe to use from several threads."""
+
+    def __init__(self, decoders: Decoders) -> None:
+        self._decoders = decoders
+        self._kept: OrderedDict[str, Upload] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def add(self, data: bytes) -> tuple[str, Upload]:
+        """Decode it as any hostile file. Raises Problem, with the reason, for what is no picture."""
+        sha256 = hashlib.sha256(data).digest()
+        with _private_file(data) as path:
+            result = self._decoders.decode(Job(0, bytes(path), sha256), VIEW_SIDE)
+        if not isinstance(result, Decoded):
+            reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
+            raise Problem(422, f"This cannot be used as a picture: {reason}.")
+        upload = Upload(data, encoded(result, VIEW_SIDE), result.width, result.height, sha256)
+        name = "u" + secrets.token_hex(16)
+        with self._lock:
+            self._kept[name] = upload
+            while len(self._kept) > _MOST or sum(len(kept.data) for kept in self._kept.values()) > _MOST_BYTES:
+                self._kept.popitem(last=False)
+        return name, upload
+
+    def get(self, name: str) -> Upload:
+        """Raises Problem for one that was forgotten."""
+        with self._lock:
+            if name not in self._kept:
+                raise Problem(410, "This dropped picture is no longer in memory; drop it again.")
+            self._kept.move_to_end(name)
+            return self._kept[name]
+
+
+@contextmanager
+def _private_file(data: bytes) -> Iterator[Path]:
+    with tempfile.NamedTemporaryFile(prefix="diffsim-") as file:
+        file.write(data)
+        file.flush()
+        yield Path(file.name).resolve()
