@@ -100,7 +100,7 @@ export function indexView(main) {
       {},
       h("div.card-head", {}, h("h2", {}, "Folders"), state.roots.length > 1 && h("button", { type: "button", id: "start-all", disabled: running, onclick: () => start(null) }, "All of them")),
       state.roots.length
-        ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Folders" }, h("table", {}, h("thead", {}, h("tr", {}, ["Folder", "Files", "Missing", "State", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, state.roots.map(row))))
+        ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Folders" }, h("table.stack", {}, h("thead", {}, h("tr", {}, ["Folder", "Files", "Missing", "State", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, state.roots.map(row))))
         : h("p", {}, "No folder yet; add one with ", h("code", {}, "diffsim index FOLDER"), "."),
       state.missing ? h("p.quiet-text", {}, `${plural(state.missing, "file")} missing; `, h("code", {}, "diffsim prune"), " forgets them.") : null,
     );
