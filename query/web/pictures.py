@@ -144,7 +144,7 @@ class Pictures:
 def _writable_folder(index: IndexFolder) -> Path | None:
     for folder in (index.thumbnails, platformdirs.user_cache_path("diffsim") / "thumbnails"):
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # the pictures may be readable to nobody else
             if os.access(folder, os.W_OK | os.X_OK):
                 return folder
     return None
