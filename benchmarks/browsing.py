@@ -17,9 +17,10 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -94,91 +95,108 @@ class Asker:
         return first, time.perf_counter() - started, found
 
 
-def row(title: str, seconds: list[float]) -> None:
-    middle, high = np.percentile(seconds, (50, 95))
-    click.echo(f"| {title} | {1e3 * middle:.0f} | {1e3 * high:.0f} |")
-
-
 def timed(work: Callable[[], object]) -> float:
     started = time.perf_counter()
     work()
     return time.perf_counter() - started
 
 
-def latency(asker: Asker, index: Path, uploads: list[bytes], ids: list[int]) -> None:
-    """The table of what a person waits for."""
-    warm_up(asker, uploads[0], ids)
-    click.echo(f"\n| one client, {TIMES} times each | median ms | 95 % ms |\n|---|---|---|")
-    row("the page's HTML", [timed(lambda: asker.get("/")) for _ in range(TIMES)])
-    row("first 100 of all pictures", [timed(lambda: asker.get("/api/pictures", limit=100)) for _ in range(TIMES)])
-    row("100 pictures from the middle", [timed(lambda: asker.get("/api/pictures", offset=5000)) for _ in range(TIMES)])
-    thumbnails(asker, index, ids)
-    views = [timed(lambda one=one: asker.get(f"/pictures/{one}")) for one in random.sample(ids, TIMES)]
-    row("a picture at the size of the screen", views)
+def spent(server: psutil.Process) -> float:
+    """CPU seconds of the server and its decoders, since they started."""
+    times = [process.cpu_times() for process in (server, *server.children())]
+    return sum(each.user + each.system for each in times)
 
-    tiles, firsts, lasts = [], [], []
-    for data in uploads[1 : TIMES + 1]:
+
+class Table:
+    """What a person waits for. CPU: of the server, which a busy machine does not change much."""
+
+    def __init__(self, server: psutil.Process) -> None:
+        self.server = server
+        click.echo("\n| one client | times | median ms | 95 % ms | CPU ms |\n|---|---|---|---|---|")
+
+    def steps(self, titles: Sequence[str], works: Sequence[Callable[[], Sequence[float]]]) -> None:
+        """Each work gives seconds for each title."""
+        before = spent(self.server)
+        taken = np.array([work() for work in works])
+        cpu = f"{1e3 * (spent(self.server) - before) / len(works):.0f}"
+        for title, seconds in zip(titles, taken.T, strict=True):
+            middle, high = 1e3 * np.percentile(seconds, (50, 95))
+            click.echo(f"| {title} | {len(works)} | {middle:.0f} | {high:.0f} | {cpu if title == titles[-1] else ''} |")
+
+    def row(self, title: str, works: Sequence[Callable[[], object]]) -> None:
+        self.steps([title], [lambda work=work: [timed(work)] for work in works])  # type: ignore[misc]
+
+
+def latency(table: Table, asker: Asker, index: Path, uploads: list[bytes], ids: list[int]) -> None:
+    """One kind of request after the other."""
+    few = partial(random.sample, ids, TIMES)
+    table.row("the page's HTML", [lambda: asker.get("/")] * TIMES)
+    table.row("first 100 of all pictures", [lambda: asker.get("/api/pictures")] * TIMES)
+    middles = random.sample(range(len(ids)), TIMES)
+    table.row("100 pictures from anywhere", [partial(asker.get, "/api/pictures", offset=at) for at in middles])
+    thumbnails(table, asker, index, ids)
+    table.row("a picture at the size of the screen", [partial(asker.get, f"/pictures/{one}") for one in few()])
+
+    def drop(data: bytes) -> list[float]:
         started = time.perf_counter()
         picture = asker.upload(data)
         before = time.perf_counter() - started
         first, last, found = asker.search(picture)
-        firsts.append(before + first)
-        lasts.append(before + last)
-        shown = timed(lambda hits=found["hits"]: [asker.get(f"/thumbnails/{hit['id']}") for hit in hits[:FIRST_TILES]])
-        tiles.append(before + first + shown)
-    row("upload to the first order", firsts)
-    row(f"upload to {FIRST_TILES} tiles of the first order", tiles)
-    row("upload to the final order", lasts)
+        shown = timed(lambda: [asker.get(f"/thumbnails/{hit['id']}") for hit in found["hits"][:FIRST_TILES]])
+        return [before + first, before + first + shown, before + last]
+
+    titles = ["upload: first order", f"upload: {FIRST_TILES} thumbnails of the first order", "upload: final order"]
+    table.steps(titles, [partial(drop, data) for data in uploads])
+
+    def ask(picture: int, **more: Any) -> Sequence[float]:
+        return asker.search(picture, **more)[:2]
 
     folder = max(asker.get("/api/folders").json(), key=lambda one: one["pictures"])["folder"]
+    filters = {"folders": [folder], "min_side": 200}
     questions: dict[str, dict[str, Any]] = {
         "click": {},
-        "click, filters (a folder, at least 200 px)": {"filters": {"folders": [folder], "min_side": 200}},
-        "click, a region of the query": {"region": REGION},
-        "click, near copies folded": {"fold": True},
+        "click with filters (a folder, at least 200 px)": {"filters": filters},
+        "click with a region of the query": {"region": REGION},
+        "click with near copies folded": {"fold": True},
     }
     for title, more in questions.items():
-        taken = [asker.search(one, **more)[:2] for one in random.sample(ids, TIMES)]
-        row(f"{title}: first order", [first for first, _ in taken])
-        row(f"{title}: final order", [last for _, last in taken])
+        table.steps([f"{title}: first order", f"{title}: final order"], [partial(ask, one, **more) for one in few()])
     pairs = [random.sample(ids, 3) for _ in range(TIMES)]
-    both = [asker.search(a, examples=[{"picture": b}, {"picture": c, "weight": -0.5}])[:2] for a, b, c in pairs]
-    row("two examples and one against: first order", [first for first, _ in both])
-    row("two examples and one against: final order", [last for _, last in both])
-    asked = {"folders": [folder], "min_side": 200}
-    row("all pictures, filtered: first 100", [timed(lambda: asker.post("/api/pictures", asked)) for _ in range(TIMES)])
-    row("heat map of a pair", [timed(lambda a=a, b=b: asker.get("/api/why", a=a, b=b)) for a, b, _ in pairs])
+    several = [partial(ask, a, examples=[{"picture": b}, {"picture": c, "weight": -0.5}]) for a, b, c in pairs]
+    table.steps(["two examples and one against: first order", "two examples and one against: final order"], several)
+    table.row("all pictures, filtered: first 100", [lambda: asker.post("/api/pictures", filters)] * TIMES)
+    table.row("heat map of a pair", [partial(asker.get, "/api/why", a=a, b=b) for a, b, _ in pairs])
     a, b, _ = pairs[-1]
-    spots = [
-        timed(lambda at=at: asker.get("/api/why/attention", a=a, b=b, row=at % 4, column=at // 4)) for at in range(16)
-    ]
-    row("where a spot's attention falls, same pair", spots)
-    row("state of the index", [timed(lambda: asker.get("/api/index")) for _ in range(TIMES)])
+    spots = [partial(asker.get, "/api/why/attention", a=a, b=b, row=at % 4, column=at // 4) for at in range(16)]
+    table.row("where the attention of a spot falls, same pair", spots)
+    table.row("state of the index", [lambda: asker.get("/api/index")] * TIMES)
 
 
 def warm_up(asker: Asker, data: bytes, ids: list[int]) -> None:
     """The first of each kind reads files and loads the network; once a start, so told apart."""
-    click.echo(f"first page of all pictures, just started: {timed(lambda: asker.get('/api/pictures')):.2f} s")
-    click.echo(f"first click, just started: {asker.search(ids[0])[1]:.2f} s")
-    click.echo(
-        f"first upload to its final order, just started: {timed(lambda: asker.search(asker.upload(data))):.2f} s"
-    )
+    first = {
+        "page of all pictures": timed(lambda: asker.get("/api/pictures")),
+        "click to its final order": asker.search(ids[0])[1],
+        "upload to its final order": timed(lambda: asker.search(asker.upload(data))),
+    }
+    for title, seconds in first.items():
+        click.echo(f"just started, first {title}: {seconds:.2f} s")
 
 
-def thumbnails(asker: Asker, index: Path, ids: list[int]) -> None:
+def thumbnails(table: Table, asker: Asker, index: Path, ids: list[int]) -> None:
     """Those that nobody has seen yet are decoded and written; then read; then the browser has them."""
-    made, read, kept = [], [], []
+    fresh: list[int] = []
     for one in random.sample(ids, len(ids)):
         version = asker.get(f"/api/pictures/{one}").json()["version"]
         if not list((index / "thumbnails" / version[:2]).glob(f"{version}*")):
-            made.append(timed(lambda one=one: asker.get(f"/thumbnails/{one}")))
-            read.append(timed(lambda one=one: asker.get(f"/thumbnails/{one}")))
-            tag = {"If-None-Match": asker.get(f"/thumbnails/{one}").headers["etag"]}
-            kept.append(timed(lambda one=one, tag=tag: asker.client.get(f"/thumbnails/{one}", headers=tag)))
-        if len(made) == 5 * TIMES:
+            fresh.append(one)
+        if len(fresh) == 5 * TIMES:
             break
-    for title, taken in (("made", made), ("kept before", read), ("that the browser has (304)", kept)):
-        row(f"a thumbnail, {title}", taken)
+    table.row("a thumbnail, made", [partial(asker.get, f"/thumbnails/{one}") for one in fresh])
+    table.row("a thumbnail, made before", [partial(asker.get, f"/thumbnails/{one}") for one in fresh])
+    tags = [{"If-None-Match": asker.get(f"/thumbnails/{one}").headers["etag"]} for one in fresh]
+    kept = [partial(asker.client.get, f"/thumbnails/{one}", headers=tag) for one, tag in zip(fresh, tags, strict=True)]
+    table.row("a thumbnail that the browser has (304)", kept)
 
 
 # -------------------------------------------------------------------------------------------------------- many
@@ -292,11 +310,13 @@ def main(index: Path, uploads: Path, clients: int, limit: int, seconds: float) -
             for one in asker.get("/api/pictures", offset=at, limit=500).json()["items"]
         ]
         click.echo(f"{total} pictures")
-        latency(asker, index, data, ids)
+        warm_up(asker, data[0], ids)
+        latency(Table(server), asker, index, data[1 : TIMES + 1], ids)
         click.echo(f"\nbefore the load: {held(server)}; load {os.getloadavg()[0]:.1f}")
-        started = time.perf_counter()
+        started, before = time.perf_counter(), spent(server)
         tally = asyncio.run(crowd(address, headers, ids, data[TIMES + 1 :], clients, limit, seconds))
         load(tally, clients, time.perf_counter() - started)
+        click.echo(f"CPU of the server: {spent(server) - before:.0f} s")
         time.sleep(6)  # idle connections are closed after 5
         click.echo(f"\nafter the load: {held(server)}; load {os.getloadavg()[0]:.1f}")
         click.echo(f"and a click: {1e3 * asker.search(ids[7])[1]:.0f} ms")
