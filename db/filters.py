@@ -88,7 +88,8 @@ def _ns(moment: date | datetime | None) -> int | None:
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day)
     try:
-        return round(moment.timestamp() * 1e6) * 1000
+        # No file is older or newer than what fits in a catalog's integer.
+        return min(max(round(moment.timestamp() * 1e6) * 1000, -(2**63)), 2**63 - 1)
     except (OverflowError, OSError, ValueError):
         raise BadFilter(f"The moment {moment} is outside of what file systems know; choose a later one.") from None
 

@@ -187,14 +187,13 @@ class Searcher:
         hits: list[Hit] = []
         copies: list[list[Hit]] = []
         tiles = _tiles(asked.views) if query.fold else None
-        locator = Locator(self._catalog)
+        places = Locator(self._catalog).locate_all(ids.tolist())
         recall_ranks = {int(content_id): place for place, content_id in enumerate(asked.recalled, 1)}
-        for content_id, score, by_chance in zip(ids.tolist(), scores.tolist(), chances, strict=True):
+        for content_id, score, by_chance, located in zip(ids.tolist(), scores.tolist(), chances, places, strict=True):
             if not tiles and len(hits) == query.k:
                 break
             if query.max_by_chance is not None and by_chance is not None and by_chance > query.max_by_chance:
                 break
-            located = locator.locate(content_id)
             if located is None:
                 continue
             paths, offline = located

@@ -124,6 +124,7 @@ class Engine:
     # What goes out
 
     def answer_out(self, answer: Answer, seconds: float) -> models.AnswerOut:
+        self.pictures.learn([each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)])
         return models.AnswerOut(
             stage="ranked" if answer.reranked else "recalled",
             hits=[self._hit_out(hit) for hit in answer.hits],
@@ -180,8 +181,9 @@ class Engine:
         if filters:
             allowed = set(passing(self.catalog, filters).tolist())
             ids = [content_id for content_id in ids if content_id in allowed]
-        locator = Locator(self.catalog)
-        located = ((content_id, locator.locate(content_id)) for content_id in ids[offset : offset + limit])
+        some = ids[offset : offset + limit]
+        self.pictures.learn(some)
+        located = zip(some, Locator(self.catalog).locate_all(some), strict=True)
         items = [self._place(content_id, *(place or ((), False))) for content_id, place in located]
         return models.PageOut(total=len(ids), offset=offset, items=items)
 

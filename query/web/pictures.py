@@ -10,9 +10,8 @@ import os
 import queue
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +29,7 @@ THUMBNAIL_SIDE = 384
 VIEW_SIDE = 1600
 MEDIA_TYPE = "image/webp"
 
+_MOST_KNOWN = 100_000
 _TIMEOUT_S = 30.0
 _MEMORY = 2 * 10**9
 _QUALITY = {THUMBNAIL_SIDE: 78, VIEW_SIDE: 88}
@@ -84,7 +84,7 @@ class Pictures:
         self._catalog = index.catalog(readonly=True)
         self.decoders = Decoders(workers)
         self._folder = _writable_folder(index)
-        self._known = lru_cache(100_000)(self._look_up)
+        self._known: dict[int, KnownPicture] = {}
 
     def close(self) -> None:
         self.decoders.close()
@@ -92,7 +92,18 @@ class Pictures:
 
     def known(self, content_id: int) -> KnownPicture:
         """Raises Problem for an id that is no picture."""
-        return self._known(content_id)
+        found = self._known.get(content_id) or self.learn([content_id]).get(content_id)
+        if found is None:
+            raise Problem(404, f"There is no picture {content_id} in the index.")
+        return found
+
+    def learn(self, content_ids: Iterable[int]) -> dict[int, KnownPicture]:
+        """Look up those that are not known yet at once, as many will be asked for; returns them."""
+        found = self._catalog.pictures([each for each in content_ids if each not in self._known])
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        self._known.update(found)
+        return found
 
     def kept_thumbnail(self, content_id: int) -> bytes | None:
         """The thumbnail where it was made before."""
@@ -129,12 +140,6 @@ class Pictures:
             reason = result.reason if isinstance(result, Failed) else "the file has changed since it was indexed"
         raise Problem(404, f"The picture {content_id} cannot be shown: {reason}.")
 
-    def _look_up(self, content_id: int) -> KnownPicture:
-        found = self._catalog.pictures([content_id]).get(content_id)
-        if found is None:
-            raise Problem(404, f"There is no picture {content_id} in the index.")
-        return found
-
     @staticmethod
     def _place(folder: Path, sha256: bytes) -> Path:
         name = sha256.hex()
@@ -144,7 +149,7 @@ class Pictures:
 def _writable_folder(index: IndexFolder) -> Path | None:
     for folder in (index.thumbnails, platformdirs.user_cache_path("diffsim") / "thumbnails"):
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # the pictures may be readable to nobody else
             if os.access(folder, os.W_OK | os.X_OK):
                 return folder
     return None
