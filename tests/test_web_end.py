@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,6 +13,8 @@ import httpx2
 import psutil
 import pytest
 from indexing import build, diffsim, draw
+
+from query.web.server import _listen
 
 PROJECT = Path(__file__).parent.parent
 
@@ -66,3 +69,9 @@ def test_the_address_answers_as_soon_as_it_is_printed(page):
     """A browser that is opened with it must not be refused."""
     with client(page) as asker:
         assert asker.get("/api/index").status_code == 200
+
+
+def test_answers_are_sent_without_delay():
+    """asyncio sets TCP_NODELAY only where the protocol is named; without it each answer takes 40 ms more."""
+    with _listen(0) as listening:
+        assert listening.proto == socket.IPPROTO_TCP
