@@ -407,7 +407,6 @@ def test_the_index_its_failures_and_a_run(page, gallery):
     page.until(lambda: page.texts(".card.run h2")[0].startswith("Indexed"), "the run does not end", 900)
     assert "5 new" in page.one(".lines").text
     page.shoot("index")
-    shutil.rmtree(gallery / "gallery" / "late")
 
 
 # Keys, widths, names

@@ -23,12 +23,14 @@ from .problems import Problem
 
 _PATIENCE_S = 20.0
 _LINES = 200
-# A server that was started in the background ignores Ctrl-C, and so would its children.
+# A server that was started in the background ignores Ctrl-C, and so would its children. The signal is blocked until
+# somebody is there to take it: Python itself, while it starts, would answer with a traceback.
 _BOOT = """
 import signal, sys
-signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv[0] = "diffsim"
 try:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
     from query.cli import main
     main()
 except KeyboardInterrupt:
@@ -57,14 +59,20 @@ class Runs:
             line += [] if folder is None else [folder]
             project = str(Path(__file__).resolve().parent.parent.parent)
             paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
-            self._process = subprocess.Popen(
-                [*line, "--index", os.fsencode(self._index.path)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                process_group=0,
-                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TERM": "dumb"},
-            )
+            before = signal.pthread_sigmask(
+                signal.SIG_BLOCK, [signal.SIGINT]
+            )  # of this thread, which the child inherits
+            try:
+                self._process = subprocess.Popen(
+                    [*line, "--index", os.fsencode(self._index.path)],
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    process_group=0,
+                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TERM": "dumb"},
+                )
+            finally:
+                signal.pthread_sigmask(signal.SIG_SETMASK, before)
             self._stopping = False
             self._began = time.monotonic()
             self._lines.clear()
