@@ -16,7 +16,7 @@ import os
 import socket
 import tomllib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -99,6 +99,15 @@ class IndexFolder:
     @property
     def thumbnails(self) -> Path:
         return self.path / "thumbnails"
+
+    def disk_bytes(self) -> int:
+        """What the folder takes; files that come and go while another process writes do not matter."""
+        total = 0
+        for folder, folders, files in os.walk(self.path):
+            for name in (*folders, *files):
+                with suppress(FileNotFoundError):
+                    total += Path(folder, name).lstat().st_blocks * 512
+        return total
 
     def recall_file(self, fingerprint: str) -> Path:
         return self.space(fingerprint) / "recall.faiss"

@@ -1,7 +1,6 @@
 """`diffsim status`: what is in the index, what failed and why. Loads neither torch nor FAISS."""
 
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ def status(index_path: Path) -> None:
         spaces = {space.id: space for space in catalog.spaces()}
         offline = offline_roots(catalog)
     visible = {count.space_id: count.visible for count in state.spaces}
-    click.echo(f"index    {index.path}, {size_text(_disk_bytes(index.path))} on disk")
+    click.echo(f"index    {index.path}, {size_text(index.disk_bytes())} on disk")
     click.echo(f"networks {models_folder()}")
     for count in state.spaces:
         space = spaces[count.space_id]
@@ -55,12 +54,3 @@ def _standing(space: "KnownSpace", answers: "KnownSpace") -> str:
     if space.id > answers.id:
         return f"answers for its name when it holds as many pictures as {answers.fingerprint}"
     return f"replaced by {answers.fingerprint}; `diffsim prune --space {space.fingerprint}` forgets it"
-
-
-def _disk_bytes(folder: Path) -> int:
-    """What a folder takes; files that come and go while another process writes do not matter."""
-    total = 0
-    for path in folder.rglob("*"):
-        with suppress(FileNotFoundError):
-            total += path.lstat().st_blocks * 512
-    return total

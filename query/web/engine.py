@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 from db.catalog import Catalog, FileLocation, KnownSpace
 from db.filters import Filters
@@ -208,13 +208,3 @@ class Engine:
 
     def files(self, content_ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         return self.catalog.files_of(content_ids)
-
-    def disk_bytes(self) -> int:
-        total = 0
-        for folder, _, names in os.walk(self.index.path):
-            for name in names:
-                try:
-                    total += Path(folder, name).lstat().st_blocks * 512
-                except FileNotFoundError:
-                    continue
-        return total

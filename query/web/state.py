@@ -35,7 +35,7 @@ def index_out(engine: Engine) -> models.IndexOut:
         )
     return models.IndexOut(
         path=printable(str(engine.index.path.absolute())),
-        bytes=engine.disk_bytes(),
+        bytes=engine.index.disk_bytes(),
         generation=catalog.generation(),
         pictures=state.contents,
         files=state.files,
