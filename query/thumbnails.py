@@ -14,6 +14,11 @@ def thumbnail(path: Path) -> Image.Image:
     try:
         picture, _ = open_picture(path.read_bytes())
     except (OSError, UnreadableImage):
-        return Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
+        return blank()
     picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
     return picture
+
+
+def blank() -> Image.Image:
+    """What stands for a picture that cannot be read now."""
+    return Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))

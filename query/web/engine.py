@@ -6,11 +6,11 @@ Methods named `ask_...` and `extract` belong to a lane's thread, see lanes.py; t
 import os
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 
-from db.catalog import Catalog, FileLocation, KnownSpace
+from db.catalog import Catalog, KnownSpace
 from db.filters import Filters
 from indexer.index_folder import IndexFolder
 from query.allowed import passing
@@ -205,6 +205,3 @@ class Engine:
                 rows = self.catalog.folders(_FOLDERS)
                 self._folders = generation, {printable(os.fsdecode(path)): (path, files) for path, files in rows}
             return self._folders[1]
-
-    def files(self, content_ids: Iterable[int]) -> dict[int, list[FileLocation]]:
-        return self.catalog.files_of(content_ids)

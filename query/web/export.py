@@ -16,6 +16,7 @@ from query.commands.options import printable
 from query.comparison_sheet import draw_comparison
 from query.question import Answer, Hit
 from query.sheet import SheetHit, draw_sheet
+from query.thumbnails import blank
 
 from .engine import Engine
 from .pictures import Pictures
@@ -47,7 +48,7 @@ def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
     """The pictures' files, as they are, in pieces. A file that no longer holds the bytes that were indexed is left out;
     LEFT-OUT.txt names it."""
     pipe, taken, left_out = _Pipe(), set[str](), list[str]()
-    files = engine.files(content_ids)
+    files = engine.catalog.files_of(content_ids)
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_STORED) as archive:
         for content_id in dict.fromkeys(content_ids):
             places = files[content_id]
@@ -119,4 +120,4 @@ def thumbnail(pictures: Pictures, content_id: int) -> Image.Image:
     try:
         return Image.open(io.BytesIO(pictures.thumbnail(content_id)))
     except Problem:
-        return Image.new("RGB", (384, 384), (225, 225, 225))
+        return blank()
