@@ -1,6 +1,7 @@
 """Whole runs: incremental, resumable, many spaces, many processes; after anything that happens to the files."""
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -206,9 +207,19 @@ def test_reading_while_another_process_indexes(tmp_path):
     draw(folder, range(8))
     build(index, folder)
     draw(folder, range(8, 40))
-    child = in_child(lambda: build(index, folder, options=replace(FAST, commit_seconds=0, batch_size=2)))
+    (committed, commits), (asked, asks) = os.pipe(), os.pipe()
+
+    def await_a_question(step: str) -> None:
+        """However fast the run is, somebody asks between its commits."""
+        if step == "features committed":
+            os.write(commits, b".")
+            os.read(asked, 1)
+
+    options = replace(FAST, commit_seconds=0, batch_size=2)
+    child = in_child(lambda: build(index, folder, options=options, on_step=await_a_question))
     searcher, seen = Searcher(index), []
     while os.waitpid(child, os.WNOHANG) == (0, 0):
+        waits, *_ = select.select([committed], [], [], 0)
         for number in (len(seen) % 8, 7):
             answer = searcher.answer(Query(folder / f"{number:02d}.png", k=EVERYTHING, include_self=True))
             assert answer.hits[0].path == str(folder / f"{number:02d}.png")
@@ -216,7 +227,9 @@ def test_reading_while_another_process_indexes(tmp_path):
             assert len(answer.hits) == answer.scored == answer.pictures
             assert len({hit.content_id for hit in answer.hits}) == len(answer.hits)
         seen.append(answer.pictures)
-    assert seen == sorted(seen) and len(set(seen)) > 3
+        if waits:
+            os.write(asks, os.read(committed, 1))
+    assert seen == sorted(seen) and len(set(seen)) > 10
     assert len(searcher.search(folder / "00.png", k=EVERYTHING)) == 39
 
 
