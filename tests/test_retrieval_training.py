@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import DATA, TINY
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,13 +23,14 @@ from retrieval.kit import Projection
 from retrieval.networks.patch_autoencoder import PatchAutoencoder
 from retrieval.score import score
 from retrieval.space import Tap
-from retrieval.training.batches import augment, draw_batch, draw_motifs
+from retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted
 from retrieval.training.curve import draw_losses
 from retrieval.training.looks import FILTERS, Look
 from retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
 from retrieval.training.pictures import Pictures, TrainingError, find_motifs, list_pictures, read_pictures
 from retrieval.training.recipe import Recipe
-from retrieval.training.trainer import Trainer, train
+from retrieval.training.run import train
+from retrieval.training.trainer import Trainer
 
 TOY = Recipe(
     steps=3, picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
@@ -110,6 +112,26 @@ def mean_losses(trainer: Trainer) -> Tensor:
     return torch.tensor(rows).mean(0)
 
 
+def test_a_run_starts_from_a_trained_folder(folders: list[Path], tmp_path: Path) -> None:
+    first = train(folders, tmp_path / "first", TOY)
+    other = replace(TOY, seed=1)
+    begun = train(folders, tmp_path / "begun", other, until=0, start=tmp_path / "first")
+    assert same_weights(begun.unet.parameters(), [p.half().float() for p in first.ema.parameters()])
+    assert same_weights(begun.vae.parameters(), first.vae.parameters())
+    assert torch.equal(begun.prompt_embeds, first.prompt_embeds)
+    unbroken = train(folders, tmp_path / "unbroken", other, start=tmp_path / "first")
+    train(folders, tmp_path / "broken", other, until=2, start=tmp_path / "first")
+    resumed = train(folders, tmp_path / "broken", other, resume=True)
+    assert same_weights(unbroken.unet.parameters(), resumed.unet.parameters())
+    assert torch.equal(unbroken.prompt_embeds, resumed.prompt_embeds)
+
+
+@pytest.mark.parametrize("model", [TINY, DATA])
+def test_a_folder_that_does_not_fit_is_no_start(folders: list[Path], tmp_path: Path, model: Path) -> None:
+    with pytest.raises(TrainingError, match=r"does not hold a network of this recipe's shape.* give mini or a folder"):
+        train(folders, tmp_path / "model", TOY, start=model)
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(folders: list[Path], tmp_path: Path) -> None:
     train(folders, tmp_path / "model", TOY, until=1)
     with pytest.raises(TrainingError, match=r"made with seed 0 \(now 1\).*start afresh without --resume"):
@@ -177,12 +199,34 @@ def test_every_folder_and_every_subfolder_has_the_same_share() -> None:
     assert [drawn.count(value) / 2000 for value in (10, 100, 200)] == pytest.approx([0.25, 0.25, 0.5], abs=0.07)
 
 
+def test_two_kinds_under_one_look_are_two_styles() -> None:
+    pixels = np.stack([np.full((40, 40, 3), value, np.uint8) for value in (10, 10, 200, 200)])
+    pictures = Pictures(pixels, ((np.array([0, 1]),), (np.array([2, 3]),)), {})
+    mixed = 0
+    for seed in range(60):
+        grid = draw_painted(pictures, TOY, np.random.default_rng(seed))
+        subjects_of = {style: grid.subjects[grid.styles == style].tolist() for style in grid.styles.tolist()}
+        untouched = (((grid.pixels.mean((1, 2, 3)) + 1) * 127.5).round() - torch.tensor([[10.0], [200.0]])).abs() < 0.5
+        kinds_of = {style: untouched[:, grid.styles == style].any(1).tolist() for style in subjects_of}
+        if len(subjects_of) == 4:
+            mixed += 1
+            assert subjects_of == {0: [0, 1], 1: [0, 1], 2: [2, 3], 3: [2, 3]}
+            assert not any(kinds_of[a] == kinds_of[b] != [False, False] for a in (0, 1) for b in (2, 3))
+        else:
+            assert subjects_of == {0: [0, 1], 1: [0, 1]}
+        assert not any(all(kinds) for kinds in kinds_of.values())
+    assert 30 - 24 < mixed < 30 + 24  # six standard deviations of a fair coin
+    alone = replace(pictures, shares=pictures.shares[:1])
+    assert {len(draw_painted(alone, TOY, np.random.default_rng(seed)).pixels) for seed in range(20)} == {4}
+
+
 def test_a_batch_follows_from_seed_and_step_alone(folders: list[Path], tmp_path: Path) -> None:
     pictures = read_pictures(folders, 40, tmp_path / "cache.npy")
     first, again, next_one = (draw_batch(pictures, TOY, step) for step in (5, 5, 6))
     assert torch.equal(first.denoised, again.denoised) and not torch.equal(first.denoised, next_one.denoised)
     assert all(torch.equal(a.pixels, b.pixels) for a, b in zip(first.grids, again.grids, strict=True))
-    assert [grid.pixels.shape for grid in first.grids] == [(4, 3, 32, 32)] * 2
+    painted, motifs = (grid.pixels.shape for grid in first.grids)
+    assert painted in ((4, 3, 32, 32), (8, 3, 32, 32)) and motifs == (4, 3, 32, 32)
     assert len(draw_batch(replace(pictures, motifs={}), TOY, 0).grids) == 1
 
 

@@ -6,8 +6,9 @@ import click
 import torch
 
 from ..errors import RetrievalError
+from ..local_models import find_model
 from .recipe import Recipe
-from .trainer import train
+from .run import train
 
 
 @click.command()
@@ -20,6 +21,9 @@ from .trainer import train
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="A file that lists pictures not to train on, one path a line, relative to the file's folder.",
 )
+@click.option(
+    "--from", "start", metavar="MODEL", help="Start from a network: mini, or a folder that this command wrote."
+)
 @click.option("--snapshots", type=click.IntRange(min=0), default=0, help="Also write OUT.step-N every so many steps.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint beside OUT.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
@@ -30,6 +34,7 @@ def main(
     steps: int,
     seed: int,
     without: Path | None,
+    start: str | None,
     snapshots: int,
     resume: bool,
     device: str,
@@ -50,7 +55,16 @@ def main(
         left_out = {(without.parent / line).resolve() for line in lines if line}
     recipe = Recipe(steps=steps, seed=seed)
     try:
-        trainer = train(folders, out, recipe, without=left_out, snapshots=snapshots, resume=resume, device=device)
+        trainer = train(
+            folders,
+            out,
+            recipe,
+            without=left_out,
+            snapshots=snapshots,
+            start=find_model(start) if start else None,
+            resume=resume,
+            device=device,
+        )
     except RetrievalError as error:
         raise click.ClickException(str(error)) from error
     click.echo(f"{trainer.step} steps in {trainer.seconds / 60:.1f} min: {out}", err=True)

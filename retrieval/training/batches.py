@@ -66,21 +66,27 @@ def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) ->
             if paper is not None:
                 pixels = (pixels * paper).astype(np.uint8)
             rows.append(look.paint(pixels, rng))
-    return _grid(rows, len(chosen))
+    places = torch.arange(len(rows))
+    return Grid(to_network(rows), places // len(chosen), places % len(chosen))
 
 
 def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Pictures by lot, each under every one of some looks, and each time in another crop. All are of one subfolder: a
-    photograph and a drawing under one look are still not of one style."""
+    """Pictures by lot, each under every one of some looks, and each time in another crop. Half of the time (where there
+    are two folders) they are of two kinds, each with half of the looks: a photograph and a drawing under one look are
+    still not of one style."""
     subjects, styles = recipe.painted
-    looks = [Look.draw(rng) for _ in range(styles)]
-    kind = pictures.kind(rng)
+    mixed = len(pictures.shares) > 1 and rng.random() < 0.5
+    kinds = pictures.two_kinds(rng) if mixed else (pictures.kind(rng),)
+    looks = [Look.draw(rng) for _ in range(max(2, styles // len(kinds)))]
     rows = []
-    for _ in range(subjects):
-        picture = pictures.one_of(kind, rng)
-        seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
-        rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
-    return _grid(rows, styles)
+    for kind in kinds:
+        for _ in range(subjects):
+            picture = pictures.one_of(kind, rng)
+            seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
+            rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
+    places = torch.arange(len(rows))
+    kind_of = places // (subjects * len(looks))
+    return Grid(to_network(rows), places // len(looks), kind_of * len(looks) + places % len(looks))
 
 
 def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
@@ -109,8 +115,3 @@ def mirrored(pixels: Pixels, rng: np.random.Generator) -> Pixels:
 def to_network(pixels: Sequence[Pixels]) -> Tensor:
     """uint8 [H,W,3] each -> float32 [n,3,H,W] in [-1,1]."""
     return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
-
-
-def _grid(rows: Sequence[Pixels], styles: int) -> Grid:
-    places = torch.arange(len(rows))
-    return Grid(to_network(rows), places // styles, places % styles)

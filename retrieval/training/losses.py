@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,16 +29,18 @@ def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
         projection(tokens).unflatten(-1, (attention.heads, -1)).permute(2, 0, 1, 3)  # [heads,n,tokens,head_dim]
         for projection in (attention.to_q, attention.to_k, attention.to_v)
     )
-    heads, pictures, length, width = query.shape
-    asking = query.reshape(heads, 1, pictures * length, width) * width**-0.5
-    weights = (asking @ key.transpose(2, 3)).softmax(-1)
-    # In float32 from here: two gradients all but cancel where cosines are near 1, as all are at the beginning.
-    rebuilt = (weights @ value).float().view(heads, pictures, pictures, length, width)  # [heads, of j, for i, ...]
-    own = rebuilt.diagonal(dim1=1, dim2=2).permute(0, 3, 1, 2)
-    products = (rebuilt * own[:, None]).sum((0, 3, 4))
-    lengths = rebuilt.square().sum((0, 3, 4)).sqrt()
+    pictures, length, width = query.shape[1:]
+    products = lengths = torch.zeros(pictures, pictures, device=tokens.device)
+    for asking, keys, values in zip(query * width**-0.5, key, value, strict=True):  # a head's tensors fit a CPU's cache
+        weights = (asking.reshape(1, pictures * length, width) @ keys.transpose(1, 2)).softmax(-1)
+        # In float32 from here: two gradients all but cancel where cosines are near 1, as all are at the beginning.
+        rebuilt = (weights @ values).float().view(pictures, pictures, length * width)  # [of j, for i, ...]
+        own = rebuilt.diagonal(dim1=0, dim2=1).T
+        products = products + (rebuilt * own).sum(-1)
+        lengths = lengths + rebuilt.square().sum(-1)
+    lengths = lengths.sqrt()
     cosines = products / (lengths * lengths.diagonal()).clamp(min=1e-8)
-    return cast(Tensor, (cosines + cosines.T) / 2)
+    return (cosines + cosines.T) / 2
 
 
 def contrastive_loss(scores: Tensor, labels: Tensor, temperature: float) -> Tensor:

@@ -33,8 +33,16 @@ class Pictures:
 
     def kind(self, rng: np.random.Generator) -> NDArray[np.int64]:
         """The rows of a subfolder drawn by lot."""
-        folder = self.shares[rng.integers(len(self.shares))]
-        return folder[rng.integers(len(folder))]
+        return self._kind_of(rng.integers(len(self.shares)), rng)
+
+    def two_kinds(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The rows of a subfolder each of two folders drawn by lot. There must be two."""
+        first, second = rng.choice(len(self.shares), size=2, replace=False)
+        return self._kind_of(first, rng), self._kind_of(second, rng)
+
+    def _kind_of(self, folder: np.int64, rng: np.random.Generator) -> NDArray[np.int64]:
+        share = self.shares[folder]
+        return share[rng.integers(len(share))]
 
     def one_of(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
         """One of these pictures, drawn by lot."""

@@ -44,7 +44,8 @@ class Recipe:
     contrast_timestep: int = 200
     # losses
     snr_limit: float = 5.0  # min-SNR-gamma, arXiv 2303.09556
-    temperature: float = 0.04
+    subject_temperature: float = 0.03
+    style_temperature: float = 0.05
     contrast_weight: float = 0.2
     grid_denoising: float = 0.25  # the weight of denoising the grids, which are all at early timesteps
     # optimizer

@@ -1,12 +1,10 @@
-"""The network, its moving average and the optimizer, from the first step to the model folder."""
+"""The network, its moving average and the optimizer: one step, and checkpoints."""
 
 from __future__ import annotations
 
-import csv
-import json
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,20 +12,16 @@ from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from ..local_models import READ_AS
 from ..networks.patch_autoencoder import PatchAutoencoder
 from ..networks.taps import hidden_states
 from .batches import Batch, draw_batch
-from .curve import draw_losses
 from .losses import contrastive_loss, denoising_errors, score_matrix
-from .pictures import Pictures, TrainingError, read_pictures
+from .pictures import Pictures, TrainingError
 from .recipe import SCHEDULE, Recipe
 
-_LOG_EVERY = 50
-_CHECKPOINT_EVERY = 250
+_STATEFUL = ("unet", "ema", "vae", "optimizer")
 
 
 @dataclass(frozen=True)
@@ -81,6 +75,8 @@ class Trainer:
     def __init__(self, recipe: Recipe, pictures: Pictures, device: str = "cpu") -> None:
         self.recipe, self.pictures, self.device = recipe, pictures, torch.device(device)
         self.step, self.seconds = 0, 0.0
+        # bfloat16 is emulated, slowly, on processors without AVX-512
+        self.mixed_precision = device != "cpu" or torch.backends.cpu.get_cpu_capability() == "AVX512"
         torch.manual_seed(recipe.seed)
         self.unet = build_unet(recipe).to(self.device)
         self.ema = build_unet(recipe).to(self.device)
@@ -104,12 +100,13 @@ class Trainer:
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed * 2**32 + self.step)
         parts = [batch.denoised, *(grid.pixels for grid in batch.grids)]
         sizes = [len(part) for part in parts]
-        with torch.autocast(self.device.type, torch.bfloat16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.mixed_precision):
             pixels = torch.cat(parts).to(self.device)
             latents = self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
             noise, timesteps = self._noise(latents.shape, sizes, generator)
             noised = self.scheduler.add_noise(latents, noise, timesteps)
             names = [f"{tap}.transformer_blocks.0.attn1" for tap in (recipe.subject_tap, recipe.style_tap)]
+            temperatures = (recipe.subject_temperature, recipe.style_temperature)
             with tapped(self.unet, names) as entered:
                 prompt = self.prompt_embeds.to(self.device).expand(len(latents), -1, -1)
                 predicted = self.unet(noised, timesteps, prompt).sample
@@ -123,12 +120,12 @@ class Trainer:
                         contrastive_loss(
                             score_matrix(self.unet.get_submodule(name), tokens),
                             getattr(grid, kind).to(self.device),
-                            recipe.temperature,
+                            temperature,
                         )
                         for tokens, grid in zip(torch.split(entered[name], sizes)[1:], batch.grids, strict=True)
                     ]
                 ).sum()
-                for name, kind in zip(names, ("subjects", "styles"), strict=True)
+                for name, kind, temperature in zip(names, ("subjects", "styles"), temperatures, strict=True)
             )
         return Losses(denoising, subject, style)
 
@@ -167,9 +164,12 @@ class Trainer:
         return losses
 
     def save_checkpoint(self, path: Path) -> None:
-        state = {name: getattr(self, name).state_dict() for name in ("unet", "ema", "vae", "optimizer")}
+        """Everything that the next step is a function of, but the pictures."""
+        state = {name: getattr(self, name).state_dict() for name in _STATEFUL}
+        state |= {name: getattr(self, name) for name in ("prompt_embeds", "step", "seconds")}
         partial = path.with_suffix(".partial")
-        torch.save(state | {"recipe": asdict(self.recipe), "step": self.step, "seconds": self.seconds}, partial)
+        state |= {"recipe": asdict(self.recipe), "scaling_factor": self.vae.config.scaling_factor}
+        torch.save(state, partial)
         os.replace(partial, path)
 
     def load_checkpoint(self, path: Path) -> None:
@@ -189,82 +189,7 @@ class Trainer:
             raise TrainingError(
                 f"{path} was made with {', '.join(differs)}; give that again, or start afresh without --resume"
             )
-        for name in ("unet", "ema", "vae", "optimizer"):
+        for name in _STATEFUL:
             getattr(self, name).load_state_dict(state[name])
-        self.step, self.seconds = state["step"], state["seconds"]
-
-    def export(self, out: Path) -> None:
-        """Write the averaged weights in float16 as a model folder."""
-        unet = build_unet(self.recipe)
-        unet.load_state_dict(self.ema.state_dict())
-        unet.half().save_pretrained(out / "unet")
-        self.vae.save_pretrained(out / "vae")
-        self.scheduler.save_pretrained(out / "scheduler")
-        save_file({"prompt_embeds": self.prompt_embeds}, out / "conditioning.safetensors")
-        index = {
-            "_class_name": "StableDiffusionPipeline",
-            "unet": ["diffusers", "UNet2DConditionModel"],
-            "vae": ["retrieval.networks.patch_autoencoder", "PatchAutoencoder"],
-            "scheduler": ["diffusers", "DDPMScheduler"],
-        }
-        _write_json(out / "model_index.json", index)
-        taps = {"style": self.recipe.style_tap, "instance": self.recipe.subject_tap, "look": self.recipe.look_tap}
-        profiles = {profile: [tap, self.recipe.read_at] for profile, tap in taps.items()}
-        _write_json(out / READ_AS, {"size": self.recipe.picture_size, "profiles": profiles})
-
-
-def _write_json(path: Path, content: Mapping[str, object]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _log_until(log: Path, step: int) -> list[list[str]]:
-    """What the log says down to a checkpoint's step; a run that was killed may have come further."""
-    with log.open(newline="") as file:
-        return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]
-
-
-def train(
-    folders: Sequence[Path],
-    out: Path,
-    recipe: Recipe,
-    *,
-    until: int | None = None,
-    without: Collection[Path] = (),
-    snapshots: int = 0,
-    resume: bool = False,
-    device: str = "cpu",
-) -> Trainer:
-    """Train for `recipe.steps` steps, or only to step `until` of them, and write the model folder OUT.
-
-    without: pictures (resolved paths) that are not trained on. snapshots: also write OUT.step-N every so many steps.
-    Raises TrainingError.
-    """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    beside = {
-        kind: out.with_name(f"{out.name}.{kind}") for kind in ("pictures.npy", "checkpoint.pt", "loss.csv", "loss.png")
-    }
-    pictures = read_pictures(folders, recipe.cached_size, beside["pictures.npy"], without)
-    trainer = Trainer(recipe, pictures, device)
-    if resume:
-        trainer.load_checkpoint(beside["checkpoint.pt"])
-    kept = _log_until(beside["loss.csv"], trainer.step) if resume else []
-    with beside["loss.csv"].open("w", newline="") as file:
-        rows = csv.writer(file)
-        rows.writerows([["step", "seconds", "denoising", "subject", "style"], *kept])
-        seen: list[list[float]] = []
-        while trainer.step < (recipe.steps if until is None else until):
-            losses = trainer.train_step()
-            seen.append([float(loss.detach()) for loss in (losses.denoising, losses.subject, losses.style)])
-            if trainer.step % _LOG_EVERY == 0:
-                means = [round(sum(column) / len(seen), 5) for column in zip(*seen, strict=True)]
-                rows.writerow([trainer.step, round(trainer.seconds), *means])
-                file.flush()
-                seen.clear()
-            if trainer.step % _CHECKPOINT_EVERY == 0:
-                trainer.save_checkpoint(beside["checkpoint.pt"])
-            if snapshots and trainer.step % snapshots == 0:
-                trainer.export(out.with_name(f"{out.name}.step-{trainer.step}"))
-    trainer.save_checkpoint(beside["checkpoint.pt"])
-    trainer.export(out)
-    draw_losses(beside["loss.csv"], beside["loss.png"])
-    return trainer
+        self.vae.register_to_config(scaling_factor=state["scaling_factor"])
+        self.prompt_embeds, self.step, self.seconds = (state[name] for name in ("prompt_embeds", "step", "seconds"))

@@ -1,0 +1,58 @@
+"""A trained network as a folder in the layout of Stable Diffusion, written and read again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from ..local_models import READ_AS
+from ..networks.patch_autoencoder import PatchAutoencoder
+from .pictures import TrainingError
+from .trainer import Trainer, build_unet
+
+_WEIGHTS = Path("unet", "diffusion_pytorch_model.safetensors")
+_PROMPT = "conditioning.safetensors"
+_PARTS = {
+    "_class_name": "StableDiffusionPipeline",
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": [PatchAutoencoder.__module__, PatchAutoencoder.__name__],
+    "scheduler": ["diffusers", "DDPMScheduler"],
+}
+
+
+def export(trainer: Trainer, out: Path) -> None:
+    """Write the averaged weights in float16, and how they are read."""
+    recipe = trainer.recipe
+    unet = build_unet(recipe)
+    unet.load_state_dict(trainer.ema.state_dict())
+    unet.half().save_pretrained(out / "unet")
+    trainer.vae.save_pretrained(out / "vae")
+    trainer.scheduler.save_pretrained(out / "scheduler")
+    save_file({"prompt_embeds": trainer.prompt_embeds}, out / _PROMPT)
+    _write_json(out / "model_index.json", _PARTS)
+    taps = {"style": recipe.style_tap, "instance": recipe.subject_tap, "look": recipe.look_tap}
+    profiles = {profile: [tap, recipe.read_at] for profile, tap in taps.items()}
+    _write_json(out / READ_AS, {"size": recipe.picture_size, "profiles": profiles})
+
+
+def start_from(trainer: Trainer, model: Path) -> None:
+    """Give a trainer the weights, latents and prompt of a folder that `export` wrote. Raises TrainingError."""
+    own = all((model / part).is_file() for part in (_WEIGHTS, _PROMPT, Path("vae", "config.json")))
+    weights = load_file(model / _WEIGHTS) if own else {}
+    wanted = {name: tensor.shape for name, tensor in trainer.unet.state_dict().items()}
+    if {name: tensor.shape for name, tensor in weights.items()} != wanted:
+        raise TrainingError(
+            f"{model} does not hold a network of this recipe's shape, so training cannot start from it; "
+            "give mini or a folder that this command wrote, or start afresh without --from"
+        )
+    trainer.unet.load_state_dict(weights)
+    trainer.ema.load_state_dict(weights)
+    trainer.vae = PatchAutoencoder.from_pretrained(model / "vae").to(trainer.device)
+    trainer.prompt_embeds = load_file(model / _PROMPT)["prompt_embeds"]
+
+
+def _write_json(path: Path, content: Mapping[str, object]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
