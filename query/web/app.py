@@ -14,7 +14,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from indexer.index_folder import IndexFolder
 from query.commands.options import printable
 
-from . import api, models, problems
+from . import models, problems, routes
 from .engine import Engine
 from .guard import Guard
 
@@ -50,7 +50,7 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
     app.state.engine = engine
     app.state.token = token
     problems.install(app)
-    app.include_router(api.router)
+    app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     page = templates.get_template("page.html")
 

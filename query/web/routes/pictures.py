@@ -1,0 +1,118 @@
+"""Pictures: thumbnails and views, lists, details, uploads."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import Response
+
+from .. import models
+from ..guard import MAX_UPLOAD
+from ..pictures import MEDIA_TYPE, THUMBNAIL_SIDE
+from ..problems import Problem
+from .common import WEBP, engine_of
+
+router = APIRouter()
+
+_FOREVER = "private, max-age=31536000, immutable"
+_ASK_AGAIN = "private, no-cache"
+_Wanted = Annotated[
+    str | None, Query(max_length=100, description="The content's version; then it may be kept forever.")
+]
+
+
+@router.get("/thumbnails/{content_id}", response_class=Response, responses=WEBP)
+async def thumbnail(content_id: models.Id, request: Request, v: _Wanted = None) -> Response:
+    """A small upright picture."""
+    engine = engine_of(request)
+
+    def kept() -> bytes | None:
+        return engine.pictures.kept_thumbnail(content_id)
+
+    def make() -> bytes:
+        return engine.pictures.thumbnail(content_id)
+
+    known = await run_in_threadpool(engine.pictures.known, content_id)
+    headers = _caching(request, f"{known.sha256.hex()[:16]}-{THUMBNAIL_SIDE}", v == known.sha256.hex()[:16])
+    if headers is None:
+        return Response(status_code=304)
+    data = await run_in_threadpool(kept) or await engine.lanes.pictures.run_if_wanted(request, make)
+    return Response(data, media_type=MEDIA_TYPE, headers=headers)
+
+
+@router.get("/pictures/{content_id}", response_class=Response, responses=WEBP)
+async def picture(content_id: models.Id, request: Request, v: _Wanted = None) -> Response:
+    """The picture as large as a screen, upright, whatever its format."""
+    engine = engine_of(request)
+    known = await run_in_threadpool(engine.pictures.known, content_id)
+    headers = _caching(request, f"{known.sha256.hex()[:16]}-view", v == known.sha256.hex()[:16])
+    if headers is None:
+        return Response(status_code=304)
+    data = await engine.lanes.pictures.run_if_wanted(request, engine.pictures.view, content_id)
+    return Response(data, media_type=MEDIA_TYPE, headers=headers)
+
+
+def _caching(request: Request, tag: str, forever: bool) -> dict[str, str] | None:
+    """Headers for a picture; None where the browser has it already."""
+    etag = f'"{tag}"'
+    if etag in request.headers.get("if-none-match", ""):
+        return None
+    return {"ETag": etag, "Cache-Control": _FOREVER if forever else _ASK_AGAIN}
+
+
+@router.get("/api/pictures")
+def pictures(
+    request: Request,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> models.PageOut:
+    """A piece of all pictures, by folder and name."""
+    engine = engine_of(request)
+    return engine.page(offset, limit, engine.filters(models.FiltersIn()))
+
+
+@router.post("/api/pictures")
+def filtered_pictures(
+    request: Request,
+    filters: models.FiltersIn,
+    offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
+    limit: Annotated[int, Query(ge=1, le=500)] = 100,
+) -> models.PageOut:
+    """The same of those that pass filters."""
+    engine = engine_of(request)
+    return engine.page(offset, limit, engine.filters(filters))
+
+
+@router.get("/api/pictures/{content_id}")
+def details(content_id: models.Id, request: Request) -> models.DetailsOut:
+    """Everything about one picture."""
+    return engine_of(request).details(content_id)
+
+
+@router.get("/api/folders")
+def folders(request: Request) -> list[models.FolderOut]:
+    """The folders that a filter may name."""
+    known = engine_of(request).folders()
+    return [models.FolderOut(folder=name, pictures=files) for name, (_, files) in known.items()]
+
+
+_BYTES = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
+
+
+@router.post("/api/uploads", status_code=201, openapi_extra=_BYTES)
+async def upload(request: Request) -> models.UploadOut:
+    """Give a picture to ask with: the body is the file itself. It stays in memory for a while, never on disk."""
+    engine = engine_of(request)
+    data = await request.body()
+    if not data:
+        raise Problem(422, f"Nothing came; send the picture's bytes as the body, at most {MAX_UPLOAD >> 20} MB.")
+    name, kept = await engine.lanes.pictures.run(engine.uploads.add, data)
+    known = await run_in_threadpool(engine.catalog.content_by_sha256, kept.sha256)
+    indexed = engine.catalog.pictures([known]).get(known) if known is not None else None
+    return models.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)
+
+
+@router.get("/uploads/{name}", response_class=Response, responses=WEBP)
+def uploaded(name: str, request: Request) -> Response:
+    """The uploaded picture, upright."""
+    return Response(engine_of(request).uploads.get(name).view, media_type=MEDIA_TYPE)

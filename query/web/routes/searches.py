@@ -1,0 +1,49 @@
+"""Ranked neighbours, streamed."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from typing import Any
+
+from fastapi import APIRouter, Request
+from fastapi.responses import StreamingResponse
+
+from .. import models, problems
+from ..problems import Problem
+from .common import engine_of
+
+router = APIRouter()
+
+_NDJSON: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/x-ndjson": {"schema": {"$ref": "#/components/schemas/AnswerOut"}}}}
+}
+
+
+@router.post("/api/search", response_class=StreamingResponse, responses=_NDJSON)
+async def search(asked: models.SearchIn, request: Request) -> StreamingResponse:
+    """Ranked neighbours, as JSON Lines: the first stage's order as soon as it is known, then that of the full score.
+    A problem after the first line is a line with a `problem`."""
+    engine = engine_of(request)
+    question = await engine.query(asked)
+
+    def ask(put: Callable[[models.AnswerOut], None]) -> None:
+        engine.ask(question, put)
+
+    answers = engine.lanes.asking.stream(ask)
+    first = await anext(answers)  # what goes wrong before it is the status of the answer
+
+    async def lines() -> AsyncIterator[str]:
+        async with aclosing(answers):
+            yield first.model_dump_json() + "\n"
+            try:
+                async for answer in answers:
+                    yield answer.model_dump_json() + "\n"
+            except Exception as error:
+                yield _problem_line(error)
+
+    return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+
+def _problem_line(error: Exception) -> str:
+    found = problems.of(error) if str(error).endswith(".") else Problem(500, "The search broke off.")
+    detail = models.Problem.model_validate(problems.body(found.status, found.detail))
+    return '{"problem":' + detail.model_dump_json() + "}\n"

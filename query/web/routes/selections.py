@@ -1,0 +1,51 @@
+"""What is taken away: files as a ZIP, a search as a sheet."""
+
+import io
+from collections.abc import Sequence
+
+from fastapi import APIRouter, Request
+from fastapi.responses import Response, StreamingResponse
+from PIL import Image
+
+from query.question import Answer
+from query.question import Query as Question
+
+from .. import export, models
+from .common import engine_of
+
+router = APIRouter()
+
+
+@router.post("/api/zip", response_class=StreamingResponse, responses={200: {"content": {"application/zip": {}}}})
+def zip_file(chosen: models.SelectionIn, request: Request) -> StreamingResponse:
+    """The files of these pictures."""
+    engine = engine_of(request)
+    for content_id in chosen.pictures:
+        engine.pictures.known(content_id)
+    headers = {"Content-Disposition": 'attachment; filename="diffsim.zip"'}
+    return StreamingResponse(export.zip_of(engine, chosen.pictures), media_type="application/zip", headers=headers)
+
+
+@router.post("/api/sheet", response_class=Response, responses={200: {"content": {"image/png": {}}}})
+async def sheet(asked: models.SheetIn, request: Request) -> Response:
+    """The Figure-4 sheet of a search as PNG."""
+    engine = engine_of(request)
+    questions: list[Question] = []
+    for spaces in [[name] for name in asked.compare] or [asked.search.spaces]:
+        questions.append(await engine.query(asked.search.model_copy(update={"spaces": spaces})))
+
+    def ask() -> list[Answer]:
+        return [engine.lanes.asker.answer(question) for question in questions]
+
+    def draw(answers: Sequence[Answer]) -> bytes:
+        name = asked.search.picture
+        if isinstance(name, int):
+            asked_with = export.thumbnail(engine.pictures, name)
+        else:
+            asked_with = Image.open(io.BytesIO(engine.uploads.get(name).view))
+        return export.sheet(asked_with, answers, asked.only, asked.top, engine.pictures)
+
+    drawn = await engine.lanes.pictures.run(draw, await engine.lanes.asking.run(ask))
+    return Response(
+        drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'}
+    )
