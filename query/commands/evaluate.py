@@ -1,7 +1,7 @@
 """`diffsim evaluate`: the paper's benchmarks, and one's own, for any feature space and for plain baselines."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,30 @@ _SHOWN_FIGURES = ("mAP", "precision@1", "precision@5", "precision@10", "recall@1
 SEED = 2334
 
 
+def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
+    """What the commands that ask a benchmark have in common."""
+    for option in (
+        device_option,
+        click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+        click.option(
+            "--cache",
+            type=click.Path(path_type=Path, file_okay=False),
+            help="Index that keeps the features.  [default: in the platform's user cache folder]",
+        ),
+        click.option("--seed", type=int, default=SEED, show_default=True, help="For draws, samples and intervals."),
+        click.option(
+            "--limit",
+            type=click.IntRange(min=1),
+            help="At most so many triplets or queries, a seeded sample.  [default: all]",
+        ),
+        click.argument("root", type=click.Path(exists=True, path_type=Path)),
+        click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH"),
+    ):
+        command = option(command)
+    return command
+
+
 @click.command()
-@click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH")
-@click.argument("root", type=click.Path(exists=True, path_type=Path))
 @click.option(
     "--space",
     "specs",
@@ -39,18 +60,8 @@ SEED = 2334
     show_default=True,
     help="engine: as an index scores. paper: triplets as DiffSim's released code scores them, reference first.",
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many triplets or queries, a seeded sample.  [default: all]"
-)
-@click.option("--seed", type=int, default=SEED, show_default=True, help="For draws, samples and intervals.")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Index that keeps the features.  [default: in the platform's user cache folder]",
-)
 @click.option("--save-triplets", type=click.Path(path_type=Path, dir_okay=False), help="Write the triplets as a CSV.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and space.")
-@device_option
+@on_a_benchmark
 def evaluate(
     bench: str,
     root: Path,

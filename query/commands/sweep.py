@@ -5,16 +5,13 @@ from pathlib import Path
 
 import click
 
-from retrieval.names import BENCHMARKS, VARIANTS
+from retrieval.names import VARIANTS
 
-from .evaluate import SEED, aligned, evaluation_cache, kept_when_interrupted, note, percent
-from .options import device_option
+from .evaluate import aligned, evaluation_cache, kept_when_interrupted, note, on_a_benchmark, percent
 from .progress import progress
 
 
 @click.command()
-@click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH")
-@click.argument("root", type=click.Path(exists=True, path_type=Path))
 @click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
 @click.option("--layer", "layers", multiple=True, help="An attention of the network, repeatable.  [default: all]")
 @click.option(
@@ -34,16 +31,8 @@ from .progress import progress
 @click.option("--variant", type=click.Choice([name for name in VARIANTS if name != "global"]), help="As in `index`.")
 @click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
 @click.option("--prompt", help="What the network is told.  [default: the network's]")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many triplets or queries.  [default: all]")
-@click.option("--seed", type=int, default=SEED, show_default=True, help="For draws, samples and intervals.")
-@click.option(
-    "--cache",
-    type=click.Path(path_type=Path, file_okay=False),
-    help="Index that keeps the features.  [default: that of `evaluate`]",
-)
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves into a .png or .svg.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line and setting.")
-@device_option
+@on_a_benchmark
 def sweep(
     bench: str,
     root: Path,
