@@ -1,6 +1,6 @@
 """Write the questions that the collections of drawings and of PACS pictures are asked in docs/evaluation.md, as CSVs.
 
-    python benchmarks/questions.py OUT --styles DIR --domains DIR
+    python benchmarks/questions.py OUT --styles DIR --domains DIR --gallery demo/gallery
 
 DIR holds the unpacked pictures and their `manifest.csv` (file, subject, style, lookalike_group, ...; file, class,
 domain). Triplets, 2,000 each, seeded, units in brackets:
@@ -12,7 +12,8 @@ domain). Triplets, 2,000 each, seeded, units in brackets:
     same-class      A and B of one class in two domains, C of another class and of B's domain           [class]
 
 and for retrieval style.csv and subject.csv, all drawings with their style or subject. Without game-icons, whose black
-ground gives them away.
+ground gives them away. Of the project's own drawings, which nothing was trained on, gallery-style.csv and
+gallery-subject.csv.
 """
 
 import csv
@@ -35,7 +36,8 @@ Draw = Callable[[random.Random], tuple[Row, Row, Row, str]]
 @click.argument("out", type=click.Path(file_okay=False, path_type=Path))
 @click.option("--styles", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--domains", type=click.Path(exists=True, file_okay=False, path_type=Path))
-def main(out: Path, styles: Path | None, domains: Path | None) -> None:
+@click.option("--gallery", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def main(out: Path, styles: Path | None, domains: Path | None, gallery: Path | None) -> None:
     """Write the CSVs into OUT."""
     out.mkdir(parents=True, exist_ok=True)
     if styles:
@@ -48,6 +50,14 @@ def main(out: Path, styles: Path | None, domains: Path | None) -> None:
         pictures = manifest(domains)
         write_triplets(out / "same-domain.csv", domains, same(pictures, "domain"))
         write_triplets(out / "same-class.csv", domains, same_class(pictures))
+    if gallery:
+        names = [(*path.stem.partition("-"), f"{gallery.name}/{path.name}") for path in sorted(gallery.glob("*.png"))]
+        drawn = [
+            {"subject": subject, "style": style, "lookalike_group": "", "file": file}
+            for subject, _, style, file in names
+        ]
+        for group in ("style", "subject"):
+            write_labelled(out / f"gallery-{group}.csv", gallery, drawn, group)
 
 
 def manifest(folder: Path) -> list[Row]:

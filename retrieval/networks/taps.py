@@ -1,6 +1,7 @@
 """Taps: find attention modules by name, run the network only as far as they are, take what enters them."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -54,33 +55,42 @@ Entered = tuple[tuple[Any, ...], dict[str, Any]]
 """Positional and keyword arguments of a module's forward."""
 
 
-def run_to_taps(network: nn.Module, modules: Iterable[str], forward: Callable[[], Any]) -> dict[str, Entered]:
+@contextmanager
+def on_entry(network: nn.Module, modules: Iterable[str], take: Callable[[str, Entered], None]) -> Iterator[None]:
+    """While this lasts, `take` is given each of `modules` and what enters it, whenever a forward pass comes there."""
+
+    def hook(name: str) -> Callable[..., None]:
+        return lambda _module, args, kwargs: take(name, (args, kwargs))
+
+    tapped = {name: network.get_submodule(name) for name in modules}  # all are there, before any gets a hook
+    handles = [module.register_forward_pre_hook(hook(name), with_kwargs=True) for name, module in tapped.items()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def run_to_taps(network: nn.Module, modules: Collection[str], forward: Callable[[], Any]) -> dict[str, Entered]:
     """Run `forward` only until each of `modules` has been entered once; give what entered them.
 
     forward: calls `network` once; what comes after the last tap is never computed.
     The hooks are removed whatever happens. A truncated, compiled forward could replace this one function.
     """
     entered: dict[str, Entered] = {}
-    tapped = {name: network.get_submodule(name) for name in modules}
 
-    def take(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            entered[name] = args, kwargs
-            if len(entered) == len(tapped):
-                raise _Reached
+    def take(name: str, what: Entered) -> None:
+        entered[name] = what
+        if len(entered) == len(set(modules)):
+            raise _Reached
 
-        return hook
-
-    handles = [module.register_forward_pre_hook(take(name), with_kwargs=True) for name, module in tapped.items()]
-    try:
-        with torch.inference_mode():
-            forward()
-    except _Reached:
-        return entered
-    finally:
-        for handle in handles:
-            handle.remove()
-    raise RuntimeError(f"the network ended without entering {sorted(set(tapped) - set(entered))}")
+    with on_entry(network, modules, take):
+        try:
+            with torch.inference_mode():
+                forward()
+        except _Reached:
+            return entered
+    raise RuntimeError(f"the network ended without entering {sorted(set(modules) - set(entered))}")
 
 
 def hidden_states(entered: Entered) -> Tensor:

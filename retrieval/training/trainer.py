@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
 from ..networks.patch_autoencoder import PatchAutoencoder
-from ..networks.taps import hidden_states
+from ..networks.taps import hidden_states, on_entry
 from .batches import Batch, draw_batch
 from .losses import contrastive_loss, denoising_errors, score_matrix
 from .pictures import Pictures, TrainingError
@@ -48,25 +46,6 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
         # what diffusers calls attention_head_dim is the number of heads
         attention_head_dim=tuple(channels // recipe.head_channels for channels in recipe.block_out_channels),
     )
-
-
-@contextmanager
-def tapped(network: nn.Module, modules: Sequence[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect the tokens that enter these attention modules while the network runs through."""
-    entered: dict[str, Tensor] = {}
-
-    def take(name: str) -> Callable[..., None]:
-        def hook(_module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-            entered[name] = hidden_states((args, kwargs))
-
-        return hook
-
-    handles = [network.get_submodule(name).register_forward_pre_hook(take(name), with_kwargs=True) for name in modules]
-    try:
-        yield entered
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 class Trainer:
@@ -107,7 +86,8 @@ class Trainer:
             noised = self.scheduler.add_noise(latents, noise, timesteps)
             names = [f"{tap}.transformer_blocks.0.attn1" for tap in (recipe.subject_tap, recipe.style_tap)]
             temperatures = (recipe.subject_temperature, recipe.style_temperature)
-            with tapped(self.unet, names) as entered:
+            entered: dict[str, Tensor] = {}
+            with on_entry(self.unet, names, lambda name, what: entered.update({name: hidden_states(what)})):
                 prompt = self.prompt_embeds.to(self.device).expand(len(latents), -1, -1)
                 predicted = self.unet(noised, timesteps, prompt).sample
             target = self.scheduler.get_velocity(latents, noise, timesteps)
