@@ -11,7 +11,7 @@ from retrieval.local_models import defaults_of
 from retrieval.space import Tap
 
 TIMESTEPS = (1, 51, 101, 251, 501, 751)
-"""Where no timestep is asked for. A network whose profiles have one timestep (0 for CLIP) is told no other."""
+"""Where no timestep is asked for. A network without noise whose profiles have one (0 for CLIP) is told no other."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def settings(
     """
     defaults = defaults_of(model)
     of_profiles = {tap.timestep for tap in defaults.profiles.values()}
-    timesteps = timesteps or (TIMESTEPS if len(of_profiles) > 1 else tuple(of_profiles))
+    timesteps = timesteps or (TIMESTEPS if defaults.noises or len(of_profiles) > 1 else tuple(of_profiles))
     (asked,) = requested_spaces(model, ["look"], variant=variant, adapter=adapter, prompt=prompt)
     network = Networks(choose_device(device)).get(asked.network, asked.dtype, asked.adapter)
     modules = {name: network.resolve(Tap(name, min(timesteps))).module for name in network.layers}

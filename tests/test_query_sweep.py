@@ -81,6 +81,8 @@ def test_every_layer_in_the_order_in_which_a_picture_meets_it():
     assert parse_spec(points[-1].contender.spec).request == points[-1].contender.request
     twice = settings(str(TINY), layers=("mid_block", LAYERS[1]), timesteps=(51, 51), sizes=(64, 64), device="cpu")
     assert [(point.layer, point.timestep, point.size) for point in twice] == [(LAYERS[1], 51, 64)]
+    bundled = settings("mini", layers=("mid_block",), device="cpu")  # all its profiles are at one timestep
+    assert [point.timestep for point in bundled] == list(TIMESTEPS)
     adapter = str(DATA / "tiny-ip-adapter-plus")
     cross = settings(str(TINY), layers=("mid_block",), timesteps=(51,), sizes=(64,), adapter=adapter, device="cpu")
     assert cross[0].contender.request.variant == "C" and cross[0].contender.spec.endswith("@t51-C@64px")
