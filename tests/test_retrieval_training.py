@@ -124,6 +124,8 @@ def test_a_run_starts_from_a_trained_folder(folders: list[Path], tmp_path: Path)
     resumed = train(folders, tmp_path / "broken", other, resume=True)
     assert same_weights(unbroken.unet.parameters(), resumed.unet.parameters())
     assert torch.equal(unbroken.prompt_embeds, resumed.prompt_embeds)
+    configs = [(tmp_path / run / "vae" / "config.json").read_text() for run in ("first", "broken")]
+    assert configs[0] == configs[1]  # the same scale, and no word of where it came from
 
 
 @pytest.mark.parametrize("model", [TINY, DATA])

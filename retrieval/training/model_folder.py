@@ -6,7 +6,9 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from ..local_models import READ_AS
 from ..networks.patch_autoencoder import PatchAutoencoder
@@ -40,18 +42,26 @@ def export(trainer: Trainer, out: Path) -> None:
 
 def start_from(trainer: Trainer, model: Path) -> None:
     """Give a trainer the weights, latents and prompt of a folder that `export` wrote. Raises TrainingError."""
-    own = all((model / part).is_file() for part in (_WEIGHTS, _PROMPT, Path("vae", "config.json")))
-    weights = load_file(model / _WEIGHTS) if own else {}
-    wanted = {name: tensor.shape for name, tensor in trainer.unet.state_dict().items()}
-    if {name: tensor.shape for name, tensor in weights.items()} != wanted:
+    vae, fits = trainer.vae, False
+    if all((model / part).is_file() for part in (_WEIGHTS, _PROMPT, Path("vae", "config.json"))):
+        weights = load_file(model / _WEIGHTS)
+        vae = PatchAutoencoder.from_pretrained(model / "vae", low_cpu_mem_usage=False)
+        wanted = (trainer.unet.state_dict(), trainer.vae.state_dict())
+        fits = [_shapes(given) for given in (weights, vae.state_dict())] == [_shapes(ours) for ours in wanted]
+    if not fits:
         raise TrainingError(
             f"{model} does not hold a network of this recipe's shape, so training cannot start from it; "
             "give mini or a folder that this command wrote, or start afresh without --from"
         )
     trainer.unet.load_state_dict(weights)
     trainer.ema.load_state_dict(weights)
-    trainer.vae = PatchAutoencoder.from_pretrained(model / "vae").to(trainer.device)
+    trainer.vae.load_state_dict(vae.state_dict())
+    trainer.vae.register_to_config(scaling_factor=vae.config.scaling_factor)
     trainer.prompt_embeds = load_file(model / _PROMPT)["prompt_embeds"]
+
+
+def _shapes(state: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 def _write_json(path: Path, content: Mapping[str, object]) -> None:
