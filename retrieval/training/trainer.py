@@ -84,10 +84,12 @@ class Trainer:
             latents = self.vae.encode(pixels).latent_dist.mean * self.vae.config.scaling_factor
             noise, timesteps = self._noise(latents.shape, sizes, generator)
             noised = self.scheduler.add_noise(latents, noise, timesteps)
-            names = [f"{tap}.transformer_blocks.0.attn1" for tap in (recipe.subject_tap, recipe.style_tap)]
-            temperatures = (recipe.subject_temperature, recipe.style_temperature)
+            subject_module, style_module = (
+                f"{tap}.transformer_blocks.0.attn1" for tap in (recipe.subject_tap, recipe.style_tap)
+            )
             entered: dict[str, Tensor] = {}
-            with on_entry(self.unet, names, lambda name, what: entered.update({name: hidden_states(what)})):
+            modules = (subject_module, style_module)
+            with on_entry(self.unet, modules, lambda name, what: entered.update({name: hidden_states(what)})):
                 prompt = self.prompt_embeds.to(self.device).expand(len(latents), -1, -1)
                 predicted = self.unet(noised, timesteps, prompt).sample
             target = self.scheduler.get_velocity(latents, noise, timesteps)
@@ -95,19 +97,23 @@ class Trainer:
             errors = torch.split(denoising_errors(predicted, target, signal, recipe.snr_limit), sizes)
             denoising = errors[0].mean() + recipe.grid_denoising * torch.cat(errors[1:]).mean()
             subject, style = (
-                torch.stack(
-                    [
-                        contrastive_loss(
-                            score_matrix(self.unet.get_submodule(name), tokens),
-                            getattr(grid, kind).to(self.device),
-                            temperature,
-                        )
-                        for tokens, grid in zip(torch.split(entered[name], sizes)[1:], batch.grids, strict=True)
-                    ]
-                ).sum()
-                for name, kind, temperature in zip(names, ("subjects", "styles"), temperatures, strict=True)
+                self._finding(module, torch.split(entered[module], sizes)[1:], labels, temperature)
+                for module, labels, temperature in (
+                    (subject_module, [grid.subjects for grid in batch.grids], recipe.subject_temperature),
+                    (style_module, [grid.styles for grid in batch.grids], recipe.style_temperature),
+                )
             )
         return Losses(denoising, subject, style)
+
+    def _finding(self, module: str, tokens: Sequence[Tensor], labels: Sequence[Tensor], temperature: float) -> Tensor:
+        """How badly the score at this module finds what has the same label: the sum over the grids."""
+        attention = self.unet.get_submodule(module)
+        return torch.stack(
+            [
+                contrastive_loss(score_matrix(attention, of_grid), same.to(self.device), temperature)
+                for of_grid, same in zip(tokens, labels, strict=True)
+            ]
+        ).sum()
 
     def _noise(self, shape: torch.Size, sizes: Sequence[int], generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Noise [n,C,h,w] and timesteps [n]. Half of the grids get one noise for all, as the pictures of an index do;
