@@ -103,7 +103,7 @@ PRESETS = {
         Preset(
             "mini",
             "bundled: a small latent diffusion model trained on open pictures",
-            160,
+            128,
             "",
             {
                 "style": Tap("up_blocks.1.attentions.1", 51),

@@ -72,8 +72,8 @@ def mini_taps() -> tuple[Tap, ...]:
 
 @pytest.mark.parametrize(
     ("folder", "taps", "size"),
-    [(TINY, SEVERAL, 64), (TINY, SEVERAL, 128), (MINI, None, 160)],
-    ids=["tiny-64", "tiny-128", "mini-160"],
+    [(TINY, SEVERAL, 64), (TINY, SEVERAL, 128), (MINI, None, 128)],
+    ids=["tiny-64", "tiny-128", "mini-128"],
 )
 def test_features_know_no_batch_order_or_history(folder: Path, taps: tuple[Tap, ...] | None, size: int) -> None:
     kit = space(folder, taps or mini_taps(), size, tier="fp32")
@@ -306,10 +306,10 @@ def test_numbers_that_overflow_are_an_error(tmp_path: Path) -> None:
 
 def test_the_bundled_network_needs_no_text_encoder() -> None:
     assert not (MINI / "text_encoder").exists()
-    kit = space(MINI, mini_taps(), 160)
+    kit = space(MINI, mini_taps(), 128)
     assert kit.constants["conditioning"].shape[0] == 1
     data = (Path(__file__).parent / "data" / "images" / "a.png").read_bytes()
-    (features,) = extractor(kit, folder=MINI).extract(decode(data, 160).pixels[None])
+    (features,) = extractor(kit, folder=MINI).extract(decode(data, 128).pixels[None])
     assert np.isfinite(features[0].descriptor).all()
 
 

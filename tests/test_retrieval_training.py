@@ -35,7 +35,7 @@ from retrieval.training.trainer import Trainer
 TOY = Recipe(
     steps=3, picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
     cross_attention_dim=8, subject_tap="up_blocks.0.attentions.0", style_tap="up_blocks.0.attentions.1",
-    look_tap="up_blocks.0.attentions.1", read_size=48,
+    look_tap="up_blocks.0.attentions.1",
     denoised=4, motifs=(2, 2), painted=(2, 2), warm_up_steps=2,
 )  # fmt: skip
 
@@ -87,7 +87,7 @@ def test_the_exported_folder_holds_the_averaged_network_and_says_how_it_is_read(
     assert DDPMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config.prediction_type == "v_prediction"
     assert load_file(tmp_path / "model" / "conditioning.safetensors")["prompt_embeds"].shape == (1, 1, 8)
     (request,) = requested_spaces(str(tmp_path / "model.step-1"), ["instance"])
-    assert (request.size, request.prompt, request.taps) == (48, "", (Tap(TOY.subject_tap, TOY.read_at),))
+    assert (request.size, request.prompt, request.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
 
 
 def test_training_lowers_every_loss_and_logs_it(folders: list[Path], tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ def export(trainer: Trainer, out: Path) -> None:
     _write_json(out / "model_index.json", _PARTS)
     taps = {"style": recipe.style_tap, "instance": recipe.subject_tap, "look": recipe.look_tap}
     profiles = {profile: [tap, recipe.read_at] for profile, tap in taps.items()}
-    _write_json(out / READ_AS, {"size": recipe.read_size, "profiles": profiles})
+    _write_json(out / READ_AS, {"size": recipe.picture_size, "profiles": profiles})
 
 
 def start_from(trainer: Trainer, model: Path) -> None:

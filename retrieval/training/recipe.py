@@ -37,7 +37,6 @@ class Recipe:
     style_tap: str = "up_blocks.1.attentions.1"
     look_tap: str = "up_blocks.1.attentions.0"  # read for the profile, not trained by the score
     read_at: int = 51  # the timestep of the profiles
-    read_size: int = 160  # pixels, for the profiles: larger tells styles better, at more cost (docs/evaluation.md)
     # batches
     denoised: int = 12
     motifs: tuple[int, int] = (7, 4)
