@@ -24,14 +24,13 @@ from questions import SEED, Row
 
 from indexer.build import IndexOptions
 from indexer.evaluation import Contender, open_scorers, parse_spec
+from retrieval.evaluation.baselines import BASELINES
 from retrieval.evaluation.bootstrap import Figure, mean_figure
-from retrieval.evaluation.ranking import Labelled, query_metrics
+from retrieval.evaluation.ranking import Labelled, metrics_by_query
 from retrieval.evaluation.scorers import Scorer
-from retrieval.evaluation.triplets import read_table, verdicts
+from retrieval.evaluation.triplets import Triplet, accuracy, read_table, read_triplets, verdicts
 from retrieval.names import PROFILES
 
-BASELINES = ("colour-histogram", "thumbnail", "gradient-histogram")
-COLUMNS = ("reference", "closer", "farther", "unit")
 READ = {
     "same-style-unseen": "style",
     "same-subject-unseen": "instance",
@@ -77,16 +76,16 @@ def main(
         contenders = {name: parse_spec(name) for name in others}
         contenders |= {name: parse_spec(f"{folder / network}/{name}") for name in spaces}
         rows = read_table(folder / "pictures.csv", ("file", "subject", "style", "lookalike"))
-        named = [row["file"] for row in rows]
-        with opened(contenders, folder / "pictures.csv", named, out / "cache") as (files, scorers):
+        files = [plain(folder / row["file"]) for row in rows]
+        with opened(contenders, folder, files, out / "cache") as scorers:
             for question in sorted(folder.glob("same-*.csv")):
-                ask_triplets(question, files, scorers, answers)
+                ask_triplets(question.stem, read_triplets(question).triplets, files, scorers, answers)
             ask_retrieval([n for n, row in enumerate(rows) if row["style"] in held], files, rows, scorers, answers)
         for question in questions:
-            asked = read_table(question, COLUMNS)
-            named = sorted({row[column] for row in asked for column in COLUMNS[:3]})
-            with opened(contenders, question, named, out / "cache") as (files, scorers):
-                ask_triplets(question, files, scorers, answers)
+            asked = read_triplets(question).triplets
+            files = sorted({plain(picture) for triplet in asked for picture in pictures_of(triplet)})
+            with opened(contenders, question.parent, files, out / "cache") as scorers:
+                ask_triplets(question.stem, asked, files, scorers, answers)
     names = [*others, *spaces]
     print_triplets(names, answers)
     if answers.verdicts.keys() >= READ.keys() and set(spaces) >= set(READ.values()):
@@ -94,31 +93,35 @@ def main(
     print_retrieval(names, answers)
 
 
+def plain(path: Path) -> Path:
+    """Without `..`: the lists are in other folders than their pictures."""
+    return Path(os.path.normpath(path))
+
+
+def pictures_of(triplet: Triplet) -> tuple[Path, Path, Path]:
+    return triplet.reference, triplet.closer, triplet.farther
+
+
 @contextmanager
 def opened(
-    contenders: Mapping[str, Contender], root: Path, named: Sequence[str], cache: Path
-) -> Iterator[tuple[list[Path], dict[str, Scorer]]]:
-    """The files that a CSV names, and scorers over them."""
-    files = [Path(os.path.normpath(root.parent / name)) for name in named]
+    contenders: Mapping[str, Contender], root: Path, files: Sequence[Path], cache: Path
+) -> Iterator[dict[str, Scorer]]:
+    """Scorers over the files."""
     with ExitStack() as stack:
         options = IndexOptions(workers=1)
-        found = open_scorers(
-            list(contenders.values()), root.parent, files, cache, options, stack, on_progress=lambda *_: None
-        )
-        yield files, dict(zip(contenders, found, strict=True))
+        found = open_scorers(list(contenders.values()), root, files, cache, options, stack, on_progress=lambda *_: None)
+        yield dict(zip(contenders, found, strict=True))
 
 
-def ask_triplets(question: Path, files: Sequence[Path], scorers: Mapping[str, Scorer], answers: Answers) -> None:
+def ask_triplets(
+    question: str, asked: Sequence[Triplet], files: Sequence[Path], scorers: Mapping[str, Scorer], answers: Answers
+) -> None:
     row_of = {file: row for row, file in enumerate(files)}
-    asked = read_table(question, COLUMNS)
-    a, b, c = (
-        np.array([row_of[Path(os.path.normpath(question.parent / row[column]))] for row in asked])
-        for column in COLUMNS[:3]
-    )
+    rows = np.array([[row_of[plain(picture)] for picture in pictures_of(triplet)] for triplet in asked])
     for name, scorer in scorers.items():
-        near, far = (scorer.pairs(a, other, lambda *_: None) for other in (b, c))
-        answers.verdicts[question.stem][name].append(verdicts(near, far) > 0)
-    answers.units[question.stem] += [row["unit"] for row in asked]
+        near, far = (scorer.pairs(rows[:, 0], rows[:, other], lambda *_: None) for other in (1, 2))
+        answers.verdicts[question][name].append(verdicts(near, far))
+    answers.units[question] += [triplet.unit for triplet in asked]
 
 
 def ask_retrieval(
@@ -129,28 +132,17 @@ def ask_retrieval(
         for group in ("style", "subject"):
             lookalikes = [row["lookalike"] if group == "subject" else "" for row in rows]
             labelled = Labelled(files, [row[group] for row in rows], lookalikes)
-            answers.found[group][name].append(metrics(scores, np.array(queries), labelled))
+            found = metrics_by_query(scores, np.array(queries), labelled)
+            answers.found[group][name].append(np.array([(row or [np.nan] * 4)[:4] for row in found]))
     for group in ("style", "subject"):
         answers.asking[group] += [rows[query][group] for query in queries]
-
-
-def metrics(scores: np.ndarray, queries: np.ndarray, labelled: Labelled) -> np.ndarray:
-    """mAP and precision@1, 5, 10 of every query, float [queries, 4]."""
-    groups, lookalikes = np.array(labelled.groups, object), np.array(labelled.lookalikes, object)
-    rows = []
-    for query, row in zip(queries.tolist(), scores, strict=True):
-        right = groups == groups[query]
-        kept = ~((lookalikes == lookalikes[query]) & (lookalikes != "") & ~right)
-        kept[query] = False
-        rows.append((query_metrics(row[kept], right[kept]) or [np.nan] * 4)[:4])
-    return np.array(rows)
 
 
 def print_triplets(names: Sequence[str], answers: Answers) -> None:
     click.echo(f"| | {' | '.join(question.replace('-', ' ') for question in answers.verdicts)} |")
     click.echo("|---|" + "---|" * len(answers.verdicts))
     for name in names:
-        cells = [text(accuracy(answers, question, name)) for question in answers.verdicts]
+        cells = [text(share_right(answers, question, name)) for question in answers.verdicts]
         click.echo(f"| {name} | {' | '.join(cells)} |")
     counts = [f"{len(units)} triplets, {len(set(units))} units" for units in answers.units.values()]
     click.echo(f"| | {' | '.join(counts)} |\n")
@@ -158,8 +150,8 @@ def print_triplets(names: Sequence[str], answers: Answers) -> None:
 
 def print_means(others: Sequence[str], answers: Answers) -> None:
     """Over the four questions about unseen pictures."""
-    rows = {name: [accuracy(answers, question, name).value for question in READ] for name in others}
-    ours = [accuracy(answers, question, space).value for question, space in READ.items()]
+    rows = {name: [share_right(answers, question, name).value for question in READ] for name in others}
+    ours = [share_right(answers, question, space).value for question, space in READ.items()]
     best = max(float(np.mean(row)) for row in rows.values())
     click.echo(f"| | {' | '.join(question.replace('-', ' ') for question in READ)} | mean | less the best other |")
     click.echo("|---|" + "---|" * (len(READ) + 2))
@@ -169,9 +161,8 @@ def print_means(others: Sequence[str], answers: Answers) -> None:
     click.echo()
 
 
-def accuracy(answers: Answers, question: str, name: str) -> Figure:
-    right = np.concatenate(answers.verdicts[question][name]).astype(float)
-    return mean_figure(right, answers.units[question], SEED)
+def share_right(answers: Answers, question: str, name: str) -> Figure:
+    return accuracy(np.concatenate(answers.verdicts[question][name]), answers.units[question], SEED)
 
 
 def print_retrieval(names: Sequence[str], answers: Answers) -> None:

@@ -61,23 +61,26 @@ def retrieval(scores: np.ndarray, queries: np.ndarray, labelled: Labelled, seed:
     (to six decimals) the wrong pictures come first, so that a tie is never to anyone's credit. A NaN score takes its
     picture out.
     """
-    groups, lookalikes = np.array(labelled.groups, object), np.array(labelled.lookalikes, object)
-    rows, units, alone = [], [], 0
-    for query, row in zip(queries.tolist(), scores, strict=True):
-        right = groups == groups[query]
-        ignored = np.isnan(row) | ((lookalikes == lookalikes[query]) & (lookalikes != "") & ~right)
-        ignored[query] = True
-        metrics = query_metrics(row[~ignored], right[~ignored])
-        if metrics is None:
-            alone += 1
-            continue
-        rows.append(metrics)
-        units.append(labelled.groups[query])
+    asked = zip(queries.tolist(), metrics_by_query(scores, queries, labelled), strict=True)
+    found = [(labelled.groups[query], metrics) for query, metrics in asked if metrics is not None]
+    units, rows = [unit for unit, _ in found], [metrics for _, metrics in found]
     names = ["mAP", *(f"precision@{k}" for k in COUNTS), *(f"recall@{k}" for k in COUNTS)]
     table = np.array(rows, np.float64).reshape(-1, len(names))
     columns = zip(names, table.T, strict=True) if rows else ()
     figures = {name: mean_figure(values, units, seed) for name, values in columns}
-    return Retrieval(figures, len(rows), alone, len(set(units)))
+    return Retrieval(figures, len(rows), len(queries) - len(rows), len(set(units)))
+
+
+def metrics_by_query(scores: np.ndarray, queries: np.ndarray, labelled: Labelled) -> list[list[float] | None]:
+    """`query_metrics` of each row of `scores`, over the pictures that `retrieval` counts."""
+    groups, lookalikes = np.array(labelled.groups, object), np.array(labelled.lookalikes, object)
+    rows = []
+    for query, row in zip(queries.tolist(), scores, strict=True):
+        right = groups == groups[query]
+        ignored = np.isnan(row) | ((lookalikes == lookalikes[query]) & (lookalikes != "") & ~right)
+        ignored[query] = True
+        rows.append(query_metrics(row[~ignored], right[~ignored]))
+    return rows
 
 
 def query_metrics(scores: np.ndarray, right: np.ndarray) -> list[float] | None:

@@ -42,17 +42,17 @@ def export(trainer: Trainer, out: Path) -> None:
 
 def start_from(trainer: Trainer, model: Path) -> None:
     """Give a trainer the weights, latents and prompt of a folder that `export` wrote. Raises TrainingError."""
-    vae, fits = trainer.vae, False
-    if all((model / part).is_file() for part in (_WEIGHTS, _PROMPT, Path("vae", "config.json"))):
-        weights = load_file(model / _WEIGHTS)
-        vae = PatchAutoencoder.from_pretrained(model / "vae", low_cpu_mem_usage=False)
-        wanted = (trainer.unet.state_dict(), trainer.vae.state_dict())
-        fits = [_shapes(given) for given in (weights, vae.state_dict())] == [_shapes(ours) for ours in wanted]
-    if not fits:
-        raise TrainingError(
-            f"{model} does not hold a network of this recipe's shape, so training cannot start from it; "
-            "give mini or a folder that this command wrote, or start afresh without --from"
-        )
+    refused = TrainingError(
+        f"{model} does not hold a network of this recipe's shape, so training cannot start from it; "
+        "give mini or a folder that this command wrote, or start afresh without --from"
+    )
+    if not all((model / part).is_file() for part in (_WEIGHTS, _PROMPT, Path("vae", "config.json"))):
+        raise refused
+    weights = load_file(model / _WEIGHTS)
+    vae = PatchAutoencoder.from_pretrained(model / "vae", low_cpu_mem_usage=False)
+    for given, ours in ((weights, trainer.unet.state_dict()), (vae.state_dict(), trainer.vae.state_dict())):
+        if _shapes(given) != _shapes(ours):
+            raise refused
     trainer.unet.load_state_dict(weights)
     trainer.ema.load_state_dict(weights)
     trainer.vae.load_state_dict(vae.state_dict())

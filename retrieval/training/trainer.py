@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,6 +11,7 @@ import torch
 from diffusers import DDPMScheduler, UNet2DConditionModel
 from torch import Tensor, nn
 
+from ..durable import put_in_place
 from ..networks.patch_autoencoder import PatchAutoencoder
 from ..networks.taps import hidden_states, on_entry
 from .batches import Batch, draw_batch
@@ -156,7 +156,7 @@ class Trainer:
         partial = path.with_suffix(".partial")
         state |= {"recipe": asdict(self.recipe), "scaling_factor": self.vae.config.scaling_factor}
         torch.save(state, partial)
-        os.replace(partial, path)
+        put_in_place(partial, path)
 
     def load_checkpoint(self, path: Path) -> None:
         """Go on where a checkpoint of the same recipe ended; only the number of steps may be another, as long as the
