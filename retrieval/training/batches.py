@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -72,21 +73,22 @@ def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) ->
 
 def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
     """Pictures by lot, each under every one of some looks, and each time in another crop. Half of the time (where there
-    are two folders) they are of two kinds, each with half of the looks: a photograph and a drawing under one look are
-    still not of one style."""
+    are two folders) half of them are of another kind: a photograph and a drawing under one look are still not of one
+    style."""
     subjects, styles = recipe.painted
     mixed = len(pictures.shares) > 1 and rng.random() < 0.5
     kinds = pictures.two_kinds(rng) if mixed else (pictures.kind(rng),)
-    looks = [Look.draw(rng) for _ in range(max(2, styles // len(kinds)))]
+    of_a_kind = max(2, math.ceil(subjects / len(kinds)))  # a style needs two pictures
+    looks = [Look.draw(rng) for _ in range(styles)]
     rows = []
     for kind in kinds:
-        for _ in range(subjects):
+        for _ in range(of_a_kind):
             picture = pictures.one_of(kind, rng)
             seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
             rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
     places = torch.arange(len(rows))
-    kind_of = places // (subjects * len(looks))
-    return Grid(to_network(rows), places // len(looks), kind_of * len(looks) + places % len(looks))
+    kind_of = places // (of_a_kind * styles)
+    return Grid(to_network(rows), places // styles, kind_of * styles + places % styles)
 
 
 def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:

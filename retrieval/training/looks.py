@@ -20,23 +20,31 @@ Filter = Callable[[Image.Image, Lots, np.random.Generator], Image.Image]
 
 @dataclass(frozen=True)
 class Look:
-    """Filters in their order, each with its lots, and perhaps the colour of the paper (RGB factors)."""
+    """Filters in their order, each with its lots; the margin around the picture, as a share of its side; the colour of
+    the paper (RGB factors), or whether a white ground stays white whatever the filters make of it."""
 
     filters: tuple[tuple[str, Lots], ...] = ()
+    margin: float = 0.0
     paper: NDArray[np.float64] | None = None
+    white_ground: bool = False
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Look:
-        """None to three filters; on coloured paper two times in five."""
+        """None to three filters, two times in five on coloured paper; as often, drawings keep their white ground, so
+        that looks have to be told by what is drawn."""
         names = rng.choice(list(FILTERS), size=rng.integers(4), replace=False)
         filters = tuple((str(name), rng.random(8)) for name in names)
-        return cls(filters, coloured_paper(rng) if rng.random() < 0.4 else None)
+        margin = rng.uniform(0, 0.15) if rng.random() < 0.3 else 0.0
+        ground = rng.random()
+        return cls(filters, margin, coloured_paper(rng) if ground < 0.4 else None, ground > 0.6)
 
     def paint(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """uint8 [H,W,3] -> the same shape. rng: for grain, which falls anew on every picture."""
-        image = Image.fromarray(pixels)
+        image = plain = _with_margin(Image.fromarray(pixels), self.margin)
         for name, lots in self.filters:
             image = FILTERS[name](image, lots, rng)
+        if self.white_ground:
+            image = _on_ground_of(plain, image)
         painted = np.asarray(image)
         # multiplied, like ink on coloured paper
         return painted if self.paper is None else (painted * self.paper).astype(np.uint8)
@@ -54,6 +62,14 @@ def two_colours(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Ima
 
 def few_tones(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
     return ImageOps.posterize(image, 1 + int(3 * lots[0]))
+
+
+def palette(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
+    """Every pixel in the nearest of some colours: a set of drawings shares its exact colours."""
+    colours = np.random.default_rng((lots * 2**32).astype(np.uint64)).integers(0, 256, (6 + int(34 * lots[0]), 3))
+    table = Image.new("P", (1, 1))
+    table.putpalette(colours.astype(np.uint8).tobytes())
+    return image.quantize(palette=table, dither=Image.Dither.NONE).convert("RGB")
 
 
 def pencil(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
@@ -126,10 +142,22 @@ def negative(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.
 FILTERS: dict[str, Filter] = {
     filter.__name__: filter
     for filter in (
-        two_colours, few_tones, pencil, outlines, brush, blur, grain, blocks, relief,
+        two_colours, few_tones, palette, pencil, outlines, brush, blur, grain, blocks, relief,
         other_hue, other_saturation, other_light, swapped_channels, negative,
     )
 }  # fmt: skip
+
+
+def _with_margin(image: Image.Image, margin: float) -> Image.Image:
+    """Smaller, in the colour of its corner."""
+    border = round(margin * image.width)
+    return ImageOps.expand(image, border, image.getpixel((0, 0))).resize(image.size, Image.Resampling.BILINEAR)
+
+
+def _on_ground_of(plain: Image.Image, painted: Image.Image) -> Image.Image:
+    """What is white in the one picture covers the other."""
+    drawn = plain.convert("L").point([min(255, 8 * (255 - tone)) for tone in range(256)])
+    return Image.composite(painted, plain, drawn)
 
 
 def _edges(image: Image.Image) -> NDArray[np.float32]:
