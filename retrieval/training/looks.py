@@ -40,7 +40,7 @@ class Look:
 
     def paint(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
         """uint8 [H,W,3] -> the same shape. rng: for grain, which falls anew on every picture."""
-        image = plain = _with_margin(Image.fromarray(pixels), self.margin)
+        image = plain = _with_margin(pixels, self.margin)
         for name, lots in self.filters:
             image = FILTERS[name](image, lots, rng)
         if self.white_ground:
@@ -148,10 +148,11 @@ FILTERS: dict[str, Filter] = {
 }  # fmt: skip
 
 
-def _with_margin(image: Image.Image, margin: float) -> Image.Image:
-    """Smaller, in the colour of its corner."""
+def _with_margin(pixels: NDArray[np.uint8], margin: float) -> Image.Image:
+    """Smaller, on the colour of its corner."""
+    image, (red, green, blue) = Image.fromarray(pixels), pixels[0, 0].tolist()
     border = round(margin * image.width)
-    return ImageOps.expand(image, border, image.getpixel((0, 0))).resize(image.size, Image.Resampling.BILINEAR)
+    return ImageOps.expand(image, border, (red, green, blue)).resize(image.size, Image.Resampling.BILINEAR)
 
 
 def _on_ground_of(plain: Image.Image, painted: Image.Image) -> Image.Image:
