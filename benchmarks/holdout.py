@@ -15,16 +15,13 @@ some 2,000 triplets in all for each question:
 """
 
 import csv
-import os
 import random
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from questions import SEED, Row, by, manifest
-
-from retrieval.evaluation.triplets import Triplet, write_triplets
+from questions import SEED, Row, by, manifest, place, write_questions
 
 ROTATIONS = (("fluent_3d", "openmoji"), ("fluent_hc", "noto"), ("emojitwo", "fluent_flat", "twemoji"))
 DRAWS = 2000
@@ -52,9 +49,9 @@ def main(out: Path, styles: Path) -> None:
         for name, chosen in (("unseen", held), ("seen", trained)):
             # each style asks as often as any other, in all rotations together
             draws = round(DRAWS * len(chosen) / (7 if name == "unseen" else 14))
-            write(folder / f"same-style-{name}.csv", styles, [same_style(asked, chosen, drawn) for _ in range(draws)])
-            subjects = [same_subject(asked, chosen, drawn) for _ in range(draws)]
-            write(folder / f"same-subject-{name}.csv", styles, subjects)
+            for question, draw in (("style", same_style), ("subject", same_subject)):
+                triplets = [draw(asked, chosen, drawn) for _ in range(draws)]
+                write_questions(folder / f"same-{question}-{name}.csv", styles, triplets)
 
 
 def held_out(row: Row, rotation: int) -> bool:
@@ -77,15 +74,6 @@ def same_subject(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -
     subject = drawn.choice(sorted({row["subject"] for row in others}))
     style = drawn.choice(sorted({row["style"] for row in rows}))
     return a, b, cells[subject, style][0], a["subject"]
-
-
-def place(root: Path, row: Row, folder: Path) -> str:
-    return os.path.relpath(root.parent / row["file"], folder)
-
-
-def write(path: Path, root: Path, rows: list[tuple[Row, Row, Row, str]]) -> None:
-    triplets = [Triplet(*(root.parent / row["file"] for row in (a, b, c)), unit) for a, b, c, unit in rows]
-    write_triplets(path, triplets)
 
 
 if __name__ == "__main__":

@@ -20,10 +20,12 @@ import csv
 import os
 import random
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
+
+from retrieval.evaluation.triplets import Triplet, write_triplets
 
 DRAWS = 2000
 SEED = 2334
@@ -42,22 +44,22 @@ def main(out: Path, styles: Path | None, domains: Path | None, gallery: Path | N
     out.mkdir(parents=True, exist_ok=True)
     if styles:
         drawings = [row for row in manifest(styles) if row["style"] != "gameicons"]
-        write_triplets(out / "same-style.csv", styles, same(drawings, "style"))
-        write_triplets(out / "same-subject.csv", styles, same_subject(drawings))
+        write_questions(out / "same-style.csv", styles, drawn(same(drawings, "style")))
+        write_questions(out / "same-subject.csv", styles, drawn(same_subject(drawings)))
         for group in ("style", "subject"):
             write_labelled(out / f"{group}.csv", styles, drawings, group)
     if domains:
         pictures = manifest(domains)
-        write_triplets(out / "same-domain.csv", domains, same(pictures, "domain"))
-        write_triplets(out / "same-class.csv", domains, same_class(pictures))
+        write_questions(out / "same-domain.csv", domains, drawn(same(pictures, "domain")))
+        write_questions(out / "same-class.csv", domains, drawn(same_class(pictures)))
     if gallery:
         names = [(*path.stem.partition("-"), f"{gallery.name}/{path.name}") for path in sorted(gallery.glob("*.png"))]
-        drawn = [
+        ours = [
             {"subject": subject, "style": style, "lookalike_group": "", "file": file}
             for subject, _, style, file in names
         ]
         for group in ("style", "subject"):
-            write_labelled(out / f"gallery-{group}.csv", gallery, drawn, group)
+            write_labelled(out / f"gallery-{group}.csv", gallery, ours, group)
 
 
 def manifest(folder: Path) -> list[Row]:
@@ -110,14 +112,13 @@ def same_class(rows: list[Row]) -> Draw:
     return draw
 
 
-def write_triplets(path: Path, root: Path, draw: Draw) -> None:
+def drawn(draw: Draw) -> list[tuple[Row, Row, Row, str]]:
     generator = random.Random(SEED)
-    with path.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["reference", "closer", "farther", "unit"])
-        for _ in range(DRAWS):
-            *triplet, unit = draw(generator)
-            table.writerow([*(place(root, row, path) for row in triplet), unit])
+    return [draw(generator) for _ in range(DRAWS)]
+
+
+def write_questions(path: Path, root: Path, asked: Sequence[tuple[Row, Row, Row, str]]) -> None:
+    write_triplets(path, [Triplet(*(root.parent / row["file"] for row in rows), unit) for *rows, unit in asked])
 
 
 def write_labelled(path: Path, root: Path, rows: list[Row], group: str) -> None:
@@ -125,12 +126,13 @@ def write_labelled(path: Path, root: Path, rows: list[Row], group: str) -> None:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["file", "group", "lookalike"])
         for row in rows:
-            table.writerow([place(root, row, path), row[group], row["lookalike_group"] if group == "subject" else ""])
+            lookalike = row["lookalike_group"] if group == "subject" else ""
+            table.writerow([place(root, row, path.parent), row[group], lookalike])
 
 
-def place(root: Path, row: Row, path: Path) -> str:
-    """A picture, as seen from the CSV's folder; the manifest's paths begin with the collection's own folder."""
-    return os.path.relpath(root.parent / row["file"], path.parent)
+def place(root: Path, row: Row, folder: Path) -> str:
+    """A picture, as seen from a folder; the manifest's paths begin with the collection's own folder."""
+    return os.path.relpath(root.parent / row["file"], folder)
 
 
 if __name__ == "__main__":
