@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
-from questions import SEED, Row, by, manifest, place, write_questions
+from questions import SEED, Question, Row, by, manifest, place, write_questions
 
 ROTATIONS = (("fluent_3d", "openmoji"), ("fluent_hc", "noto"), ("emojitwo", "fluent_flat", "twemoji"))
 DRAWS = 2000
@@ -58,7 +58,7 @@ def held_out(row: Row, rotation: int) -> bool:
     return zlib.crc32(row["lookalike_group"].encode()) % len(ROTATIONS) == rotation
 
 
-def same_style(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -> tuple[Row, Row, Row, str]:
+def same_style(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -> Question:
     of_style = by(rows, "style")
     style = drawn.choice(list(chosen))
     (other,) = drawn.choice([key for key in of_style if key != (style,)])
@@ -66,7 +66,7 @@ def same_style(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -> 
     return a, b, drawn.choice(of_style[other,]), style
 
 
-def same_subject(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -> tuple[Row, Row, Row, str]:
+def same_subject(rows: list[Row], chosen: Sequence[str], drawn: random.Random) -> Question:
     cells = by(rows, "subject", "style")
     a = drawn.choice([row for row in rows if row["style"] in chosen])
     b = drawn.choice([row for row in by(rows, "subject")[a["subject"],] if row is not a])

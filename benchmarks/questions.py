@@ -31,7 +31,10 @@ DRAWS = 2000
 SEED = 2334
 
 Row = dict[str, str]
-Draw = Callable[[random.Random], tuple[Row, Row, Row, str]]
+Question = tuple[Row, Row, Row, str]
+"""A, B, C and the unit."""
+
+Draw = Callable[[random.Random], Question]
 
 
 @click.command()
@@ -77,7 +80,7 @@ def by(rows: list[Row], *columns: str) -> dict[tuple[str, ...], list[Row]]:
 def same(rows: list[Row], column: str) -> Draw:
     groups = by(rows, column)
 
-    def draw(random: random.Random) -> tuple[Row, Row, Row, str]:
+    def draw(random: random.Random) -> Question:
         first, second = random.sample(list(groups), 2)
         a, b = random.sample(groups[first], 2)
         return a, b, random.choice(groups[second]), first[0]
@@ -89,7 +92,7 @@ def same_subject(rows: list[Row]) -> Draw:
     subjects, styles = by(rows, "subject"), sorted({row["style"] for row in rows})
     cells = by(rows, "subject", "style")
 
-    def draw(random: random.Random) -> tuple[Row, Row, Row, str]:
+    def draw(random: random.Random) -> Question:
         (subject,) = random.choice(list(subjects))
         a, b = random.sample(subjects[(subject,)], 2)
         others = [key for key, found in subjects.items() if found[0]["lookalike_group"] != a["lookalike_group"]]
@@ -103,7 +106,7 @@ def same_class(rows: list[Row]) -> Draw:
     classes, domains = sorted({row["class"] for row in rows}), sorted({row["domain"] for row in rows})
     cells = by(rows, "class", "domain")
 
-    def draw(random: random.Random) -> tuple[Row, Row, Row, str]:
+    def draw(random: random.Random) -> Question:
         right, wrong = random.sample(classes, 2)
         of_a, of_b = random.sample(domains, 2)
         a, b, c = (random.choice(cells[cell]) for cell in ((right, of_a), (right, of_b), (wrong, of_b)))
@@ -112,12 +115,12 @@ def same_class(rows: list[Row]) -> Draw:
     return draw
 
 
-def drawn(draw: Draw) -> list[tuple[Row, Row, Row, str]]:
+def drawn(draw: Draw) -> list[Question]:
     generator = random.Random(SEED)
     return [draw(generator) for _ in range(DRAWS)]
 
 
-def write_questions(path: Path, root: Path, asked: Sequence[tuple[Row, Row, Row, str]]) -> None:
+def write_questions(path: Path, root: Path, asked: Sequence[Question]) -> None:
     write_triplets(path, [Triplet(*(root.parent / row["file"] for row in rows), unit) for *rows, unit in asked])
 
 
