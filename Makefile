@@ -28,7 +28,7 @@ endif
 	@touch $@
 
 demo: .venv/installed
-	@$(BIN)/python -m retrieval.drawings demo/gallery
+	@$(BIN)/python -m diffsim.retrieval.drawings demo/gallery
 	@$(BIN)/diffsim index demo/gallery --index demo/index --by style --by instance
 	@echo; echo "Same style as the query:"
 	@$(BIN)/diffsim query demo/gallery/$(DEMO) --index demo/index --by style --top 7 --sheet demo/sheet.png

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 import diffsim
-from retrieval.chance import NULL_SAMPLE, fit_tail
-from retrieval.rerank import score_records
-from retrieval.tiers import decode_tokens
+from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.tiers import decode_tokens
 
 
 def folders_of(searcher: diffsim.Searcher, ids: np.ndarray) -> np.ndarray:

@@ -30,11 +30,11 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from retrieval.extractor import Extractor, make_space
-from retrieval.networks import load_network
-from retrieval.presets import PRESETS
-from retrieval.rerank import score_records
-from retrieval.tiers import decode_tokens
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.tiers import decode_tokens
 
 PROMPT = PRESETS["sd15"].prompt
 TAP = PRESETS["sd15"].profiles["style"]

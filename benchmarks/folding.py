@@ -17,12 +17,12 @@ import numpy as np
 from PIL import Image, ImageEnhance
 
 import diffsim
-from db.filters import Filters
-from query.fold import NEAR, place_values
-from retrieval.extractor import Extractor
-from retrieval.images import fitted, open_picture
-from retrieval.kit import SpaceKit
-from retrieval.rerank import score_records
+from diffsim.db.filters import Filters
+from diffsim.query.fold import NEAR, place_values
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.pictures.images import fitted, open_picture
+from diffsim.retrieval.shard.rerank import score_records
 
 
 def jpeg(picture: Image.Image) -> Image.Image:

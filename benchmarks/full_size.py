@@ -27,9 +27,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import full_size_networks as makers
 from benchmarks.kills import in_child
-from retrieval.extractor import Extractor, make_space
-from retrieval.networks import load_network
-from retrieval.presets import PRESETS
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.presets import PRESETS
 
 
 @dataclass(frozen=True)

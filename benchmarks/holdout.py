@@ -1,7 +1,7 @@
 """Leave styles and subjects out of training: what three networks must not see, and what to ask them afterwards.
 
     python benchmarks/holdout.py OUT --styles DIR
-    python -m retrieval.training photos styles --without OUT/0/without.txt --out OUT/0/mini       (and for 1 and 2)
+    python -m diffsim.retrieval.training photos styles --without OUT/0/without.txt --out OUT/0/mini   (and 1, 2)
     python benchmarks/unseen.py OUT ...
 
 DIR holds the drawings and their `manifest.csv` (file, subject, style, lookalike_group). Each of the ROTATIONS leaves

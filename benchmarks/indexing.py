@@ -25,17 +25,17 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 import diffsim
-from db.catalog import Catalog, KnownSpace
-from indexer.build import index_folders
-from indexer.decode import Decoded, DecodePool, Job
-from indexer.index_folder import IndexFolder
-from indexer.scan import scan
-from retrieval.extractor import Extractor, PictureFeatures
-from retrieval.images import PICTURE_SUFFIXES, decode, open_picture
-from retrieval.kit import SpaceKit
-from retrieval.rerank import score_records
-from retrieval.store import FeatureStore, Record
-from retrieval.tiers import decode_tokens
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.scan import scan
+from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
+from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES, decode, open_picture
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.shard.store import FeatureStore, Record
+from diffsim.retrieval.tiers import decode_tokens
 
 OPTIONS = diffsim.IndexOptions(device="cpu")
 HARD = ("text", "gratings", "zone plate", "noise")

@@ -30,13 +30,13 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the runs are forked, and a forked child h
 import numpy as np
 from PIL import Image
 
-from indexer.build import IndexOptions, index_folders
-from indexer.index_folder import IndexFolder
-from indexer.maintain import verify_index
-from indexer.requests import requested_spaces
-from query.search import Hit, Query, Searcher
-from retrieval.kit import SpaceKit
-from retrieval.tiers import decode_tokens
+from diffsim.indexer.build import IndexOptions, index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import verify_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Hit, Query, Searcher
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.tiers import decode_tokens
 
 TOLERANCE = 1e-5
 STEPS = (

@@ -20,10 +20,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import diffsim
-from query.gallery import Gallery
-from retrieval.kit import SpaceKit
-from retrieval.score import AttentionFeatures, score
-from retrieval.tiers import decode_tokens
+from diffsim.query.gallery import Gallery
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.score import AttentionFeatures, score
+from diffsim.retrieval.tiers import decode_tokens
 
 COUNTS = (50, 100, 200, 400)
 KEPT = "map: mean + std"

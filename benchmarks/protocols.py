@@ -20,16 +20,16 @@ import click
 import numpy as np
 from PIL import Image
 
-from indexer.build import IndexOptions
-from indexer.evaluation import Contender, open_paper_scorers, open_scorers, parse_spec
-from indexer.requests import SpaceRequest
-from indexer.spaces import Networks, make_kit
-from query.evaluate import Triplets
-from retrieval.evaluation.bootstrap import Figure, mean_figure
-from retrieval.extractor import Extractor
-from retrieval.kit import SpaceKit
-from retrieval.score import AttentionFeatures, score
-from retrieval.tiers import decode_tokens
+from diffsim.indexer.build import IndexOptions
+from diffsim.indexer.requests import SpaceRequest
+from diffsim.indexer.spaces import Networks, make_kit
+from diffsim.query.evaluation.benchmark import Triplets
+from diffsim.query.evaluation.contenders import Contender, open_paper_scorers, open_scorers, parse_spec
+from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.score import AttentionFeatures, score
+from diffsim.retrieval.tiers import decode_tokens
 
 SEED = 2334
 CPU = IndexOptions(device="cpu")

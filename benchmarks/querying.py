@@ -25,14 +25,21 @@ import torch
 from PIL import Image
 
 import diffsim
-from db.files import Finding
-from indexer.index_folder import IndexFolder
-from indexer.recall_files import refresh_recall
-from retrieval.chance import NULL_SAMPLE
-from retrieval.recall import EXACT_LIMIT, OverBudget, build_recall_file, open_recall_file, search_exact, search_file
-from retrieval.rerank import score_records
-from retrieval.store import Record
-from retrieval.tiers import decode_tokens, encode_tokens
+from diffsim.db.files import Finding
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.recall_files import refresh_recall
+from diffsim.retrieval.chance import NULL_SAMPLE
+from diffsim.retrieval.shard.recall import (
+    EXACT_LIMIT,
+    OverBudget,
+    build_recall_file,
+    open_recall_file,
+    search_exact,
+    search_file,
+)
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.shard.store import Record
+from diffsim.retrieval.tiers import decode_tokens, encode_tokens
 
 MEMORY = 2**30
 

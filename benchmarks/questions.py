@@ -25,7 +25,7 @@ from pathlib import Path
 
 import click
 
-from retrieval.evaluation.triplets import Triplet, write_triplets
+from diffsim.retrieval.evaluation.triplets import Triplet, write_triplets
 
 DRAWS = 2000
 SEED = 2334

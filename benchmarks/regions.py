@@ -13,9 +13,9 @@ from time import perf_counter
 import numpy as np
 
 import diffsim
-from retrieval.region import region_features
-from retrieval.rerank import rank, score_records
-from retrieval.score import score_one_way
+from diffsim.retrieval.region import region_features
+from diffsim.retrieval.score import score_one_way
+from diffsim.retrieval.shard.rerank import rank, score_records
 
 SIDES = (0.2, 0.35, 0.5, 0.7)
 COUNTS = (200, 500, 1000, 2000)

@@ -22,9 +22,9 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from sqlalchemy import create_engine, update
 
-from db.files import Finding
-from db.models import Content
-from indexer.index_folder import IndexFolder
+from diffsim.db.files import Finding
+from diffsim.db.tables import Content
+from diffsim.indexer.index_folder import IndexFolder
 
 STEPS = (40, 400, 4000)
 """Pixels that are scrolled from frame to frame."""
@@ -44,7 +44,7 @@ requestAnimationFrame(function frame(now) {{
 def main(folder: Path, pictures: int) -> None:
     """Make the collection, scroll through it, print milliseconds from frame to frame."""
     index = make(folder.resolve(), pictures)
-    line = [sys.executable, "-m", "query.cli", "browse", "--index", str(index), "--port", "0", "--no-open"]
+    line = [sys.executable, "-m", "diffsim.query.cli", "browse", "--index", str(index), "--port", "0", "--no-open"]
     server = subprocess.Popen(line, stdout=subprocess.PIPE, text=True)
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or ""

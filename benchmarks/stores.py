@@ -29,8 +29,8 @@ from typing import TypeVar
 import lmdb
 import numpy as np
 
-from retrieval.store import FeatureStore
-from retrieval.store import Record as StoredRecord
+from diffsim.retrieval.shard.store import FeatureStore
+from diffsim.retrieval.shard.store import Record as StoredRecord
 
 T = TypeVar("T")
 

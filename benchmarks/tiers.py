@@ -20,10 +20,10 @@ import numpy as np
 import torch
 
 import diffsim
-from retrieval.kit import Projection, SpaceKit
-from retrieval.rerank import score_records
-from retrieval.score import AttentionFeatures, attend, score
-from retrieval.tiers import decode_tokens, encode_tokens, record_bytes
+from diffsim.retrieval.kit import Projection, SpaceKit
+from diffsim.retrieval.score import AttentionFeatures, attend, score
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
 
 TIERS = ("fp32", "fp16", "int8")
 SHAPES = {"mini": (64, 128, 4), "Stable Diffusion 1.5": (256, 1280, 8)}

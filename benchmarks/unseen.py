@@ -22,14 +22,14 @@ import numpy as np
 from holdout import ROTATIONS
 from questions import SEED, Row
 
-from indexer.build import IndexOptions
-from indexer.evaluation import Contender, open_scorers, parse_spec
-from retrieval.evaluation.baselines import BASELINES
-from retrieval.evaluation.bootstrap import Figure, mean_figure
-from retrieval.evaluation.ranking import Labelled, metrics_by_query
-from retrieval.evaluation.scorers import Scorer
-from retrieval.evaluation.triplets import Triplet, accuracy, read_table, read_triplets, verdicts
-from retrieval.names import PROFILES
+from diffsim.indexer.build import IndexOptions
+from diffsim.query.evaluation.contenders import Contender, open_scorers, parse_spec
+from diffsim.retrieval.evaluation.baselines import BASELINES
+from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
+from diffsim.retrieval.evaluation.ranking import Labelled, metrics_by_query
+from diffsim.retrieval.evaluation.scorers import Scorer
+from diffsim.retrieval.evaluation.triplets import Triplet, accuracy, read_table, read_triplets, verdicts
+from diffsim.retrieval.names import PROFILES
 
 READ = {
     "same-style-unseen": "style",

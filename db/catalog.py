@@ -16,8 +16,8 @@ from .database import Database
 from .files import FileRows, KnownRoot, chunks, present
 from .filters import Filters, matching
 from .listing import folders, pictures_by_path
-from .models import Content, Feature, File, Generation, Recall, Root, Space
 from .status import Status, read_status, visible_pictures
+from .tables import Content, Feature, File, Generation, Recall, Root, Space
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, exc, make_url, update
 from . import sqlite
 from .errors import CatalogError
 from .migrations import MIGRATIONS, migrate, schema_version
-from .models import Generation
+from .tables import Generation
 
 
 class NoCatalog(CatalogError):

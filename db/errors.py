@@ -1,5 +1,7 @@
-"""The base of every error that a caller of `db` may catch."""
+"""The base of every error of `db`."""
+
+from diffsim.errors import Error
 
 
-class CatalogError(Exception):
-    """A named problem; its text is one complete sentence for the person who asked."""
+class CatalogError(Error):
+    """A problem with the catalog or a request to it."""

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select
 from sqlalchemy.sql import ColumnElement
 
 from .database import Database
-from .models import Content, Feature, File, Root
+from .tables import Content, Feature, File, Root
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from sqlalchemy.sql import ColumnElement
 
 from .errors import CatalogError
 from .files import KnownRoot, inside, present
-from .models import Content, File, Root
+from .tables import Content, File, Root
 
 
 class BadFilter(CatalogError, ValueError):

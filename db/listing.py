@@ -7,7 +7,7 @@ from collections.abc import Collection
 from sqlalchemy import Connection, select
 
 from .files import present
-from .models import Content, File, Root
+from .tables import Content, File, Root
 
 
 def pictures_by_path(connection: Connection) -> list[int]:

@@ -24,7 +24,7 @@ from sqlalchemy import (
     select,
 )
 
-from .models import SchemaVersion
+from .tables import SchemaVersion
 
 
 def m001_first_tables(connection: Connection) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, func, or_, select
 
 from .files import KnownRoot, present
-from .models import Content, Feature, File, Root, Space
+from .tables import Content, Feature, File, Root, Space
 
 
 @dataclass(frozen=True)

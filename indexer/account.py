@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from db.catalog import Catalog
+from diffsim.db.catalog import Catalog
 
 from .classes import FileClass
 from .roots import join

@@ -15,14 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from db.catalog import Catalog, PendingContent
-from retrieval.errors import RetrievalError
-from retrieval.extractor import Extractor, PictureFeatures
-from retrieval.store import FeatureStore, Record
+from diffsim.db.catalog import Catalog, PendingContent
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.errors import RetrievalError
+from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool, Failed, Job
+from diffsim.retrieval.shard.store import FeatureStore, Record
 
 from .account import Account, account
-from .decode import Changed, Decoded, DecodePool, Failed, Job
-from .devices import choose_device
 from .index_folder import IndexFolder
 from .recall_files import RecallReport, refresh_recall
 from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from db.catalog import KnownSpace
+from diffsim.db.catalog import KnownSpace
 
 from .errors import IndexerError
 

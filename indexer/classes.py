@@ -3,8 +3,8 @@
 import os
 from enum import StrEnum
 
-from db.catalog import Catalog
-from db.files import FileRow, Holders
+from diffsim.db.catalog import Catalog
+from diffsim.db.files import FileRow, Holders
 
 from .roots import Scope, join, trouble, within
 from .survey import Survey

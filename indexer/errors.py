@@ -1,5 +1,7 @@
-"""The base of every error that a caller of `indexer` may catch."""
+"""The base of every error of `indexer`."""
+
+from diffsim.errors import Error
 
 
-class IndexerError(Exception):
-    """A named problem; its text is one complete sentence for the person who asked."""
+class IndexerError(Error):
+    """A problem with an index, its folders or a run."""

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from db.catalog import Catalog, KnownSpace
-from retrieval.extractor import Extractor
-from retrieval.kit import SpaceKit
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
 
 from .build import IndexOptions
-from .decode import Decoded, DecodePool, Job
-from .devices import choose_device
 from .index_folder import IndexFolder
 from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders

@@ -2,20 +2,16 @@
 
 import hashlib
 import os
-import stat
 import time
 from dataclasses import dataclass
 
-from .walk import plain_reason
+from diffsim.retrieval.regular_files import open_regular, plain_reason
 
 ATTEMPTS = 4
 CHUNK = 1 << 20
 # A file system may stamp times as coarsely as 2 s (FAT): a file that is younger than that when it is read could change
 # again without its stat showing it.
 RACY_NS = 2_000_000_000
-
-# Never wait for a pipe that took a picture's place, never follow a link that did.
-_FLAGS = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +54,8 @@ def trusted_times(mtime_ns: int, ctime_ns: int, read_ns: int) -> tuple[int, int]
 
 def _read_once(path: bytes) -> Digest | None:
     read_ns = time.time_ns()
-    with open(os.open(path, _FLAGS), "rb", buffering=0) as file:
+    with open_regular(path) as file:
         before = os.fstat(file.fileno())
-        if not stat.S_ISREG(before.st_mode):
-            return None
         sha256 = hashlib.sha256()
         size = 0
         # Not past the size that it had: a file may grow faster than it is read.

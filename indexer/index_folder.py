@@ -23,9 +23,9 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from db.catalog import Catalog
-from retrieval.durable import put_in_place
-from retrieval.store import FeatureStore
+from diffsim.db.catalog import Catalog
+from diffsim.retrieval.durable import put_in_place
+from diffsim.retrieval.shard.store import FeatureStore
 
 from .errors import IndexerError
 

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import numpy as np
 
-from db.catalog import Catalog, KnownSpace
-from db.files import KnownRoot
-from retrieval.kit import SpaceKit
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.files import KnownRoot
+from diffsim.retrieval.kit import SpaceKit
 
 from .choose import ambiguous, find_spaces
 from .errors import IndexerError

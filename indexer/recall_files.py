@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from db.catalog import Catalog, KnownSpace
-from retrieval.recall import RecallFile, build_recall_file, open_recall_file
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.retrieval.shard.recall import RecallFile, build_recall_file, open_recall_file
 
 from .index_folder import IndexFolder
 

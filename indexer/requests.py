@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from retrieval.local_models import defaults_of, find_adapter, find_model, profile_tap
-from retrieval.presets import ADAPTERS, PRESETS
-from retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.local_models import defaults_of, find_adapter, find_model, profile_tap
+from diffsim.retrieval.presets import ADAPTERS, PRESETS
+from diffsim.retrieval.space import InvalidSpace, Tap
 
 DEFAULT_MODEL = "mini"
 DEFAULT_PROFILE = "look"

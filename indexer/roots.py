@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from db.catalog import Catalog
-from db.files import KnownRoot, display_text
+from diffsim.db.catalog import Catalog
+from diffsim.db.files import KnownRoot, display_text
+from diffsim.retrieval.regular_files import plain_reason
 
 from .errors import IndexerError
-from .walk import Entry, Skipped, Unreadable, plain_reason, walk
+from .walk import Entry, Skipped, Unreadable, walk
 
 Walker = Callable[[bytes], Iterator[Entry | Skipped | Unreadable]]
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from db.catalog import Catalog
-from db.files import Finding, display_text
+from diffsim.db.catalog import Catalog
+from diffsim.db.files import Finding, display_text
 
 from .classes import FileClass, GoneFiles, class_of_new_path
 from .errors import IndexerError

@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from db.catalog import KnownSpace
-from retrieval.errors import RetrievalError
-from retrieval.local_models import UnknownModel
-from retrieval.networks import BadNetwork
-from retrieval.space import OtherRevision, SpaceMismatch
+from diffsim.db.catalog import KnownSpace
+from diffsim.retrieval.errors import RetrievalError
+from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.networks import BadNetwork
+from diffsim.retrieval.space import OtherRevision, SpaceMismatch
 
 UNUSABLE = (UnknownModel, BadNetwork, SpaceMismatch, OtherRevision)
 """What loading the network of an existing space may raise. One that is asked for fails earlier, and ends the run."""

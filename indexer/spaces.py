@@ -4,12 +4,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from db.catalog import Catalog, KnownSpace
-from retrieval.extractor import make_space
-from retrieval.kit import SpaceKit
-from retrieval.local_models import find_adapter, find_model
-from retrieval.networks import Network, load_network
-from retrieval.space import FeatureSpace, InvalidSpace
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.local_models import find_adapter, find_model
+from diffsim.retrieval.networks import Network, load_network
+from diffsim.retrieval.space import FeatureSpace, InvalidSpace
 
 from .index_folder import IndexFolder
 from .requests import SpaceRequest

@@ -3,8 +3,8 @@
 from collections import Counter
 from dataclasses import dataclass, field
 
-from db.catalog import Catalog
-from db.files import FileRow
+from diffsim.db.catalog import Catalog
+from diffsim.db.files import FileRow
 
 from .roots import Scope, Walker, join, within
 from .walk import Entry, Skipped

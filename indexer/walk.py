@@ -1,13 +1,13 @@
 """Walk a folder for pictures: by name and kind of file only, nothing is opened."""
 
-import errno
 import fnmatch
 import heapq
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from retrieval.images import PICTURE_SUFFIXES
+from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES
+from diffsim.retrieval.regular_files import plain_reason
 
 DEFAULT_EXCLUDE_DIRS = frozenset(
     {
@@ -84,19 +84,6 @@ def walk(
                 yield Entry(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
         except OSError as error:
             yield Unreadable(path, plain_reason(error))
-
-
-def plain_reason(error: OSError) -> str:
-    """Why a file could not be opened or looked at, in a few plain words."""
-    known = {
-        errno.ENOENT: "no longer there",
-        errno.ENOTDIR: "not a directory",
-        errno.EACCES: "permission denied",
-        errno.EPERM: "permission denied",
-        errno.ELOOP: "symbolic link",
-        errno.ENXIO: "not a regular file",
-    }
-    return known.get(error.errno or 0) or os.strerror(error.errno or errno.EIO).lower()
 
 
 def _push_content(heap: list[tuple[bytes, os.DirEntry[bytes]]], folder: bytes, prefix: bytes) -> Unreadable | None:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from db.catalog import Catalog
-from db.filters import Filters
+from diffsim.db.catalog import Catalog
+from diffsim.db.filters import Filters
 
 from .gallery import Gallery
 

@@ -12,23 +12,21 @@ from typing import Any
 
 import click
 
-from db.errors import CatalogError
-from indexer.errors import IndexerError
-from retrieval.errors import RetrievalError
+from diffsim.errors import Error
 
 _COMMANDS = {
-    "index": "query.commands.index",
-    "query": "query.commands.query",
-    "score": "query.commands.score",
-    "compare": "query.commands.compare",
-    "browse": "query.commands.browse",
-    "audit": "query.commands.audit",
-    "evaluate": "query.commands.evaluate",
-    "sweep": "query.commands.sweep",
-    "status": "query.commands.status",
-    "verify": "query.commands.maintain",
-    "prune": "query.commands.maintain",
-    "models": "query.commands.models",
+    "index": "diffsim.query.commands.index",
+    "query": "diffsim.query.commands.query",
+    "score": "diffsim.query.commands.score",
+    "compare": "diffsim.query.commands.compare",
+    "browse": "diffsim.query.commands.browse",
+    "audit": "diffsim.query.commands.audit",
+    "evaluate": "diffsim.query.commands.evaluate",
+    "sweep": "diffsim.query.commands.sweep",
+    "status": "diffsim.query.commands.status",
+    "verify": "diffsim.query.commands.maintain",
+    "prune": "diffsim.query.commands.maintain",
+    "models": "diffsim.query.commands.models",
 }
 
 
@@ -47,7 +45,7 @@ class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (RetrievalError, CatalogError, IndexerError) as problem:
+        except Error as problem:
             raise click.ClickException(str(problem)) from problem
         except BrokenPipeError:
             raise

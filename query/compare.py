@@ -3,14 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from retrieval.errors import RetrievalError
-from retrieval.images import UnreadableImage
+from diffsim.errors import Error
+from diffsim.retrieval.pictures.images import UnreadableImage
 
-from .question import Answer, BadQuery, Query
+from .errors import QueryError
+from .query import Answer, BadQuery, Query
 from .search import Searcher
 
 
-class NoSpaceAnswers(RetrievalError):
+class NoSpaceAnswers(QueryError):
     """The picture can be asked in none of the feature spaces."""
 
 
@@ -37,7 +38,7 @@ def compare(searcher: Searcher, query: Query, spaces: Sequence[str] = ()) -> Com
             answers.append(searcher.answer(replace(query, spaces=(fingerprint,))))
         except (BadQuery, UnreadableImage):
             raise
-        except RetrievalError as problem:
+        except Error as problem:
             problems.append(f"{space.name}: {problem}")
     if not answers:
         raise NoSpaceAnswers(f"The picture {query.picture} can be asked in no feature space; {'; '.join(problems)}")

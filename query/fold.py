@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from retrieval.kit import SpaceKit
+from diffsim.retrieval.kit import SpaceKit
 
 from .gallery import Gallery
 

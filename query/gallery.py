@@ -6,10 +6,10 @@ from dataclasses import dataclass, replace
 import faiss
 import numpy as np
 
-from db.catalog import IndexedContents, RecallFile
-from indexer.index_folder import IndexFolder
-from retrieval.recall import merge, open_recall_file, search_exact, search_file
-from retrieval.store import FeatureStore
+from diffsim.db.catalog import IndexedContents, RecallFile
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.shard.recall import merge, open_recall_file, search_exact, search_file
+from diffsim.retrieval.shard.store import FeatureStore
 
 
 @dataclass(frozen=True)

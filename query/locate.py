@@ -3,8 +3,8 @@
 import os
 from collections.abc import Iterator, Sequence
 
-from db.catalog import Catalog, FileLocation
-from db.files import chunks
+from diffsim.db.catalog import Catalog, FileLocation
+from diffsim.db.files import chunks
 
 _AT_ONCE = 200
 

@@ -7,19 +7,20 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from indexer.decode import DecodePool
-from indexer.devices import choose_device
-from indexer.requests import SpaceRequest
-from indexer.spaces import Networks, make_kit
-from retrieval.agreement import Agreement, agreement, square_places
-from retrieval.errors import RetrievalError
-from retrieval.extractor import Extractor
-from retrieval.images import UnreadableImage, open_picture
-from retrieval.paper import PaperProtocol
-from retrieval.score import AttentionFeatures, PairScore, score_pair
+from diffsim.indexer.requests import SpaceRequest
+from diffsim.indexer.spaces import Networks, make_kit
+from diffsim.retrieval.agreement import Agreement, agreement, square_places
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.paper import PaperProtocol
+from diffsim.retrieval.pictures.decode_pool import DecodePool
+from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
+from diffsim.retrieval.score import AttentionFeatures, PairScore, score_pair
+
+from .errors import QueryError
 
 
-class BadPair(RetrievalError, ValueError):
+class BadPair(QueryError, ValueError):
     """This pair cannot be scored as asked."""
 
 

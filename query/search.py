@@ -12,21 +12,21 @@ from typing import Self
 import numpy as np
 from torch import Tensor
 
-from db.catalog import KnownSpace
-from db.filters import NO_FILTERS, Filters
-from indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
-from indexer.index_folder import IndexFolder
-from retrieval.agreement import Agreement
-from retrieval.kit import SpaceKit
-from retrieval.region import region_features, seen_part, within_part
-from retrieval.rerank import rank as ranked
+from diffsim.db.catalog import KnownSpace
+from diffsim.db.filters import NO_FILTERS, Filters
+from diffsim.indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.agreement import Agreement
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.region import region_features, seen_part, within_part
+from diffsim.retrieval.shard.rerank import rank as ranked
 
 from .allowed import Allowed
+from .encode import PictureReader
 from .fold import Tiles
 from .gallery import Gallery
 from .locate import Locator
-from .pictures import PictureReader
-from .question import Answer, BadQuery, Example, ExtractedPicture, Hit, Picture, Query
+from .query import Answer, BadQuery, Example, ExtractedPicture, Hit, Picture, Query
 from .stages import common_ids, examples_of, recall_candidates, score_candidates
 from .view import View
 from .why import Pair

@@ -6,7 +6,7 @@ from functools import reduce
 
 import numpy as np
 
-from retrieval.chance import NULL_SAMPLE, Tail, fit_tail
+from diffsim.retrieval.chance import NULL_SAMPLE, Tail, fit_tail
 
 from .view import REGION_FACTOR, View, score_views
 

@@ -5,11 +5,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from db.catalog import KnownSpace
-from retrieval.kit import SpaceKit
-from retrieval.recall import search_exact
-from retrieval.rerank import score_queries
-from retrieval.score import AttentionFeatures, score, score_one_way
+from diffsim.db.catalog import KnownSpace
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.score import AttentionFeatures, score, score_one_way
+from diffsim.retrieval.shard.recall import search_exact
+from diffsim.retrieval.shard.rerank import score_queries
 
 from .gallery import Gallery
 

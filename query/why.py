@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from retrieval.agreement import Agreement, agreement, attention_map, square_places
-from retrieval.score import AttentionFeatures
+from diffsim.retrieval.agreement import Agreement, agreement, attention_map, square_places
+from diffsim.retrieval.score import AttentionFeatures
 
-from .question import BadQuery
+from .query import BadQuery
 from .view import View
 
 
@@ -35,7 +35,7 @@ class Pair:
 
     def agreement(self) -> Agreement:
         """How well every part of each is rebuilt from the other. The grids cover what the network is shown of a
-        picture, see retrieval.region.seen_part."""
+        picture, see diffsim.retrieval.region.seen_part."""
         return agreement(self.a, self.b, self.weights, prefix=self.prefix, regions=4 if self.places else 0)
 
     def attention(self, place: tuple[int, int]) -> Tensor:

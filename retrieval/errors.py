@@ -1,5 +1,7 @@
-"""The base of every error that a caller of `retrieval` may catch."""
+"""The base of every error of `retrieval`."""
+
+from diffsim.errors import Error
 
 
-class RetrievalError(Exception):
-    """A named problem; its text is one complete sentence for the person who asked."""
+class RetrievalError(Error):
+    """A problem with pictures, networks, feature spaces or what is stored of them."""

@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
-from .images import DECODE_REVISION
 from .kit import SpaceKit, constants_hash
 from .local_models import find_adapter, find_model
 from .networks import Network, Read, TapPlace, dtype_name, load_network
+from .pictures.images import DECODE_REVISION
 from .space import EXTRACTOR_REVISION, FeatureSpace, InvalidSpace, OtherRevision, SpaceMismatch, Tap
 from .tiers import encode_tokens
 

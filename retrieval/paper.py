@@ -16,9 +16,9 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import RetrievalError
-from .images import fitted
 from .kit import Projection
 from .networks.unet import UNetNetwork
+from .pictures.images import fitted
 from .score import AttentionFeatures
 from .space import EXTRACTOR_REVISION, Tap
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 
-from .images import crop_side
+from .pictures.images import crop_side
 from .space import Tap
 
 

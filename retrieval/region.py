@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from .agreement import Grid, square_places
 from .errors import RetrievalError
-from .images import crop_side
+from .pictures.images import crop_side
 from .score import AttentionFeatures
 
 Box = tuple[float, float, float, float]

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from .errors import RetrievalError
-from .images import DECODE_REVISION, crop_side
 from .names import DTYPES, TIERS, VARIANTS
+from .pictures.images import DECODE_REVISION, crop_side
 
 EXTRACTOR_REVISION = 1
 """Raised whenever this project's code changes a number in a token record or a descriptor."""

@@ -12,10 +12,10 @@ from pathlib import Path
 from conftest import DATA, TINY, random_picture
 
 from benchmarks.kills import in_child
-from indexer.build import IndexOptions, IndexReport, index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from retrieval import drawings
+from diffsim.indexer.build import IndexOptions, IndexReport, index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.drawings.gallery import draw as drawing
 
 NOBODY = 65534
 FAST = IndexOptions(workers=1, batch_size=4, device="cpu")
@@ -41,7 +41,7 @@ def lay_out_styles(folder: Path) -> Path:
     for style in ("neon", "pencil", "glass"):
         (folder / "Sref" / style).mkdir(parents=True)
         for subject in ("cat", "house", "tree"):
-            drawings.draw(subject, style, size=64).save(folder / "Sref" / style / f"{subject}.png")
+            drawing(subject, style, size=64).save(folder / "Sref" / style / f"{subject}.png")
             rows.append(f"Sref/{style}/{subject}.png,{style}")
     (folder / "styles.csv").write_text("\n".join(rows) + "\n")
     return folder
@@ -73,7 +73,7 @@ def diffsim(*arguments: str | bytes | Path, uid: int | None = None, before: Call
                 os.setgroups([])
                 os.setgid(uid)
                 os.setuid(uid)
-            from query.cli import main
+            from diffsim.query.cli import main
 
             sys.argv = ["diffsim", *(os.fsdecode(argument) for argument in arguments)]
             try:

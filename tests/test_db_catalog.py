@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from db.catalog import Catalog, RecallFile
-from db.database import CatalogDamaged, CatalogUnavailable
-from db.files import Finding, display_text
+from diffsim.db.catalog import Catalog, RecallFile
+from diffsim.db.database import CatalogDamaged, CatalogUnavailable
+from diffsim.db.files import Finding, display_text
 
 
 @pytest.fixture
@@ -286,8 +286,8 @@ def test_a_url_names_the_same_catalog(tmp_path: Path) -> None:
 UNPRIVILEGED = """
 import os, sys
 import sqlalchemy.dialects.sqlite
-from db.catalog import Catalog
-from db.errors import CatalogError
+from diffsim.db.catalog import Catalog
+from diffsim.db.errors import CatalogError
 if os.geteuid() == 0:
     os.setuid(65534)
 try:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from db.catalog import Catalog
-from db.files import Finding
-from db.filters import NO_FILTERS, Filters
+from diffsim.db.catalog import Catalog
+from diffsim.db.files import Finding
+from diffsim.db.filters import NO_FILTERS, Filters
 
 NOON = datetime(2020, 2, 3, 12, tzinfo=UTC)
 NOON_NS = 1_580_731_200 * 10**9

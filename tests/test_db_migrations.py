@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection, create_engine, inspect
 
-import db.database
-from db.catalog import Catalog
-from db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, NoCatalog
-from db.migrations import MIGRATIONS
-from db.models import Base
+from diffsim.db import database
+from diffsim.db.catalog import Catalog
+from diffsim.db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, NoCatalog
+from diffsim.db.migrations import MIGRATIONS
+from diffsim.db.tables import Base
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest
 
     def set_migrations(second: object) -> None:
         migrations = (*MIGRATIONS, second)
-        monkeypatch.setattr(db.database, "MIGRATIONS", migrations)
+        monkeypatch.setattr(database, "MIGRATIONS", migrations)
 
     set_migrations(m002_breaks)
     with pytest.raises(CatalogTooOld, match=r"version 1 .* reads version 2"):

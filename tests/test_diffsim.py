@@ -13,6 +13,7 @@ def test_the_public_names_are_a_promise():
     assert diffsim.__all__ == [
         "Answer",
         "CatalogError",
+        "Error",
         "Example",
         "ExtractedPicture",
         "FeatureSpace",
@@ -23,6 +24,7 @@ def test_the_public_names_are_a_promise():
         "IndexerError",
         "PairScore",
         "Query",
+        "QueryError",
         "RetrievalError",
         "Searcher",
         "Tap",

@@ -41,7 +41,7 @@ def test_every_shell_line_works(home: Path) -> None:
     for line in lines:
         program, *arguments = shlex.split(line.replace("~", str(home)))
         assert program == "diffsim"
-        done = run([sys.executable, "-m", "query.cli", *arguments], home)
+        done = run([sys.executable, "-m", "diffsim.query.cli", *arguments], home)
         assert done.returncode == 0, f"{line}: {done.stderr}"
 
 

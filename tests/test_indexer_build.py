@@ -17,14 +17,14 @@ from hypothesis import strategies as st
 from indexing import FAST, build, diffsim, draw, listing, problem
 
 from benchmarks.kills import in_child
-from indexer.build import index_folders
-from indexer.estimate import estimate
-from indexer.index_folder import IndexBusy, IndexFolder
-from indexer.maintain import prune_index, verify_index
-from indexer.requests import requested_spaces
-from indexer.roots import FolderNotFound
-from query.search import Query, Searcher
-from retrieval.lmdb_environment import StoreFull
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.estimate import estimate
+from diffsim.indexer.index_folder import IndexBusy, IndexFolder
+from diffsim.indexer.maintain import prune_index, verify_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.indexer.roots import FolderNotFound
+from diffsim.query.search import Query, Searcher
+from diffsim.retrieval.shard.lmdb_environment import StoreFull
 
 EVERYTHING = 10_000
 

@@ -9,12 +9,12 @@ from conftest import TINY
 from indexing import FAST, diffsim
 from test_indexer_skipped import change_weights
 
-from db.catalog import KnownSpace
-from indexer.build import index_folders
-from indexer.choose import UnknownSpace, answering, find_spaces
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.search import Searcher
+from diffsim.db.catalog import KnownSpace
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace, answering, find_spaces
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Searcher
 
 
 def known(number: int, name: str, fingerprint: str) -> KnownSpace:

@@ -18,11 +18,11 @@ import psutil
 import pytest
 from PIL import Image
 
-from indexer.decode import Changed, Decoded, DecodePool, Failed, Job
-from indexer.decode_worker import read_file
-from indexer.decoder_process import NoDecoder
-from indexer.walk import Entry, walk
-from retrieval.images import UnreadableImage, decode
+from diffsim.indexer.walk import Entry, walk
+from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool, Failed, Job
+from diffsim.retrieval.pictures.decode_worker import read_file
+from diffsim.retrieval.pictures.decoder_process import NoDecoder
+from diffsim.retrieval.pictures.images import UnreadableImage, decode
 
 PROJECT = Path(__file__).parent.parent
 DATA = Path(__file__).parent / "data"
@@ -233,7 +233,7 @@ def test_too_little_memory_fails_that_file_only(small, slow):
 
 
 def test_workers_that_never_start_are_an_error_not_a_loop(small, monkeypatch):
-    monkeypatch.setattr("indexer.decoder_process._BOOT", "raise SystemExit(3)")
+    monkeypatch.setattr("diffsim.retrieval.pictures.decoder_process._BOOT", "raise SystemExit(3)")
     with DecodePool(2, 8, 30, GB) as pool:
         for _ in range(2):
             with pytest.raises(NoDecoder, match=r"do not start \(ended .* 3\)\); see what `.*python.*` says.*\.$"):
@@ -252,7 +252,7 @@ def test_no_child_is_left_after_an_error(small, error):
 PARENT = """
 import sys; sys.path.insert(0, {project!r})
 import psutil
-from indexer.decode import DecodePool, Job
+from diffsim.retrieval.pictures.decode_pool import DecodePool, Job
 print("main", flush=True)
 with DecodePool(1, 8, 30, 10**9) as pool:
     for result in pool.run([Job(0, {path!r}, b"")]):
@@ -312,7 +312,7 @@ def test_no_child_outlives_a_killed_parent(parent, frozen):
 
 
 def test_a_worker_loads_neither_torch_nor_faiss_nor_sqlalchemy():
-    code = "import json, sys, indexer.decode_worker; print(json.dumps(list(sys.modules)))"
+    code = "import json, sys, diffsim.retrieval.pictures.decode_worker; print(json.dumps(list(sys.modules)))"
     out = subprocess.run([sys.executable, "-c", code], cwd=PROJECT, capture_output=True, check=True).stdout
     loaded = {name.split(".")[0] for name in json.loads(out)}
     assert "PIL" in loaded and not loaded & {"torch", "faiss", "sqlalchemy", "diffusers", "transformers", "click"}
@@ -367,7 +367,8 @@ def test_a_forgotten_pool_ends_its_workers(small, tmp_path):
 
 def test_the_end_of_the_program_ends_kept_workers_in_silence(small, tmp_path):
     code = (
-        "import sys; from indexer.decode import DecodePool; import psutil; pool = DecodePool(1, 8); "
+        "import sys; from diffsim.retrieval.pictures.decode_pool import DecodePool; import psutil; "
+        "pool = DecodePool(1, 8); "
         "pool.decode(sys.argv[1]); print(psutil.Process().children()[0].pid)"
     )
     command = [sys.executable, "-X", "dev", "-W", "error", "-c", code, str(tmp_path / "0.png")]

@@ -8,11 +8,11 @@ import lmdb
 import pytest
 from indexing import build, copy_index, draw
 
-from db.database import CatalogDamaged
-from indexer.index_folder import IndexFolder
-from indexer.maintain import SpaceCheck, prune_index, verify_index
-from query.search import Answer, Query, Searcher
-from retrieval.kit import DamagedKit
+from diffsim.db.database import CatalogDamaged
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import SpaceCheck, prune_index, verify_index
+from diffsim.query.search import Answer, Query, Searcher
+from diffsim.retrieval.kit import DamagedKit
 
 MEMORY = 2**30
 

@@ -10,12 +10,12 @@ from conftest import TINY
 from indexing import FAST, build, copy_index, diffsim, draw, problem
 
 from benchmarks.kills import in_child
-from indexer.build import index_folders
-from indexer.choose import UnknownSpace
-from indexer.index_folder import IndexFolder
-from indexer.maintain import UnknownFolder, prune_index, verify_index
-from indexer.requests import requested_spaces
-from query.search import Searcher
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import UnknownFolder, prune_index, verify_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Searcher
 
 MEMORY = 2**30
 REQUESTS = requested_spaces(str(TINY), ["style", "look"], size=64, tier="fp32")

@@ -13,13 +13,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import indexer.hashing
-from db.catalog import Catalog
-from indexer.account import Account, AccountMismatch, account
-from indexer.classes import FileClass
-from indexer.hashing import Digest, Unread, read_digest
-from indexer.roots import FolderNotFound, offline_roots
-from indexer.scan import ScanReport, rescan_file, scan
+from diffsim.db.catalog import Catalog
+from diffsim.indexer import hashing
+from diffsim.indexer.account import Account, AccountMismatch, account
+from diffsim.indexer.classes import FileClass
+from diffsim.indexer.hashing import Digest, Unread, read_digest
+from diffsim.indexer.roots import FolderNotFound, offline_roots
+from diffsim.indexer.scan import ScanReport, rescan_file, scan
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def pictures(tmp_path: Path) -> Path:
 @pytest.fixture
 def trusting(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if all files were old: their stat is trusted."""
-    monkeypatch.setattr(indexer.hashing, "RACY_NS", 0)
+    monkeypatch.setattr(hashing, "RACY_NS", 0)
 
 
 def put(folder: Path, files: dict[str, str]) -> None:
@@ -165,7 +165,7 @@ def test_an_old_stat_is_trusted_and_a_young_one_is_not(
     swap()
     scan(catalog, [pictures])
     assert names(catalog, pictures) == {"a.jpg": 1, "b.jpg": 2}
-    monkeypatch.setattr(indexer.hashing, "RACY_NS", 0)
+    monkeypatch.setattr(hashing, "RACY_NS", 0)
     scan(catalog, [pictures])
     swap()
     report = scan(catalog, [pictures])
@@ -372,14 +372,14 @@ CHILD = """
 import os, sys
 from pathlib import Path
 import sqlalchemy.dialects.sqlite
-import indexer.hashing
-from db.catalog import Catalog
-from indexer.account import account
-from indexer.scan import scan
+from diffsim.indexer import hashing
+from diffsim.db.catalog import Catalog
+from diffsim.indexer.account import account
+from diffsim.indexer.scan import scan
 if os.geteuid() == 0:
     os.setuid(65534)
 folder = Path(sys.argv[1])
-indexer.hashing.RACY_NS = 0
+diffsim.indexer.hashing.RACY_NS = 0
 catalog = Catalog.open(folder / "catalog.sqlite", create=True)
 """
 
@@ -440,8 +440,8 @@ pictures.chmod(0o777)
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from db.catalog import Catalog
-from indexer.scan import scan
+from diffsim.db.catalog import Catalog
+from diffsim.indexer.scan import scan
 left = int(sys.argv[2])
 def on_step(name):
     global left

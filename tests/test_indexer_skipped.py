@@ -11,16 +11,16 @@ from conftest import TINY, random_picture
 from indexing import FAST, build, copy_index, diffsim, draw, problem
 from safetensors.torch import load_file, save_file
 
-from db.catalog import KnownSpace
-from indexer.build import IndexReport, index_folders
-from indexer.estimate import estimate
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from indexer.skipped import reason
-from query.search import Query, Searcher
-from retrieval.local_models import UnknownModel
-from retrieval.networks import BadNetwork
-from retrieval.space import SpaceMismatch
+from diffsim.db.catalog import KnownSpace
+from diffsim.indexer.build import IndexReport, index_folders
+from diffsim.indexer.estimate import estimate
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.indexer.skipped import reason
+from diffsim.query.search import Query, Searcher
+from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.networks import BadNetwork
+from diffsim.retrieval.space import SpaceMismatch
 
 
 def change_weights(network: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from indexer.walk import Entry, Skipped, Unreadable, walk
+from diffsim.indexer.walk import Entry, Skipped, Unreadable, walk
 
 
 def make(root: Path, *paths: str) -> bytes:

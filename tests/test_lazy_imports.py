@@ -2,13 +2,17 @@
 
 import importlib
 import json
+import os
 import subprocess
 import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from conftest import random_picture
 from indexing import build
+
+import diffsim
 
 PROJECT = Path(__file__).parent.parent
 SLOW = {"torch", "faiss", "diffusers", "transformers"}
@@ -17,7 +21,7 @@ SLOW = {"torch", "faiss", "diffusers", "transformers"}
 LOADED = """
 import json, sys
 sys.argv = ["diffsim", *json.loads({arguments!r})]
-from query.cli import main
+from diffsim.query.cli import main
 try:
     main()
 finally:
@@ -71,18 +75,26 @@ def test_models_list_loads_nothing_slow():
 
 def test_status_loads_nothing_slow(index):
     loaded = loaded_by("status", "--index", str(index))
-    assert "db.catalog" in loaded and not loaded & SLOW
+    assert "diffsim.db.catalog" in loaded and not loaded & SLOW
 
 
 def test_a_query_with_an_indexed_picture_loads_no_network(index):
     loaded = loaded_by("query", str(index.parent / "pictures" / "1.png"), "--index", str(index))
     assert {"torch", "faiss"} <= loaded
-    assert not loaded & {"diffusers", "transformers", "retrieval.networks", "retrieval.extractor"}
+    assert not loaded & {"diffusers", "transformers", "diffsim.retrieval.networks", "diffsim.retrieval.extractor"}
 
 
 @pytest.mark.parametrize(
     "module",
-    ["indexer.walk", "indexer.scan", "indexer.account", "indexer.decode_worker", "retrieval.store", "query.cli"],
+    [
+        "diffsim",
+        "diffsim.indexer.walk",
+        "diffsim.indexer.scan",
+        "diffsim.indexer.account",
+        "diffsim.retrieval.pictures.decode_worker",
+        "diffsim.retrieval.shard.store",
+        "diffsim.query.cli",
+    ],
 )
 def test_light_modules(module):
     code = f"import sys, {module}; print(*sys.modules)"
@@ -90,6 +102,20 @@ def test_light_modules(module):
     assert not {name.partition(".")[0] for name in ran.stdout.split()} & SLOW
 
 
-def test_the_four_packages_share_one_folder():
-    folders = {Path(importlib.import_module(name).__file__).parent.parent for name in ("db", "indexer", "query")}
-    assert folders == {Path(importlib.import_module("retrieval").__file__).parent.parent}
+def test_nothing_is_installed_under_a_common_name():
+    """A user's own query.py or db/ must not stand in our way, nor ours in theirs."""
+    root = Path(diffsim.__file__).parent
+    for name in ("db", "indexer", "query", "retrieval"):
+        module = importlib.import_module(f"diffsim.{name}")
+        assert Path(module.__file__).parent.parent == root
+    tops = {top for top, names in packages_distributions().items() if "diffsim-search" in names}
+    assert tops <= {"diffsim"}  # an editable install lists none
+
+
+def test_a_user_s_own_modules_of_the_same_names_do_no_harm(tmp_path):
+    (tmp_path / "db").mkdir()
+    for name in ("query.py", "retrieval.py", "indexer.py", "db/__init__.py"):
+        (tmp_path / name).write_text("raise SystemExit('the wrong module')")
+    code = "import diffsim; print(diffsim.Query, diffsim.index, diffsim.Filters)"
+    environment = {**os.environ, "PYTHONPATH": str(PROJECT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)

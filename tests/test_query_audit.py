@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from indexing import build, copy_index, diffsim, draw, problem
 
-from query.audit import COUNTS, audit
-from query.search import Query, Searcher
+from diffsim.query.evaluation.audit import COUNTS, audit
+from diffsim.query.search import Query, Searcher
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def searcher(work: Path) -> Iterator[Searcher]:
 def test_agrees_with_the_answers_of_the_searcher(
     work: Path, searcher: Searcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("query.audit.COUNTS", (10, 25))
+    monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (10, 25))
     (space,) = searcher.spaces()
     gallery = searcher.gallery(space)
     assert gallery.file is not None and len(gallery.covered) == 37 and len(gallery.tail_ids) == 3
@@ -54,12 +54,12 @@ def test_agrees_with_the_answers_of_the_searcher(
 def test_the_fewest_that_are_enough(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     (space,) = searcher.spaces()
     gallery, kit = searcher.gallery(space), searcher.kit(space)
-    monkeypatch.setattr("query.audit.COUNTS", (1, 38, 39))
+    monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (1, 38, 39))
     found = audit(space, gallery, kit, queries=20)
     assert found is not None and [one.count for one in found.candidates] == [1, 38]
     assert found.candidates[0].recall.value <= 0.1  # one candidate holds at most one of ten
     assert found.candidates[1].recall.low >= 0.99 and found.enough == 38
-    monkeypatch.setattr("query.audit.COUNTS", (1,))
+    monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (1,))
     none = audit(space, gallery, kit, queries=20)
     assert none is not None and none.enough is None
 

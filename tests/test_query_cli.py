@@ -17,7 +17,7 @@ from conftest import TINY, random_picture
 from indexing import NOBODY, build, copy_index, diffsim, draw, listing, problem
 from PIL import Image
 
-from indexer.index_folder import IndexFolder
+from diffsim.indexer.index_folder import IndexFolder
 
 PROJECT = Path(__file__).parent.parent
 TINY_OPTIONS = ("--model", str(TINY), "--size", "64", "--device", "cpu")
@@ -304,7 +304,7 @@ def test_other_weights_in_the_networks_folder(work, tmp_path):
 
 
 def command(*arguments: str | Path, **more: object) -> subprocess.Popen:
-    line = [sys.executable, "-m", "query.cli", *map(str, arguments)]
+    line = [sys.executable, "-m", "diffsim.query.cli", *map(str, arguments)]
     return subprocess.Popen(line, cwd=PROJECT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **more)
 
 
@@ -328,7 +328,7 @@ def test_ctrl_c_is_no_traceback_and_the_next_run_goes_on(tmp_path):
 
 def test_a_closed_pipe_is_no_traceback(work):
     arguments = ["query", str(work / "pictures" / "07.png"), "--index", str(work / "index"), "-k", "30"]
-    line = [sys.executable, "-m", "query.cli", *arguments]
+    line = [sys.executable, "-m", "diffsim.query.cli", *arguments]
     read_end, write_end = os.pipe()
     os.close(read_end)
     ran = subprocess.run(line, cwd=PROJECT, stdout=write_end, stderr=subprocess.PIPE)
@@ -338,7 +338,7 @@ def test_a_closed_pipe_is_no_traceback(work):
         read_end, write_end = os.pipe()
         os.close(read_end)
         ran = subprocess.run(
-            [sys.executable, "-m", "query.cli", *few], cwd=PROJECT, stdout=write_end, stderr=subprocess.PIPE
+            [sys.executable, "-m", "diffsim.query.cli", *few], cwd=PROJECT, stdout=write_end, stderr=subprocess.PIPE
         )
         os.close(write_end)
         assert b"Traceback" not in ran.stderr and b"Exception" not in ran.stderr, few

@@ -11,14 +11,13 @@ from conftest import TINY, random_picture
 from indexing import FAST, diffsim, draw, problem
 from PIL import Image
 
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.compare import NoSpaceAnswers, compare
-from query.comparison_sheet import LABEL, draw_comparison
-from query.search import BadQuery, Query, Searcher, UnknownSpace
-from query.sheet import CAPTION, CELL, GAP, HEADER, MARGIN, SheetHit
-from retrieval.images import UnreadableImage
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.compare import NoSpaceAnswers, compare
+from diffsim.query.figures.sheet import CAPTION, CELL, GAP, HEADER, LABEL, MARGIN, SheetHit, draw_comparison
+from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.retrieval.pictures.images import UnreadableImage
 
 
 @pytest.fixture(scope="module")

@@ -10,20 +10,20 @@ from conftest import TINY
 from indexing import FAST, diffsim, lay_out_styles, problem
 from PIL import Image
 
-from indexer.evaluation import open_paper_scorers, open_scorers, parse_spec
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.commands.evaluate import evaluate as evaluate_command
-from query.search import Searcher
-from retrieval.drawings import draw
-from retrieval.evaluation.benchmarks import READERS
-from retrieval.evaluation.paper_scorer import PaperScorer
-from retrieval.evaluation.triplets import SEED, read_triplets
-from retrieval.local_models import UnknownModel
-from retrieval.networks import load_network
-from retrieval.paper import PaperProtocol
-from retrieval.score import score_pair
-from retrieval.space import InvalidSpace
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.commands.evaluate import evaluate as evaluate_command
+from diffsim.query.evaluation.contenders import open_paper_scorers, open_scorers, parse_spec
+from diffsim.query.search import Searcher
+from diffsim.retrieval.drawings.gallery import draw
+from diffsim.retrieval.evaluation.benchmarks import READERS
+from diffsim.retrieval.evaluation.paper_scorer import PaperScorer
+from diffsim.retrieval.evaluation.triplets import SEED, read_triplets
+from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.paper import PaperProtocol
+from diffsim.retrieval.score import score_pair
+from diffsim.retrieval.space import InvalidSpace
 
 STYLES = ("neon", "pencil", "glass")
 SPEC = f"{TINY}/style@64px"

@@ -17,16 +17,16 @@ from hypothesis import strategies as st
 from indexing import FAST, build, diffsim, draw
 from PIL import Image, ImageEnhance
 
-from db.filters import BadFilter, Filters
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query import view
-from query.question import BadQuery, Example, Query
-from query.search import Searcher
-from retrieval.agreement import NoGrid
-from retrieval.region import BadRegion, region_features
-from retrieval.score import aligned_attention, score_pair
+from diffsim.db.filters import BadFilter, Filters
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query import view
+from diffsim.query.query import BadQuery, Example, Query
+from diffsim.query.search import Searcher
+from diffsim.retrieval.agreement import NoGrid
+from diffsim.retrieval.region import BadRegion, region_features
+from diffsim.retrieval.score import aligned_attention, score_pair
 
 LONG_AGO = datetime(2001, 5, 6, 12, tzinfo=UTC)
 

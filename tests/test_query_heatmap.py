@@ -5,9 +5,9 @@ from conftest import random_picture
 from PIL import Image
 from test_retrieval_score import features
 
-from query.heatmap import COLOURS, PANEL, colour_range, colours, draw_agreement, heat, panel
-from query.sheet import MARGIN
-from retrieval.agreement import Agreement, Region, agreement
+from diffsim.query.figures.heatmap import COLOURS, PANEL, colour_range, colours, draw_agreement, heat, panel
+from diffsim.query.figures.sheet import MARGIN
+from diffsim.retrieval.agreement import Agreement, Region, agreement
 
 
 def why_of(a_from_b: torch.Tensor, b_from_a: torch.Tensor, *regions: Region) -> Agreement:

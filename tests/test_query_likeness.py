@@ -5,9 +5,9 @@ import math
 
 import pytest
 
-import query.commands.query
-import query.sheet
-from query.likeness import chance_text, likeness_ended
+from diffsim.query.commands import query as query_command
+from diffsim.query.figures import sheet
+from diffsim.query.text import chance_text, likeness_ended
 
 
 @pytest.mark.parametrize(
@@ -38,6 +38,6 @@ def test_likeness_ends_where_chance_gives_more_than_one():
 
 
 def test_table_and_sheet_use_this_wording():
-    for module in (query.commands.query, query.sheet):
+    for module in (query_command, sheet):
         assert module.chance_text is chance_text and module.likeness_ended is likeness_ended
         assert "by_chance > 1" not in inspect.getsource(module)

@@ -10,8 +10,8 @@ import pytest
 from conftest import TINY, random_picture
 from indexing import Ran, diffsim, unpack_nasty
 
-from query.search import BadQuery, Searcher
-from retrieval.images import UnreadableImage
+from diffsim.query.search import BadQuery, Searcher
+from diffsim.retrieval.pictures.images import UnreadableImage
 
 
 @pytest.fixture(scope="module")

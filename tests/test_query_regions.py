@@ -9,13 +9,13 @@ from indexing import FAST
 from networks import ADAPTER
 from tiny_vits import PREPROCESSING, make_vit
 
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.question import BadQuery, Example, Query
-from query.search import Searcher
-from retrieval.agreement import attention_weights
-from retrieval.region import BadRegion
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.query import BadQuery, Example, Query
+from diffsim.query.search import Searcher
+from diffsim.retrieval.agreement import attention_weights
+from diffsim.retrieval.region import BadRegion
 
 
 @pytest.fixture(scope="module")

@@ -8,9 +8,9 @@ from conftest import DATA, TINY, random_picture
 from indexing import diffsim, problem
 from PIL import Image
 
-from indexer.requests import requested_spaces
-from query.pair import BadPair, ScoredPair
-from retrieval.score import PairScore
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.pair import BadPair, ScoredPair
+from diffsim.retrieval.score import PairScore
 
 IMAGES = DATA / "images"
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())

@@ -13,15 +13,15 @@ from indexing import FAST, NOBODY, build, copy_index, diffsim, draw, listing
 from safetensors.torch import load_file, save_file
 
 from benchmarks.kills import in_child
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.search import BadQuery, Query, Searcher, UnknownSpace
-from retrieval import rerank
-from retrieval.images import UnreadableImage
-from retrieval.rerank import score_records
-from retrieval.space import SpaceMismatch
-from retrieval.tiers import decode_tokens
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.retrieval.pictures.images import UnreadableImage
+from diffsim.retrieval.shard import rerank
+from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.space import SpaceMismatch
+from diffsim.retrieval.tiers import decode_tokens
 
 
 @pytest.fixture(scope="module")

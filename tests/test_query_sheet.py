@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from query.sheet import (
+from diffsim.query.figures.sheet import (
     CAPTION,
     CELL,
     CELL_GROUND,

@@ -8,10 +8,10 @@ import pytest
 from conftest import TINY, random_picture
 from indexing import FAST, diffsim, draw, problem
 
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from query.search import BadQuery, Query, Searcher
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import BadQuery, Query, Searcher
 
 NAMES = ("style", "instance")
 

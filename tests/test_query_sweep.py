@@ -13,10 +13,10 @@ from networks import tiny_dit, tiny_sdxl
 from PIL import Image
 from tiny_vits import PREPROCESSING, make_vit
 
-from indexer.evaluation import parse_spec
-from query.curves import draw_curves
-from query.sweep import TIMESTEPS, Setting, settings
-from retrieval.networks import UnknownModule, load_network
+from diffsim.query.evaluation.contenders import parse_spec
+from diffsim.query.evaluation.curves import draw_curves
+from diffsim.query.evaluation.sweep import TIMESTEPS, Setting, settings
+from diffsim.retrieval.networks import UnknownModule, load_network
 
 LAYERS = ("down_blocks.1.attentions.0", "mid_block.attentions.0")
 

@@ -12,11 +12,11 @@ from conftest import TINY, random_picture
 from indexing import FAST, build, draw
 from sqlalchemy import event
 
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.maintain import prune_index, verify_index
-from indexer.requests import requested_spaces
-from query.search import Query, Searcher
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import prune_index, verify_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Query, Searcher
 
 MEMORY = 2**30
 
@@ -135,7 +135,7 @@ def lose_the_store(index: Path, pictures: Path) -> int:
 def by_another_process(index: Path, pictures: Path) -> int:
     draw(pictures, range(30, 32))
     # A fresh one: a forked one may not open the store that its parent has open.
-    command = [sys.executable, "-m", "query.cli", "index", "--index", str(index), "--device", "cpu"]
+    command = [sys.executable, "-m", "diffsim.query.cli", "index", "--index", str(index), "--device", "cpu"]
     subprocess.run(command, cwd=Path(__file__).parent.parent, check=True, capture_output=True)
     return 14
 

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_retrieval_score import features, reference_map
 
-from retrieval.agreement import NoGrid, agreement, attention_weights, token_agreement
-from retrieval.score import AttentionFeatures, aligned_attention, attend, score
+from diffsim.retrieval.agreement import NoGrid, agreement, attention_weights, token_agreement
+from diffsim.retrieval.score import AttentionFeatures, aligned_attention, attend, score
 
 quick = settings(max_examples=25, deadline=None, derandomize=True)
 seeds = st.integers(0, 2**31)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import torch
 
-from indexer.requests import requested_spaces
-from retrieval.chance import NULL_SAMPLE, fit_tail
-from retrieval.drawings import STYLES, SUBJECTS, draw
-from retrieval.extractor import Extractor, make_space
-from retrieval.local_models import find_model
-from retrieval.networks import load_network
-from retrieval.score import AttentionFeatures, score
-from retrieval.tiers import decode_tokens
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.local_models import find_model
+from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.score import AttentionFeatures, score
+from diffsim.retrieval.tiers import decode_tokens
 
 
 @pytest.mark.parametrize("kind", ["normal", "beta", "skewed"])

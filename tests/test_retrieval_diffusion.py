@@ -25,18 +25,18 @@ from indexing import diffsim, draw
 from networks import ADAPTER, edit_json, tiny_dit, tiny_sdxl, tiny_sdxl_adapter
 from safetensors.torch import load_file, save_file
 
-from retrieval.extractor import Extractor, PictureFeatures, make_space
-from retrieval.kit import SpaceKit
-from retrieval.local_models import defaults_of
-from retrieval.names import PROFILES
-from retrieval.networks import BadNetwork, BadSize, Network, load_network
-from retrieval.networks.latents import Latents
-from retrieval.networks.prompts import embed_prompt
-from retrieval.networks.taps import block_attentions
-from retrieval.paper import NoPaperProtocol, PaperProtocol
-from retrieval.score import score
-from retrieval.space import InvalidSpace, Tap
-from retrieval.tiers import decode_tokens
+from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.local_models import defaults_of
+from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.networks import BadNetwork, BadSize, Network, load_network
+from diffsim.retrieval.networks.latents import Latents
+from diffsim.retrieval.networks.prompts import embed_prompt
+from diffsim.retrieval.networks.taps import block_attentions
+from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
+from diffsim.retrieval.score import score
+from diffsim.retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.tiers import decode_tokens
 
 EULER_WARNS = "ignore:__array__ implementation:DeprecationWarning"  # diffusers' scheduler on numpy 2
 

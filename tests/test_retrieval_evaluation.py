@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval.evaluation.baselines import BASELINES, colour_histogram, gradient_histogram, thumbnail
-from retrieval.evaluation.bootstrap import Figure, mean_figure
-from retrieval.evaluation.ranking import Labelled, query_metrics, retrieval, sampled_queries
-from retrieval.evaluation.triplets import (
+from diffsim.retrieval.evaluation.baselines import BASELINES, colour_histogram, gradient_histogram, thumbnail
+from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
+from diffsim.retrieval.evaluation.ranking import Labelled, query_metrics, retrieval, sampled_queries
+from diffsim.retrieval.evaluation.triplets import (
     BadBenchmark,
     Triplet,
     accuracy,

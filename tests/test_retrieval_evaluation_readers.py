@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from retrieval.evaluation.benchmarks import READERS, read_benchmark
-from retrieval.evaluation.triplets import BadBenchmark, Triplet
+from diffsim.retrieval.evaluation.benchmarks import READERS, read_benchmark
+from diffsim.retrieval.evaluation.triplets import BadBenchmark, Triplet
 
 
 def touch(root: Path, *names: str) -> None:

@@ -20,18 +20,18 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
-from retrieval.images import decode
-from retrieval.kit import SpaceKit
-from retrieval.local_models import BUNDLED
-from retrieval.networks import BadSize, UnknownModule, load_network
-from retrieval.networks.prompts import embed_prompt
-from retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
-from retrieval.networks.unet import UNetNetwork
-from retrieval.presets import PRESETS
-from retrieval.score import score
-from retrieval.space import OtherRevision, SpaceMismatch, Tap
-from retrieval.tiers import decode_tokens
+from diffsim.retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.local_models import BUNDLED
+from diffsim.retrieval.networks import BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks.prompts import embed_prompt
+from diffsim.retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
+from diffsim.retrieval.networks.unet import UNetNetwork
+from diffsim.retrieval.pictures.images import decode
+from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.score import score
+from diffsim.retrieval.space import OtherRevision, SpaceMismatch, Tap
+from diffsim.retrieval.tiers import decode_tokens
 
 MINI = BUNDLED / "mini"
 DOWN, MID, UP = "down_blocks.0.attentions.1", "mid_block.attentions.0", "up_blocks.1.attentions.2"

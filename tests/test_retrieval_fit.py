@@ -10,8 +10,8 @@ from conftest import random_picture
 from PIL import Image
 from transformers import BitImageProcessor, CLIPImageProcessor
 
-from indexer.decode import Decoded, DecodePool, Job
-from retrieval.images import crop_side, decode, seen
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
+from diffsim.retrieval.pictures.images import crop_side, decode, seen
 
 
 def png(picture: Image.Image) -> bytes:

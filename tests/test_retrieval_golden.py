@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 from conftest import DATA, TINY
 
-from retrieval.images import open_picture
-from retrieval.networks import Network, load_network
-from retrieval.paper import NoPaperProtocol, PaperProtocol, Role
-from retrieval.score import AttentionFeatures, score_pair
-from retrieval.space import Tap
+from diffsim.retrieval.networks import Network, load_network
+from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol, Role
+from diffsim.retrieval.pictures.images import open_picture
+from diffsim.retrieval.score import AttentionFeatures, score_pair
+from diffsim.retrieval.space import Tap
 
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())
 ROWS = GOLDEN["scores"]

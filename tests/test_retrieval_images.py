@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from retrieval import images
-from retrieval.images import UnreadableImage, decode, open_picture
+from diffsim.retrieval.pictures import images
+from diffsim.retrieval.pictures.images import UnreadableImage, decode, open_picture
 
 EXIF_ORIENTATION = 0x0112
 # How a camera stores the picture that is to be shown, by the standard's words on its first row and first column.

@@ -13,12 +13,12 @@ from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from retrieval.errors import RetrievalError
-from retrieval.extractor import make_space
-from retrieval.kit import DamagedKit, Projection, SpaceKit, constants_hash
-from retrieval.networks import load_network
-from retrieval.networks.unet import UNetNetwork
-from retrieval.space import FeatureSpace, InvalidSpace, Tap
+from diffsim.retrieval.errors import RetrievalError
+from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.kit import DamagedKit, Projection, SpaceKit, constants_hash
+from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.networks.unet import UNetNetwork
+from diffsim.retrieval.space import FeatureSpace, InvalidSpace, Tap
 
 TAPS = (Tap("mid_block.attentions.0", 101), Tap("up_blocks.1.attentions.0", 501, 2.0))
 
@@ -81,7 +81,7 @@ def test_equal_spaces_have_one_fingerprint() -> None:
 
 def test_the_fingerprint_is_the_same_in_every_process() -> None:
     code = (
-        "import json, sys; from retrieval.space import FeatureSpace;"
+        "import json, sys; from diffsim.retrieval.space import FeatureSpace;"
         "print(FeatureSpace.from_record(json.load(sys.stdin)).fingerprint, 'torch' in sys.modules)"
     )
     for seed in ("1", "2"):

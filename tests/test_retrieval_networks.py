@@ -19,12 +19,20 @@ from diffusers import UNet2DConditionModel
 from networks import ADAPTER, edit_json, tiny_sdxl
 from safetensors.torch import load_file, save_file
 
-from indexer.requests import requested_spaces
-from retrieval.local_models import BUNDLED, CannotFetch, UnknownModel, fetch, find_adapter, find_model, profile_tap
-from retrieval.names import PROFILES
-from retrieval.networks import BadNetwork, load_network
-from retrieval.presets import ADAPTERS, PRESETS, AdapterPreset, Preset
-from retrieval.space import InvalidSpace, Tap
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.local_models import (
+    BUNDLED,
+    CannotFetch,
+    UnknownModel,
+    fetch,
+    find_adapter,
+    find_model,
+    profile_tap,
+)
+from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.networks import BadNetwork, load_network
+from diffsim.retrieval.presets import ADAPTERS, PRESETS, AdapterPreset, Preset
+from diffsim.retrieval.space import InvalidSpace, Tap
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -395,7 +403,7 @@ def test_a_download_that_breaks_off_is_not_taken_for_the_network(
 def test_fetching_without_a_network_is_one_sentence(tmp_path: Path) -> None:
     code = (
         "import time; time.sleep = lambda seconds: None  # the hub's client waits long between its tries\n"
-        "from retrieval.local_models import CannotFetch, UnknownModel, fetch, find_model\n"
+        "from diffsim.retrieval.local_models import CannotFetch, UnknownModel, fetch, find_model\n"
         "for ask in (fetch, find_model):\n"
         "    try:\n        ask('sd15')\n"
         "    except (CannotFetch, UnknownModel) as problem:\n        print(type(problem).__name__, problem)\n"

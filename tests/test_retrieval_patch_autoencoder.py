@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from retrieval.networks.patch_autoencoder import PatchAutoencoder
+from diffsim.retrieval.networks.patch_autoencoder import PatchAutoencoder
 
 
 def smooth_pictures(count: int) -> Tensor:

@@ -6,9 +6,16 @@ import faiss
 import numpy as np
 import pytest
 
-from retrieval import recall
-from retrieval.recall import build_recall_file, choose_factory, merge, open_recall_file, search_exact, search_file
-from retrieval.rerank import rank
+from diffsim.retrieval.shard import recall
+from diffsim.retrieval.shard.recall import (
+    build_recall_file,
+    choose_factory,
+    merge,
+    open_recall_file,
+    search_exact,
+    search_file,
+)
+from diffsim.retrieval.shard.rerank import rank
 
 DIMENSIONS = 32
 PLENTY = 2**30

@@ -9,9 +9,9 @@ from conftest import random_picture
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from retrieval.images import seen
-from retrieval.region import BadRegion, checked_box, region_features, seen_part, touched_tokens, within_part
-from retrieval.score import AttentionFeatures, aligned_attention, attend, score_one_way
+from diffsim.retrieval.pictures.images import seen
+from diffsim.retrieval.region import BadRegion, checked_box, region_features, seen_part, touched_tokens, within_part
+from diffsim.retrieval.score import AttentionFeatures, aligned_attention, attend, score_one_way
 
 SHARE = st.floats(0.001, 1)
 

@@ -6,8 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from retrieval.pooling import pool
-from retrieval.score import AttentionFeatures, attend, score
+from diffsim.retrieval.pooling import pool
+from diffsim.retrieval.score import AttentionFeatures, attend, score
 
 WITHIN = 1e-6
 

@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from retrieval import lmdb_environment
-from retrieval import store as store_module
-from retrieval.errors import RetrievalError
-from retrieval.lmdb_environment import StoreDamaged, StoreFull, StoreMissing
-from retrieval.store import FeatureStore, Record
+from diffsim.retrieval.errors import RetrievalError
+from diffsim.retrieval.shard import lmdb_environment
+from diffsim.retrieval.shard import store as store_module
+from diffsim.retrieval.shard.lmdb_environment import StoreDamaged, StoreFull, StoreMissing
+from diffsim.retrieval.shard.store import FeatureStore, Record
 
 ROOT = Path(__file__).parent.parent
 WIDTH = 8
@@ -30,7 +30,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from tests.test_retrieval_store import batch
-from retrieval.store import FeatureStore
+from diffsim.retrieval.shard.store import FeatureStore
 with FeatureStore(Path(sys.argv[1]), readonly=False) as store:
     start = len(store.ids())
     while True:
@@ -313,7 +313,7 @@ def test_file_that_may_not_grow_is_a_full_store(shard: Path) -> None:
 import resource, sys
 from pathlib import Path
 from tests.test_retrieval_store import put_until_full, wanted
-from retrieval.store import FeatureStore
+from diffsim.retrieval.shard.store import FeatureStore
 resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
 with FeatureStore(Path(sys.argv[1]), readonly=False) as store:
     print(put_until_full(store))
@@ -330,7 +330,7 @@ READER = """
 import sys
 from pathlib import Path
 from tests.test_retrieval_store import wanted
-from retrieval.store import FeatureStore
+from diffsim.retrieval.shard.store import FeatureStore
 with FeatureStore(Path(sys.argv[1]), readonly=True) as store:
     for line in sys.stdin:
         ids = store.ids().tolist()
@@ -343,7 +343,7 @@ EXACT_READER = """
 import sys
 from pathlib import Path
 from tests.test_retrieval_store import record, wanted
-from retrieval.store import FeatureStore
+from diffsim.retrieval.shard.store import FeatureStore
 with FeatureStore(Path(sys.argv[1]), readonly=True) as store:
     for line in sys.stdin:
         ids = store.ids().tolist()
@@ -357,7 +357,7 @@ CHURN = """
 import sys
 from pathlib import Path
 from tests.test_retrieval_store import record
-from retrieval.store import FeatureStore
+from diffsim.retrieval.shard.store import FeatureStore
 with FeatureStore(Path(sys.argv[1]), readonly=False) as store:
     while True:
         for start in range(0, 400, 20):

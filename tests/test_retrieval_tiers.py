@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from retrieval.kit import Projection
-from retrieval.score import score
-from retrieval.tiers import decode_tokens, encode_tokens, record_bytes
+from diffsim.retrieval.kit import Projection
+from diffsim.retrieval.score import score
+from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
 
 SHAPES = ((7, 5), (3, 8))
 TIERS = ("fp32", "fp16", "int8")

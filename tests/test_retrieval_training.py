@@ -16,18 +16,18 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from indexer.requests import requested_spaces
-from retrieval.kit import Projection
-from retrieval.networks.patch_autoencoder import PatchAutoencoder
-from retrieval.score import score
-from retrieval.space import Tap
-from retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted
-from retrieval.training.curve import draw_losses
-from retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
-from retrieval.training.pictures import Pictures, TrainingError, find_motifs, list_pictures, read_pictures
-from retrieval.training.recipe import Recipe
-from retrieval.training.run import train
-from retrieval.training.trainer import Trainer
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.kit import Projection
+from diffsim.retrieval.networks.patch_autoencoder import PatchAutoencoder
+from diffsim.retrieval.score import score
+from diffsim.retrieval.space import Tap
+from diffsim.retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted
+from diffsim.retrieval.training.curve import draw_losses
+from diffsim.retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
+from diffsim.retrieval.training.pictures import Pictures, TrainingError, find_motifs, list_pictures, read_pictures
+from diffsim.retrieval.training.recipe import Recipe
+from diffsim.retrieval.training.run import train
+from diffsim.retrieval.training.trainer import Trainer
 
 TOY = Recipe(
     steps=3, picture_size=32, cached_size=40, latent_channels=4, block_out_channels=(32, 32), head_channels=16,
@@ -262,7 +262,7 @@ def test_an_unreadable_picture_is_named(folders: list[Path], tmp_path: Path) -> 
 
 
 def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "retrieval.training", str(tmp_path), "--out", str(tmp_path / "model")]
+    command = [sys.executable, "-m", "diffsim.retrieval.training", str(tmp_path), "--out", str(tmp_path / "model")]
     ended = subprocess.run(command, capture_output=True, text=True)
     assert ended.returncode == 1
     assert ended.stderr.strip() == f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"

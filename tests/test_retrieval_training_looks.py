@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from retrieval.training.looks import FILTERS, Look
+from diffsim.retrieval.training.treatments import FILTERS, Look
 
 
 @given(st.sampled_from(sorted(FILTERS)), st.integers(0, 2**32 - 1))

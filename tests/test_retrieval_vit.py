@@ -16,23 +16,23 @@ from safetensors.torch import load_file, save_file
 from tiny_vits import MODELS, PREPROCESSING, make_vit
 from transformers import CLIPVisionModelWithProjection
 
-from indexer.build import index_folders
-from indexer.decode import DecodePool
-from indexer.index_folder import IndexFolder
-from indexer.maintain import verify_index
-from indexer.requests import requested_spaces
-from retrieval.extractor import Extractor, PictureFeatures, make_space
-from retrieval.images import decode
-from retrieval.kit import SpaceKit
-from retrieval.local_models import defaults_of, find_model, profile_tap
-from retrieval.names import PROFILES
-from retrieval.networks import BadNetwork, BadSize, UnknownModule, load_network
-from retrieval.networks.vit import VitNetwork
-from retrieval.preprocessing import BadPreprocessing
-from retrieval.presets import PRESETS
-from retrieval.score import score
-from retrieval.space import FeatureSpace, InvalidSpace, Tap
-from retrieval.tiers import decode_tokens
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import verify_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.local_models import defaults_of, find_model, profile_tap
+from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.networks import BadNetwork, BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks.vit import VitNetwork
+from diffsim.retrieval.pictures.decode_pool import DecodePool
+from diffsim.retrieval.pictures.images import decode
+from diffsim.retrieval.preprocessing import BadPreprocessing
+from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.score import score
+from diffsim.retrieval.space import FeatureSpace, InvalidSpace, Tap
+from diffsim.retrieval.tiers import decode_tokens
 
 ALL = pytest.mark.parametrize("name", MODELS)
 EMBEDDING = pytest.mark.parametrize("name", [name for name in MODELS if name != "clip-headless"])

@@ -14,11 +14,11 @@ from indexing import build, copy_index, draw, unpack_nasty
 from PIL import Image
 from webs import answers, client, problem
 
-from indexer.build import IndexOptions, index_folders
-from indexer.index_folder import IndexFolder
-from indexer.maintain import prune_index
-from indexer.requests import requested_spaces
-from query.search import Query, Searcher
+from diffsim.indexer.build import IndexOptions, index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.maintain import prune_index
+from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Query, Searcher
 
 COUNT = 30
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from indexing import build, diffsim, draw
 
-from query.web.server import _listen
+from diffsim.query.web.server import _listen
 
 PROJECT = Path(__file__).parent.parent
 
@@ -29,7 +29,7 @@ def index(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def page(index: Path) -> Iterator[subprocess.Popen[str]]:
-    line = [sys.executable, "-m", "query.cli", "browse", "--index", str(index), "--port", "0", "--no-open"]
+    line = [sys.executable, "-m", "diffsim.query.cli", "browse", "--index", str(index), "--port", "0", "--no-open"]
     process = subprocess.Popen(
         [*line, "--device", "cpu"],
         cwd=PROJECT,

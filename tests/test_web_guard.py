@@ -8,8 +8,8 @@ from fastapi.testclient import TestClient
 from indexing import build, draw
 from webs import TOKEN, problem
 
-from query.web import guard
-from query.web.app import create_app
+from diffsim.query.web import guard
+from diffsim.query.web.app import create_app
 
 
 @pytest.fixture(scope="module")

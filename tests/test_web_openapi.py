@@ -18,7 +18,7 @@ from schemathesis.schemas import BaseSchema
 from starlette.testclient import TestClient
 from starlette.types import Receive, Scope, Send
 
-from query.web import models
+from diffsim.query.web import schemas
 
 PICTURES = 12
 SETTINGS = settings(
@@ -117,10 +117,10 @@ def test_answers_are_as_described(schema, upload, label):
         kind = answer.headers["content-type"][0]
         if answer.status_code >= 400:
             assert kind == "application/problem+json"
-            problem = models.Problem.model_validate_json(answer.content)
+            problem = schemas.Problem.model_validate_json(answer.content)
             assert problem.detail.endswith(".") and len(problem.detail.splitlines()) == 1, problem
         elif kind == "application/x-ndjson":
-            stages = [models.AnswerOut.model_validate_json(line).stage for line in answer.text.splitlines()]
+            stages = [schemas.AnswerOut.model_validate_json(line).stage for line in answer.text.splitlines()]
             assert stages in (["recalled", "ranked"], ["ranked"]), stages
 
     def examples(mode: GenerationMode, test: Callable[[schemathesis.Case], None]) -> None:

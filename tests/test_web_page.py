@@ -19,10 +19,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.remote.webelement import WebElement
 from webs import TOKEN, served
 
-from indexer.build import index_folders
-from indexer.index_folder import IndexFolder
-from indexer.requests import requested_spaces
-from retrieval import drawings
+from diffsim.indexer.build import index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.drawings.gallery import draw as drawing
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
@@ -121,12 +121,12 @@ def gallery(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = folder / "gallery" / ("dark" if style in ("neon", "ink") else "light")
         place.mkdir(parents=True, exist_ok=True)
         for subject in SUBJECTS:
-            drawings.draw(subject, style, size=128).save(place / f"{subject}-{style}.png")
-    drawings.draw("mug", "glass", size=128).save(folder / "gallery" / NASTY)
+            drawing(subject, style, size=128).save(place / f"{subject}-{style}.png")
+    drawing("mug", "glass", size=128).save(folder / "gallery" / NASTY)
     (folder / "gallery" / "broken.png").write_text("no picture")
     requests = requested_spaces(str(TINY), ["style", "instance"], size=64, tier="fp32")
     index_folders(IndexFolder.create(folder / "index"), [folder / "gallery"], requests, FAST)
-    drawings.draw("mug", "neon", size=160).resize((160, 100)).save(folder / "outside.png")
+    drawing("mug", "neon", size=160).resize((160, 100)).save(folder / "outside.png")
     return folder
 
 

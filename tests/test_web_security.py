@@ -16,9 +16,9 @@ from indexing import build, draw
 from starlette.testclient import TestClient
 from webs import TOKEN, problem
 
-from indexer.index_folder import IndexFolder
-from query.web import guard
-from query.web.app import create_app
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.query.web import guard
+from diffsim.query.web.app import create_app
 
 HOME = "http://127.0.0.1:8765"
 LET_IN = {"Authorization": f"Bearer {TOKEN}"}
@@ -298,7 +298,7 @@ def test_more_pixels_than_are_decoded(client, tmp_path):
 
 
 def test_old_uploads_make_room_for_new_ones(client, tmp_path, monkeypatch):
-    monkeypatch.setattr("query.web.uploads._MOST", 2)
+    monkeypatch.setattr("diffsim.query.web.uploads._MOST", 2)
     names = []
     for number in range(60, 63):
         random_picture(number).save(tmp_path / "one.png")

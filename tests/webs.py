@@ -11,8 +11,8 @@ from typing import Any
 import uvicorn
 from fastapi.testclient import TestClient
 
-from query.web.app import create_app
-from query.web.server import _listen
+from diffsim.query.web.app import create_app
+from diffsim.query.web.server import _listen
 
 TOKEN = "the-token-of-the-tests"
 

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .options import index_option, time_text
+from ..text import time_text
+from .options import index_option
 from .progress import progress
 
 if TYPE_CHECKING:
-    from query.audit import Audit
+    from ..evaluation.audit import Audit
 
 
 @click.command()
@@ -38,8 +39,8 @@ def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as
     pictures, how many candidates it takes to miss next to nothing, and what they cost. The times leave out the 256
     pictures more that every question scores to judge chance.
     """
-    from query.audit import audit as measure
-    from query.search import Searcher
+    from ..evaluation.audit import audit as measure
+    from ..search import Searcher
 
     with Searcher(index_path) as searcher:
         names = spaces or tuple(dict.fromkeys(space.name for space in searcher.spaces())) or (None,)

@@ -27,6 +27,6 @@ def browse(index_path: Path, port: int, no_open: bool, device: str) -> None:
         raise click.ClickException(
             "The page needs a few more packages; install them with: pip install 'diffsim-search[web]'."
         ) from problem
-    from query.web.server import serve
+    from ..web.server import serve
 
     serve(index_path, port, device=device, open_browser=not no_open, announce=click.echo)

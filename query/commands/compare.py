@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import device_option, index_option, printable
+from ..text import printable
+from .options import device_option, index_option
 from .query import json_row, sheet_hits, table
 
 if TYPE_CHECKING:
-    from query.compare import Comparison
+    from ..compare import Comparison
 
 
 @click.command()
@@ -50,9 +51,9 @@ def compare(
 
     A space that cannot be asked, because its network is not on this machine, is named on stderr and left out.
     """
-    from query.compare import compare as ask_all
-    from query.question import Query
-    from query.search import Searcher
+    from ..compare import compare as ask_all
+    from ..query import Query
+    from ..search import Searcher
 
     with Searcher(index_path, device) as searcher:
         found = ask_all(searcher, Query(image, k=top, include_self=include_self), spaces)
@@ -78,9 +79,8 @@ def _json(found: "Comparison") -> bytes:
 
 
 def _draw(image: Path, found: "Comparison", sheet: Path) -> None:
-    from query.comparison_sheet import draw_comparison
-    from query.sheet import save_png
-    from query.thumbnails import thumbnail
+    from ..figures.sheet import draw_comparison, save_png
+    from ..figures.thumbnails import thumbnail
 
     rows = [(answer.name, sheet_hits(answer.hits)) for answer in found.answers]
     save_png(draw_comparison(thumbnail(image), rows, printable(image.name)), sheet)

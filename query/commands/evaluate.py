@@ -9,9 +9,10 @@ from typing import Any
 import click
 import platformdirs
 
-from retrieval.names import BENCHMARKS, PROTOCOLS
+from diffsim.retrieval.names import BENCHMARKS, PROTOCOLS
 
-from .options import device_option, printable
+from ..text import printable
+from .options import device_option
 from .progress import progress
 
 _SHOWN_FIGURES = ("mAP", "precision@1", "precision@5", "precision@10", "recall@10")
@@ -87,9 +88,10 @@ def evaluate(
         raise click.UsageError("A retrieval benchmark has no triplets to save; drop --save-triplets.")
     if bench == "retrieval" and protocol == "paper":
         raise click.UsageError("The paper protocol scores triplets, not retrieval; drop --protocol paper.")
-    from indexer.build import IndexOptions
-    from indexer.evaluation import parse_spec
-    from query.evaluate import Triplets, measure, measure_as_paper, read
+    from diffsim.indexer.build import IndexOptions
+
+    from ..evaluation.benchmark import Triplets, measure, measure_as_paper, read
+    from ..evaluation.contenders import parse_spec
 
     contenders = [parse_spec(spec, prompt) for spec in specs]
     options = IndexOptions(device=device)

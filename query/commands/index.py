@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval.names import PROFILES, TIERS
+from diffsim.retrieval.names import PROFILES, TIERS
 
-from .options import device_option, index_option, memory_option, printable, size_text, space_options, time_text
+from ..text import printable, size_text, time_text
+from .options import device_option, index_option, memory_option, space_options
 from .progress import progress
 
 if TYPE_CHECKING:
-    from indexer.build import IndexReport
+    from diffsim.indexer.build import IndexReport
 
 _SHOWN_FAILURES = 20
 
@@ -82,15 +83,15 @@ def index(
     feature space of the index is filled (save those whose network is gone or has changed); with one of them, only the
     space that is asked for.
     """
-    from indexer.index_folder import IndexFolder
+    from diffsim.indexer.index_folder import IndexFolder
 
     if not folders and not (index_path / "index.toml").exists():
         raise click.UsageError("Name at least one folder of pictures: diffsim index FOLDER.")
 
-    from indexer.build import IndexOptions, index_folders
-    from indexer.estimate import estimate
-    from indexer.requests import DEFAULT_MODEL, requested_spaces
-    from indexer.walk import DEFAULT_EXCLUDE_DIRS
+    from diffsim.indexer.build import IndexOptions, index_folders
+    from diffsim.indexer.estimate import estimate
+    from diffsim.indexer.requests import DEFAULT_MODEL, requested_spaces
+    from diffsim.indexer.walk import DEFAULT_EXCLUDE_DIRS
 
     asked = any(
         (model, profiles, variant, ip_adapter, layers, timestep is not None, noises is not None, size, dtype, tier)

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import click
 
-from .options import index_option, memory_option, printable
+from ..text import printable
+from .options import index_option, memory_option
 
 
 @click.command()
@@ -13,8 +14,8 @@ from .options import index_option, memory_option, printable
 @memory_option
 def verify(index_path: Path, memory: int) -> None:
     """Read every record, rebuild what is only a cache, and queue again what is damaged."""
-    from indexer.index_folder import IndexFolder
-    from indexer.maintain import verify_index
+    from diffsim.indexer.index_folder import IndexFolder
+    from diffsim.indexer.maintain import verify_index
 
     found = verify_index(IndexFolder.open(index_path), memory)
     for space in found.spaces:
@@ -48,8 +49,8 @@ def prune(index_path: Path, spaces: tuple[str, ...], folders: tuple[Path, ...], 
 
     With --space or --folder, only what they name is forgotten. No picture file is ever touched.
     """
-    from indexer.index_folder import IndexFolder
-    from indexer.maintain import prune_index
+    from diffsim.indexer.index_folder import IndexFolder
+    from diffsim.indexer.maintain import prune_index
 
     pruned = prune_index(IndexFolder.open(index_path), memory, spaces, folders)
     for forgotten in pruned.spaces:

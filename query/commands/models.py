@@ -11,8 +11,8 @@ def models() -> None:
 @models.command(name="list")
 def list_models() -> None:
     """The networks and IP-Adapters known by name, and whether they are on this machine."""
-    from retrieval.local_models import UnknownModel, find_adapter, find_model
-    from retrieval.presets import ADAPTERS, PRESETS
+    from diffsim.retrieval.local_models import UnknownModel, find_adapter, find_model
+    from diffsim.retrieval.presets import ADAPTERS, PRESETS
 
     for preset in PRESETS.values():
         try:
@@ -36,7 +36,7 @@ def _not_here(name: str) -> str:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the network or IP-Adapter NAME at its pinned revision."""
-    from retrieval.local_models import fetch as fetch_model
+    from diffsim.retrieval.local_models import fetch as fetch_model
 
     click.echo(fetch_model(name))
 
@@ -45,7 +45,7 @@ def fetch(name: str) -> None:
 @click.argument("name")
 def path(name: str) -> None:
     """Print the folder of the network or IP-Adapter NAME."""
-    from retrieval.local_models import find_adapter, find_model
-    from retrieval.presets import ADAPTERS
+    from diffsim.retrieval.local_models import find_adapter, find_model
+    from diffsim.retrieval.presets import ADAPTERS
 
     click.echo(find_adapter(name) if name in ADAPTERS else find_model(name))

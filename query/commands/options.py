@@ -1,7 +1,6 @@
 """Options and formats that several commands share."""
 
 import re
-import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,7 +8,7 @@ from typing import Any, TypeVar
 import click
 import platformdirs
 
-from retrieval.names import DTYPES, VARIANTS
+from diffsim.retrieval.names import DTYPES, VARIANTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -80,37 +79,6 @@ def memory_option(command: Command) -> Command:
         show_default=True,
         help="Memory that candidate recall may take when asked.",
     )(command)
-
-
-def printable(name: str) -> str:
-    """A file name on one line of a terminal: control characters and undecodable bytes as escapes."""
-    return "".join(
-        _escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp") else char for char in name
-    )
-
-
-def _escape(char: str) -> str:
-    code = ord(char)
-    if 0xDC80 <= code <= 0xDCFF:
-        return f"\\x{code - 0xDC00:02x}"
-    return char.encode("unicode_escape").decode() if code > 31 or char in "\n\r\t" else f"\\x{code:02x}"
-
-
-def size_text(count: float) -> str:
-    """Bytes in plain units."""
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if count < 1024:
-            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
-        count /= 1024
-    return f"{count:.1f} TB"
-
-
-def time_text(seconds: float) -> str:
-    """A duration as a person says it."""
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])

@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from query.likeness import chance_text, likeness_ended
-from retrieval.names import PROFILES
+from diffsim.retrieval.names import PROFILES
 
-from .options import DATE, REGION, WEIGHED_PICTURE, device_option, index_option, printable
+from ..text import chance_text, likeness_ended, printable
+from .options import DATE, REGION, WEIGHED_PICTURE, device_option, index_option
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from query.question import Answer, Hit
-    from query.sheet import SheetHit
+    from ..figures.sheet import SheetHit
+    from ..query import Answer, Hit
 
 
 @click.command()
@@ -114,9 +114,10 @@ def query(
     device: str,
 ) -> None:
     """Rank the pictures of the index by likeness to IMAGE."""
-    from db.filters import Filters
-    from query.question import Example, Query
-    from query.search import Searcher
+    from diffsim.db.filters import Filters
+
+    from ..query import Example, Query
+    from ..search import Searcher
 
     asked = Query(
         image,
@@ -203,8 +204,8 @@ _FORMATS = {"table": table, "json": _json, "csv": _csv, "paths": _paths}
 
 
 def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
-    from query.sheet import draw_sheet, save_png
-    from query.thumbnails import thumbnail
+    from ..figures.sheet import draw_sheet, save_png
+    from ..figures.thumbnails import thumbnail
 
     title = f"{printable(image.name)} by {answer.name}"
     save_png(draw_sheet(thumbnail(image), sheet_hits(answer.hits), title), sheet)
@@ -212,8 +213,8 @@ def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
 
 def sheet_hits(hits: list["Hit"]) -> list["SheetHit"]:
     """The hits as a sheet shows them."""
-    from query.sheet import SheetHit
-    from query.thumbnails import thumbnail
+    from ..figures.sheet import SheetHit
+    from ..figures.thumbnails import thumbnail
 
     return [
         SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name) for hit in hits

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from retrieval.names import METRICS, PROFILES, PROTOCOLS
+from diffsim.retrieval.names import METRICS, PROFILES, PROTOCOLS
 
-from .options import device_option, printable, space_options
+from ..text import printable
+from .options import device_option, space_options
 
 if TYPE_CHECKING:
-    from query.pair import ScoredPair
+    from ..pair import ScoredPair
 
 
 @click.command()
@@ -64,8 +65,9 @@ def score(
     as_json: bool,
 ) -> None:
     """Score picture A against picture B."""
-    from indexer.requests import requested_spaces
-    from query.pair import score_files
+    from diffsim.indexer.requests import requested_spaces
+
+    from ..pair import score_files
 
     (request,) = requested_spaces(
         model,
@@ -104,10 +106,11 @@ def score(
 
 
 def _draw(a: Path, b: Path, found: "ScoredPair", title: str, heatmap: Path) -> None:
-    from query.heatmap import draw_agreement
-    from query.sheet import save_png
-    from query.thumbnails import thumbnail
-    from retrieval.images import seen
+    from diffsim.retrieval.pictures.images import seen
+
+    from ..figures.heatmap import draw_agreement
+    from ..figures.sheet import save_png
+    from ..figures.thumbnails import thumbnail
 
     first, second = (seen(thumbnail(path), found.request.size, found.request.fit) for path in (a, b))
     save_png(draw_agreement(first, second, found.why(), title), heatmap)

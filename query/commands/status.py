@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import index_option, printable, size_text
+from ..text import printable, size_text
+from .options import index_option
 
 if TYPE_CHECKING:
-    from db.catalog import KnownSpace
+    from diffsim.db.catalog import KnownSpace
 
 
 @click.command()
 @index_option
 def status(index_path: Path) -> None:
     """Show the index: its folders, feature spaces, missing and failed files."""
-    from indexer.choose import answering
-    from indexer.index_folder import IndexFolder
-    from indexer.roots import offline_roots
-    from retrieval.local_models import models_folder
+    from diffsim.indexer.choose import answering
+    from diffsim.indexer.index_folder import IndexFolder
+    from diffsim.indexer.roots import offline_roots
+    from diffsim.retrieval.local_models import models_folder
 
     index = IndexFolder.open(index_path)
     with index.catalog(readonly=True) as catalog:

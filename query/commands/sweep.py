@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from retrieval.names import VARIANTS
+from diffsim.retrieval.names import VARIANTS
 
 from .evaluate import aligned, evaluation_cache, kept_when_interrupted, note, on_a_benchmark, percent
 from .progress import progress
@@ -56,12 +56,13 @@ def sweep(
     of `retrieval`. Whoever picks a setting by its figure should report it on other triplets.
     """
     if plot:
-        from query.curves import check_plot
+        from ..evaluation.curves import check_plot
 
         check_plot(plot)
-    from indexer.build import IndexOptions
-    from query.evaluate import measure, read
-    from query.sweep import settings
+    from diffsim.indexer.build import IndexOptions
+
+    from ..evaluation.benchmark import measure, read
+    from ..evaluation.sweep import settings
 
     points = settings(
         model,
@@ -86,7 +87,7 @@ def sweep(
         rows = measure(benchmark, contenders, root, cache or evaluation_cache(), options, progress)
     name = "mAP" if bench == "retrieval" else "accuracy"
     if plot:
-        from query.curves import draw_curves
+        from ..evaluation.curves import draw_curves
 
         draw_curves(plot, points, [row[name] for row in rows], name, f"{model} on {root.name or bench}")
     if as_json:

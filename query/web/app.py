@@ -11,10 +11,10 @@ from fastapi.responses import HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
-from indexer.index_folder import IndexFolder
-from query.commands.options import printable
+from diffsim.indexer.index_folder import IndexFolder
 
-from . import models, problems, routes
+from ..text import printable
+from . import problems, routes, schemas
 from .engine import Engine
 from .guard import Guard
 
@@ -35,8 +35,8 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
         engine.close()
 
     refusals: dict[int | str, dict[str, Any]] = {
-        "4XX": {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "One sentence."},
-        422: {"model": models.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "Not understood."},
+        "4XX": {"model": schemas.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "One sentence."},
+        422: {"model": schemas.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "Not understood."},
     }
     app = FastAPI(
         title="diffsim browse",

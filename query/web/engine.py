@@ -10,17 +10,16 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import PurePath
 
-from db.catalog import Catalog, KnownSpace
-from db.filters import Filters
-from indexer.index_folder import IndexFolder
-from query.allowed import passing
-from query.commands.options import printable
-from query.likeness import chance_text, likeness_ended
-from query.locate import Locator
-from query.question import Answer, Example, ExtractedPicture, Hit, Query
-from query.why import Pair
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.filters import Filters
+from diffsim.indexer.index_folder import IndexFolder
 
-from . import models
+from ..allowed import passing
+from ..locate import Locator
+from ..query import Answer, Example, ExtractedPicture, Hit, Query
+from ..text import chance_text, likeness_ended, printable
+from ..why import Pair
+from . import schemas
 from .lanes import Lanes
 from .pictures import Pictures
 from .problems import Problem
@@ -55,7 +54,7 @@ class Engine:
 
     # Questions
 
-    def filters(self, given: models.FiltersIn) -> Filters:
+    def filters(self, given: schemas.FiltersIn) -> Filters:
         """Raises Problem for a folder that the index does not know: no path of the client reaches the disk."""
         known = self.folders() if given.folders else {}
         for folder in given.folders:
@@ -72,7 +71,7 @@ class Engine:
             formats=tuple(given.formats),
         )
 
-    async def query(self, asked: models.SearchIn) -> Query:
+    async def query(self, asked: schemas.SearchIn) -> Query:
         """The question in the search core's terms; extracts what was uploaded, in its own lane."""
         named = [asked.picture, *(example.picture for example in asked.examples)]
         found = {name: await self.picture(name, asked.spaces) for name in named}
@@ -103,7 +102,7 @@ class Engine:
                 upload.features.update(searcher.extract(file, missing).features)
         return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
-    def ask(self, query: Query, put: Callable[[models.AnswerOut], None]) -> None:
+    def ask(self, query: Query, put: Callable[[schemas.AnswerOut], None]) -> None:
         """Hand over the order of the first stage, then that of the full score."""
         started = time.monotonic()
         for answer in self.lanes.asker.answers(query):
@@ -123,12 +122,12 @@ class Engine:
 
     # What goes out
 
-    def answer_out(self, answer: Answer, seconds: float) -> models.AnswerOut:
+    def answer_out(self, answer: Answer, seconds: float) -> schemas.AnswerOut:
         self.pictures.learn([each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)])
-        return models.AnswerOut(
+        return schemas.AnswerOut(
             stage="ranked" if answer.reranked else "recalled",
             hits=[self._hit_out(hit) for hit in answer.hits],
-            spaces=[models.SpaceOut(fingerprint=space.fingerprint, name=space.name) for space in answer.spaces],
+            spaces=[schemas.SpaceOut(fingerprint=space.fingerprint, name=space.name) for space in answer.spaces],
             pictures=answer.pictures,
             recalled=answer.recalled,
             scored=answer.scored,
@@ -136,9 +135,9 @@ class Engine:
             seconds=round(seconds, 3),
         )
 
-    def _hit_out(self, hit: Hit) -> models.HitOut:
+    def _hit_out(self, hit: Hit) -> schemas.HitOut:
         place = self._place(hit.content_id, hit.paths, hit.offline)
-        return models.HitOut(
+        return schemas.HitOut(
             **place.model_dump(),
             rank=hit.rank,
             score=round(hit.score, 6),
@@ -149,10 +148,10 @@ class Engine:
             duplicates=[self._place(copy.content_id, copy.paths, copy.offline) for copy in hit.duplicates],
         )
 
-    def _place(self, content_id: int, paths: Sequence[str], offline: bool) -> models.PictureOut:
+    def _place(self, content_id: int, paths: Sequence[str], offline: bool) -> schemas.PictureOut:
         known = self.pictures.known(content_id)
         first = PurePath(paths[0]) if paths else PurePath()
-        return models.PictureOut(
+        return schemas.PictureOut(
             id=content_id,
             name=printable(first.name),
             folder=printable(str(first.parent)) if paths else "",
@@ -163,19 +162,19 @@ class Engine:
             height=known.height,
         )
 
-    def details(self, content_id: int) -> models.DetailsOut:
+    def details(self, content_id: int) -> schemas.DetailsOut:
         known = self.pictures.known(content_id)
         paths, offline = Locator(self.catalog).locate(content_id) or ((), False)
-        return models.DetailsOut(
+        return schemas.DetailsOut(
             **self._place(content_id, paths, offline).model_dump(),
             format=known.format,
             bytes=known.size,
-            paths=[models.FileOut(path=printable(path), there=os.path.lexists(path)) for path in paths],
+            paths=[schemas.FileOut(path=printable(path), there=os.path.lexists(path)) for path in paths],
         )
 
     # The whole index
 
-    def page(self, offset: int, limit: int, filters: Filters) -> models.PageOut:
+    def page(self, offset: int, limit: int, filters: Filters) -> schemas.PageOut:
         """Pictures by folder and name."""
         ids = self._all_ids()
         if filters:
@@ -185,7 +184,7 @@ class Engine:
         self.pictures.learn(some)
         located = zip(some, Locator(self.catalog).locate_all(some), strict=True)
         items = [self._place(content_id, *(place or ((), False))) for content_id, place in located]
-        return models.PageOut(total=len(ids), offset=offset, items=items)
+        return schemas.PageOut(total=len(ids), offset=offset, items=items)
 
     def _all_ids(self) -> list[int]:
         """Read anew when the catalog has changed, but not more often than every few seconds while it changes."""

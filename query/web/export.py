@@ -3,7 +3,6 @@
 import hashlib
 import io
 import os
-import stat
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -11,13 +10,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from indexer.decode_worker import MAX_FILE_BYTES
-from query.commands.options import printable
-from query.comparison_sheet import draw_comparison
-from query.question import Answer, Hit
-from query.sheet import SheetHit, draw_sheet
-from query.thumbnails import blank
+from diffsim.retrieval.pictures.decode_worker import MAX_FILE_BYTES
+from diffsim.retrieval.regular_files import open_regular
 
+from ..figures.sheet import SheetHit, draw_comparison, draw_sheet
+from ..figures.thumbnails import blank
+from ..query import Answer, Hit
+from ..text import printable
 from .engine import Engine
 from .pictures import Pictures
 from .problems import Problem
@@ -72,11 +71,8 @@ def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
 def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
     """The file, open at its beginning, if it is a regular one that holds what was indexed."""
     with suppress(OSError):
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        file = open(descriptor, "rb")
-        found = os.fstat(descriptor)
-        fits = stat.S_ISREG(found.st_mode) and found.st_size <= MAX_FILE_BYTES
-        if fits and hashlib.file_digest(file, "sha256").digest() == sha256:
+        file = open_regular(path)
+        if os.fstat(file.fileno()).st_size <= MAX_FILE_BYTES and hashlib.file_digest(file, "sha256").digest() == sha256:
             file.seek(0)
             return file
         file.close()

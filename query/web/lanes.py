@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 from starlette.requests import Request
 
-from indexer.index_folder import IndexFolder
-from query.search import Searcher
+from diffsim.indexer.index_folder import IndexFolder
+
+from ..search import Searcher
 
 T = TypeVar("T")
 

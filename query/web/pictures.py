@@ -18,10 +18,10 @@ import numpy as np
 import platformdirs
 from PIL import Image
 
-from db.catalog import KnownPicture
-from indexer.decode import Changed, Decoded, DecodePool, Failed, Job
-from indexer.index_folder import IndexFolder
-from retrieval.images import inside_size
+from diffsim.db.catalog import KnownPicture
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool, Failed, Job
+from diffsim.retrieval.pictures.images import inside_size
 
 from .problems import Problem
 

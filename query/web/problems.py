@@ -7,10 +7,8 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from db.errors import CatalogError
-from indexer.errors import IndexerError
-from indexer.index_folder import IndexBusy
-from retrieval.errors import RetrievalError
+from diffsim.errors import Error
+from diffsim.indexer.index_folder import IndexBusy
 
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
@@ -27,7 +25,7 @@ _TITLES = {
 }
 
 
-class Problem(Exception):
+class Problem(Error):
     """An answer other than what was asked for. detail: one sentence."""
 
     def __init__(self, status: int, detail: str) -> None:
@@ -46,21 +44,21 @@ def response(status: int, detail: str, headers: Mapping[str, str] | None = None)
 
 
 def of(error: Exception) -> Problem:
-    """The problem behind one of our own errors, which are sentences already."""
+    """The problem behind an error: our own are sentences already, of any other only that there was one is told."""
     if isinstance(error, Problem):
         return error
-    return Problem(409 if isinstance(error, IndexBusy) else 422, str(error))
+    if isinstance(error, Error):
+        return Problem(409 if isinstance(error, IndexBusy) else 422, str(error))
+    return Problem(500, "Something went wrong on the server; its terminal says what.")
 
 
 def install(app: FastAPI) -> None:
     """Every error that leaves the app is a problem."""
 
-    async def known(request: Request, error: Exception) -> JSONResponse:
+    @app.exception_handler(Error)
+    async def known(request: Request, error: Error) -> JSONResponse:
         found = of(error)
         return response(found.status, found.detail)
-
-    for kind in (Problem, RetrievalError, IndexerError, CatalogError):
-        app.add_exception_handler(kind, known)
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:
@@ -76,7 +74,8 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         # The traceback goes to the log of the server, never to the page.
-        return response(500, "Something went wrong on the server; its terminal says what.")
+        found = of(error)
+        return response(found.status, found.detail)
 
 
 def _sentence(error: RequestValidationError) -> str:

@@ -15,11 +15,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO
 
-from indexer.index_folder import IndexFolder
-from query.commands.options import printable
+import diffsim
+from diffsim.indexer.index_folder import IndexFolder
 
-from .models import RunOut
+from ..text import printable
 from .problems import Problem
+from .schemas import RunOut
 
 _PATIENCE_S = 20.0
 _LINES = 200
@@ -31,7 +32,7 @@ sys.argv[0] = "diffsim"
 try:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGINT])
-    from query.cli import main
+    from diffsim.query.cli import main
     main()
 except KeyboardInterrupt:
     sys.exit("Interrupted; nothing had been done yet.")
@@ -57,7 +58,7 @@ class Runs:
                 raise Problem(409, "An indexing run is going on already; wait for its end, or stop it.")
             line: list[str | bytes] = [sys.executable, "-c", _BOOT, "index"]
             line += [] if folder is None else [folder]
-            project = str(Path(__file__).resolve().parent.parent.parent)
+            project = str(Path(diffsim.__file__).parent.parent)
             paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
             before = signal.pthread_sigmask(
                 signal.SIG_BLOCK, [signal.SIGINT]

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import uvicorn
 
-from query.question import BadQuery
-
+from ..errors import QueryError
 from .app import create_app
 
 
+class PortInUse(QueryError):
+    """The page cannot be served at this port."""
+
+
 def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: Callable[[str], None]) -> None:
-    """Announce the address, with its token, and serve. port: 0 is any free one. Raises BadQuery for a port in use."""
+    """Announce the address, with its token, and serve. port: 0 is any free one. Raises PortInUse."""
     app = create_app(index, device=device)
     listening = _listen(port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
@@ -42,7 +45,7 @@ def _listen(port: int) -> socket.socket:
         listening.listen()  # a browser that is opened at once waits, and is not refused
     except OSError as problem:
         listening.close()
-        raise BadQuery(
+        raise PortInUse(
             f"The port {port} of 127.0.0.1 cannot be used ({problem.strerror}); choose another with --port N."
         ) from problem
     return listening

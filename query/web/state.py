@@ -2,17 +2,17 @@
 
 import os
 
-from indexer.choose import answering
-from indexer.roots import offline_roots
-from query.commands.options import printable
+from diffsim.indexer.choose import answering
+from diffsim.indexer.roots import offline_roots
 
-from . import models
+from ..text import printable
+from . import schemas
 from .engine import Engine
 
 _SHOWN_FAILURES = 1000
 
 
-def index_out(engine: Engine) -> models.IndexOut:
+def index_out(engine: Engine) -> schemas.IndexOut:
     catalog = engine.catalog
     state, spaces = catalog.status(), {space.id: space for space in catalog.spaces()}
     visible = {count.space_id: count.visible for count in state.spaces}
@@ -22,7 +22,7 @@ def index_out(engine: Engine) -> models.IndexOut:
         space = spaces[count.space_id]
         namesakes = [each for each in spaces.values() if each.name == space.name]
         rows.append(
-            models.SpaceStateOut(
+            schemas.SpaceStateOut(
                 fingerprint=space.fingerprint,
                 name=space.name,
                 network=printable(space.network),
@@ -33,7 +33,7 @@ def index_out(engine: Engine) -> models.IndexOut:
                 answers=answering(namesakes, visible) == space,
             )
         )
-    return models.IndexOut(
+    return schemas.IndexOut(
         path=printable(str(engine.index.path.absolute())),
         bytes=engine.index.disk_bytes(),
         generation=catalog.generation(),
@@ -42,7 +42,7 @@ def index_out(engine: Engine) -> models.IndexOut:
         missing=state.missing,
         spaces=rows,
         roots=[
-            models.RootOut(
+            schemas.RootOut(
                 id=root.root.id,
                 folder=printable(os.fsdecode(root.root.path)),
                 files=root.files,
@@ -52,7 +52,7 @@ def index_out(engine: Engine) -> models.IndexOut:
             for root in state.roots
         ],
         failed=[
-            models.FailedOut(path=printable(os.fsdecode(failed.path)), reason=printable(failed.reason))
+            schemas.FailedOut(path=printable(os.fsdecode(failed.path)), reason=printable(failed.reason))
             for failed in state.failed[:_SHOWN_FAILURES]
         ],
         failures=len(state.failed),

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexer.decode import Decoded, Failed, Job
-from retrieval.extractor import PictureFeatures
+from diffsim.retrieval.extractor import PictureFeatures
+from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 
 from .pictures import VIEW_SIDE, Decoders, encoded
 from .problems import Problem

@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..images import PICTURE_SUFFIXES
+from ..pictures.images import PICTURE_SUFFIXES
 from .triplets import BadBenchmark
 
 

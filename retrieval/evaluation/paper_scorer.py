@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from ..images import UnreadableImage, open_picture
 from ..paper import PaperProtocol, Role
+from ..pictures.images import UnreadableImage, open_picture
 from ..score import AttentionFeatures, score_pair
 from .scorers import OnProgress
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..kit import SpaceKit
 from ..score import AttentionFeatures, score
-from ..store import FeatureStore
+from ..shard.store import FeatureStore
 from ..tiers import decode_tokens
 
 _BATCH_FLOATS = 2_000_000

@@ -16,7 +16,7 @@ SEED = 2334
 """The released scripts' seed: the default for draws, subsets and intervals."""
 
 DECIMALS = 6
-"""The precision of a score, as in `retrieval.rerank.rank`: what agrees to so many decimals is a tie."""
+"""The precision of a score, as in `diffsim.retrieval.shard.rerank.rank`: what agrees to so many decimals is a tie."""
 
 
 class BadBenchmark(RetrievalError):

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..images import fitted
+from ..pictures.images import fitted
 from .files import BadNetwork, first_line, hash_files, load_component, quietly, weight_files
 
 SCALE = 0.5

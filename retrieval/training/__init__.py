@@ -1,6 +1,6 @@
 """Training a small latent diffusion model in the Stable Diffusion layout, as the bundled `mini` was trained.
 
-    python -m retrieval.training photos drawings --out mini
+    python -m diffsim.retrieval.training photos drawings --out mini
 
 recipe.py        every number that decides the weights
 pictures.py      the folders as one array, and which pictures show one subject in several styles

@@ -1,4 +1,4 @@
-"""The command: python -m retrieval.training FOLDER... --out MODEL"""
+"""The command: python -m diffsim.retrieval.training FOLDER... --out MODEL"""
 
 from pathlib import Path
 

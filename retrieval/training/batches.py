@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from .looks import Look, coloured_paper
 from .pictures import Pictures
 from .recipe import Recipe
+from .treatments import Look, coloured_paper
 
 Pixels = NDArray[np.uint8]
 

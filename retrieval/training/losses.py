@@ -22,7 +22,7 @@ def denoising_errors(predicted: Tensor, target: Tensor, alphas_cumprod: Tensor, 
 def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
     """The Aligned Attention Score of every picture with every other: float32 [n,n], symmetric, 1 on the diagonal.
 
-    The same number as `retrieval.score.score` gives for one tap, but for rounding, and with gradients.
+    The same number as `diffsim.retrieval.score.score` gives for one tap, but for rounding, and with gradients.
     attention: the self-attention module that is read. tokens: [n,tokens,channels], what enters it.
     """
     query, key, value = (

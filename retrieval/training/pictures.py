@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RetrievalError
-from ..images import PICTURE_SUFFIXES, UnreadableImage, decode
+from ..pictures.images import PICTURE_SUFFIXES, UnreadableImage, decode
 
 
 class TrainingError(RetrievalError):

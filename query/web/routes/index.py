@@ -2,7 +2,7 @@
 
 from fastapi import APIRouter, Request
 
-from .. import models
+from .. import schemas
 from ..problems import Problem
 from ..state import index_out
 from .common import engine_of
@@ -11,13 +11,13 @@ router = APIRouter()
 
 
 @router.get("/api/index")
-def index(request: Request) -> models.IndexOut:
+def index(request: Request) -> schemas.IndexOut:
     """What is in the index, what failed and why, what is offline, and who is writing."""
     return index_out(engine_of(request))
 
 
 @router.post("/api/runs", status_code=201)
-def start(wanted: models.RunIn, request: Request) -> models.RunOut:
+def start(wanted: schemas.RunIn, request: Request) -> schemas.RunOut:
     """Start indexing a folder that the index knows, or all of them."""
     engine = engine_of(request)
     roots = {root.id: root.path for root in engine.catalog.roots()}
@@ -29,6 +29,6 @@ def start(wanted: models.RunIn, request: Request) -> models.RunOut:
 
 
 @router.delete("/api/runs/current")
-def stop(request: Request) -> models.RunOut:
+def stop(request: Request) -> schemas.RunOut:
     """Stop the run that this page started, as Ctrl-C does: what is done is kept."""
     return engine_of(request).runs.stop()

@@ -6,7 +6,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from .. import models
+from .. import schemas
 from ..guard import MAX_UPLOAD
 from ..pictures import MEDIA_TYPE, THUMBNAIL_SIDE
 from ..problems import Problem
@@ -22,7 +22,7 @@ _Wanted = Annotated[
 
 
 @router.get("/thumbnails/{content_id}", response_class=Response, responses=WEBP)
-async def thumbnail(content_id: models.Id, request: Request, v: _Wanted = None) -> Response:
+async def thumbnail(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
     """A small upright picture."""
     engine = engine_of(request)
 
@@ -41,7 +41,7 @@ async def thumbnail(content_id: models.Id, request: Request, v: _Wanted = None) 
 
 
 @router.get("/pictures/{content_id}", response_class=Response, responses=WEBP)
-async def picture(content_id: models.Id, request: Request, v: _Wanted = None) -> Response:
+async def picture(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
     """The picture as large as a screen, upright, whatever its format."""
     engine = engine_of(request)
     known = await run_in_threadpool(engine.pictures.known, content_id)
@@ -65,42 +65,42 @@ def pictures(
     request: Request,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> models.PageOut:
+) -> schemas.PageOut:
     """A piece of all pictures, by folder and name."""
     engine = engine_of(request)
-    return engine.page(offset, limit, engine.filters(models.FiltersIn()))
+    return engine.page(offset, limit, engine.filters(schemas.FiltersIn()))
 
 
 @router.post("/api/pictures")
 def filtered_pictures(
     request: Request,
-    filters: models.FiltersIn,
+    filters: schemas.FiltersIn,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> models.PageOut:
+) -> schemas.PageOut:
     """The same of those that pass filters."""
     engine = engine_of(request)
     return engine.page(offset, limit, engine.filters(filters))
 
 
 @router.get("/api/pictures/{content_id}")
-def details(content_id: models.Id, request: Request) -> models.DetailsOut:
+def details(content_id: schemas.Id, request: Request) -> schemas.DetailsOut:
     """Everything about one picture."""
     return engine_of(request).details(content_id)
 
 
 @router.get("/api/folders")
-def folders(request: Request) -> list[models.FolderOut]:
+def folders(request: Request) -> list[schemas.FolderOut]:
     """The folders that a filter may name."""
     known = engine_of(request).folders()
-    return [models.FolderOut(folder=name, pictures=files) for name, (_, files) in known.items()]
+    return [schemas.FolderOut(folder=name, pictures=files) for name, (_, files) in known.items()]
 
 
 _BYTES = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.post("/api/uploads", status_code=201, openapi_extra=_BYTES)
-async def upload(request: Request) -> models.UploadOut:
+async def upload(request: Request) -> schemas.UploadOut:
     """Give a picture to ask with: the body is the file itself. It stays in memory for a while, never on disk."""
     engine = engine_of(request)
     data = await request.body()
@@ -109,7 +109,7 @@ async def upload(request: Request) -> models.UploadOut:
     name, kept = await engine.lanes.pictures.run(engine.uploads.add, data)
     known = await run_in_threadpool(engine.catalog.content_by_sha256, kept.sha256)
     indexed = engine.catalog.pictures([known]).get(known) if known is not None else None
-    return models.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)
+    return schemas.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)
 
 
 @router.get("/uploads/{name}", response_class=Response, responses=WEBP)

@@ -7,8 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from .. import models, problems
-from ..problems import Problem
+from .. import problems, schemas
 from .common import engine_of
 
 router = APIRouter()
@@ -19,13 +18,13 @@ _NDJSON: dict[int | str, dict[str, Any]] = {
 
 
 @router.post("/api/search", response_class=StreamingResponse, responses=_NDJSON)
-async def search(asked: models.SearchIn, request: Request) -> StreamingResponse:
+async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse:
     """Ranked neighbours, as JSON Lines: the first stage's order as soon as it is known, then that of the full score.
     A problem after the first line is a line with a `problem`."""
     engine = engine_of(request)
     question = await engine.query(asked)
 
-    def ask(put: Callable[[models.AnswerOut], None]) -> None:
+    def ask(put: Callable[[schemas.AnswerOut], None]) -> None:
         engine.ask(question, put)
 
     answers = engine.lanes.asking.stream(ask)
@@ -44,6 +43,6 @@ async def search(asked: models.SearchIn, request: Request) -> StreamingResponse:
 
 
 def _problem_line(error: Exception) -> str:
-    found = problems.of(error) if str(error).endswith(".") else Problem(500, "The search broke off.")
-    detail = models.Problem.model_validate(problems.body(found.status, found.detail))
+    found = problems.of(error)
+    detail = schemas.Problem.model_validate(problems.body(found.status, found.detail))
     return '{"problem":' + detail.model_dump_json() + "}\n"

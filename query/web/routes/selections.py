@@ -7,17 +7,16 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image
 
-from query.question import Answer
-from query.question import Query as Question
-
-from .. import export, models
+from ...query import Answer
+from ...query import Query as Question
+from .. import export, schemas
 from .common import engine_of
 
 router = APIRouter()
 
 
 @router.post("/api/zip", response_class=StreamingResponse, responses={200: {"content": {"application/zip": {}}}})
-def zip_file(chosen: models.SelectionIn, request: Request) -> StreamingResponse:
+def zip_file(chosen: schemas.SelectionIn, request: Request) -> StreamingResponse:
     """The files of these pictures."""
     engine = engine_of(request)
     for content_id in chosen.pictures:
@@ -27,7 +26,7 @@ def zip_file(chosen: models.SelectionIn, request: Request) -> StreamingResponse:
 
 
 @router.post("/api/sheet", response_class=Response, responses={200: {"content": {"image/png": {}}}})
-async def sheet(asked: models.SheetIn, request: Request) -> Response:
+async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
     """The Figure-4 sheet of a search as PNG."""
     engine = engine_of(request)
     questions: list[Question] = []

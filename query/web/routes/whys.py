@@ -5,10 +5,10 @@ from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 
-from query.question import ExtractedPicture
-from retrieval.region import seen_part
+from diffsim.retrieval.region import seen_part
 
-from .. import models
+from ...query import ExtractedPicture
+from .. import schemas
 from ..engine import Engine
 from .common import engine_of
 
@@ -29,30 +29,30 @@ def _size(engine: Engine, name: str) -> tuple[int, int]:
 
 
 @router.get("/api/why")
-async def why(request: Request, a: _Which, b: _Which, space: _Name = None) -> models.WhyOut:
+async def why(request: Request, a: _Which, b: _Which, space: _Name = None) -> schemas.WhyOut:
     """Which parts of two pictures are found in each other."""
     engine = engine_of(request)
     first, second = await _two(engine, a, b, space)
 
-    def ask() -> models.WhyOut:
+    def ask() -> schemas.WhyOut:
         chosen, pair = engine.ask_pair(first, second, space)
         found = pair.agreement()
         shape = engine.lanes.asker.kit(chosen).space
         values = [*found.a_from_b.flatten().tolist(), *found.b_from_a.flatten().tolist()]
-        return models.WhyOut(
+        return schemas.WhyOut(
             score=round(found.score, 6),
             a_from_b=_rounded(found.a_from_b.tolist()),
             b_from_a=_rounded(found.b_from_a.tolist()),
             low=min(values),
             high=max(values),
             regions=[
-                models.RegionOut(a=(region.row, region.column), b=region.peak, agreement=round(region.agreement, 4))
+                schemas.RegionOut(a=(region.row, region.column), b=region.peak, agreement=round(region.agreement, 4))
                 for region in found.regions
             ],
             seen_a=seen_part(*_size(engine, a), shape.size, shape.fit),
             seen_b=seen_part(*_size(engine, b), shape.size, shape.fit),
             attends=pair.places,
-            space=models.SpaceOut(fingerprint=chosen.fingerprint, name=chosen.name),
+            space=schemas.SpaceOut(fingerprint=chosen.fingerprint, name=chosen.name),
         )
 
     return await engine.lanes.asking.run(ask)
@@ -66,14 +66,14 @@ async def attention(
     row: Annotated[int, Query(ge=0, le=1000)],
     column: Annotated[int, Query(ge=0, le=1000)],
     space: _Name = None,
-) -> models.AttentionOut:
+) -> schemas.AttentionOut:
     """Where in b the attention of one part of a falls."""
     engine = engine_of(request)
     first, second = await _two(engine, a, b, space)
 
-    def ask() -> models.AttentionOut:
+    def ask() -> schemas.AttentionOut:
         _, pair = engine.ask_pair(first, second, space)
-        return models.AttentionOut(rows=_rounded(pair.attention((row, column)).tolist(), 6))
+        return schemas.AttentionOut(rows=_rounded(pair.attention((row, column)).tolist(), 6))
 
     return await engine.lanes.asking.run(ask)
 

@@ -1,6 +1,6 @@
 """The project's own gallery: every subject drawn in every style, by code, for demo, tests and README.
 
-    python -m retrieval.drawings FOLDER
+    python -m diffsim.retrieval.drawings FOLDER
 
 writes one `<subject>-<style>.png` per pair. Setting, placement, size and colours are drawn by lot for every
 picture, so two of one subject share its shapes alone, and two of one style the way of painting alone.
@@ -8,16 +8,14 @@ picture, so two of one subject share its shapes alone, and two of one style the 
 
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
-import click
 import numpy as np
 from PIL import Image, ImageDraw
 
-from .drawing_canvas import Canvas
-from .drawing_styles import STYLES as PAINTERS
-from .drawing_subjects import ROLES, Part, box, mirrored, oval, turned
-from .drawing_subjects import SUBJECTS as SHAPES
+from .canvas import Canvas
+from .styles import STYLES as PAINTERS
+from .subjects import ROLES, Part, box, mirrored, oval, turned
+from .subjects import SUBJECTS as SHAPES
 
 SUBJECTS = tuple(SHAPES)
 STYLES = tuple(PAINTERS)
@@ -96,18 +94,3 @@ def label_map(parts: list[Part], size: int) -> np.ndarray:
         else:
             pencil.polygon(points, label)
     return np.asarray(image)
-
-
-@click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-def main(folder: Path) -> None:
-    """Draw the demonstration gallery into FOLDER: every subject in every style."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for subject in SUBJECTS:
-        for style in STYLES:
-            draw(subject, style).save(folder / f"{subject}-{style}.png", compress_level=2)
-    click.echo(f"{len(SUBJECTS) * len(STYLES)} pictures in {folder}", err=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -13,21 +13,20 @@ from pathlib import Path
 
 import numpy as np
 
-from db.catalog import Catalog
-from retrieval.evaluation.baselines import BASELINES, SIDE
-from retrieval.evaluation.paper_scorer import PaperScorer
-from retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
-from retrieval.names import PROFILES
-from retrieval.paper import NoPaperProtocol, PaperProtocol
-from retrieval.space import InvalidSpace
-from retrieval.store import FeatureStore
-
-from .build import IndexOptions, index_folders
-from .decode import Decoded, DecodePool, Job
-from .devices import choose_device
-from .index_folder import IndexFolder
-from .requests import SpaceRequest, requested_spaces
-from .spaces import Networks
+from diffsim.db.catalog import Catalog
+from diffsim.indexer.build import IndexOptions, index_folders
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.requests import SpaceRequest, requested_spaces
+from diffsim.indexer.spaces import Networks
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.evaluation.baselines import BASELINES, SIDE
+from diffsim.retrieval.evaluation.paper_scorer import PaperScorer
+from diffsim.retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
+from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
+from diffsim.retrieval.shard.store import FeatureStore
+from diffsim.retrieval.space import InvalidSpace
 
 _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 

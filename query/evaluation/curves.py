@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from retrieval.errors import RetrievalError
-
+from ..errors import QueryError
 from .sweep import Setting
 
 # Okabe and Ito's colours, told apart by colour-blind eyes too, beside another marker each.
@@ -20,7 +19,7 @@ Figures = dict[tuple[str, int, int], dict[str, Any]]
 """By layer, size and timestep: value, low and high in 0..1."""
 
 
-class CannotPlot(RetrievalError):
+class CannotPlot(QueryError):
     """The curves cannot be drawn as asked."""
 
 

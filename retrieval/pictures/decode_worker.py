@@ -1,4 +1,4 @@
-"""The program of a decoding process: reads files, checks their hash, hands back pixels. Started by `indexer.decode`.
+"""The program of a decoding process: reads files, checks their hash, hands back pixels. Started by `decode_pool`.
 
 Loads Pillow and numpy, never torch: a worker starts in a fraction of a second and takes some 40 MB. Answers are JSON
 and raw pixels, never a pickle: a decoder that a hostile picture took over gets no code into the main process.
@@ -10,7 +10,6 @@ import mmap
 import os
 import resource
 import signal
-import stat
 import sys
 from multiprocessing.connection import Connection
 from typing import Any
@@ -18,9 +17,8 @@ from typing import Any
 import numpy as np
 from PIL import AvifImagePlugin
 
-from retrieval.images import Picture, UnreadableImage, decode
-
-from .walk import plain_reason
+from ..regular_files import open_regular, plain_reason
+from .images import Picture, UnreadableImage, decode
 
 MAX_FILE_BYTES = 1 << 30
 
@@ -31,17 +29,11 @@ def read_file(path: bytes) -> bytes:
     Raises UnreadableImage ("permission denied", "no longer there", ...).
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            found = os.fstat(descriptor)
-            if not stat.S_ISREG(found.st_mode):
-                raise UnreadableImage("not a regular file")
-            if found.st_size > MAX_FILE_BYTES:
-                raise UnreadableImage(f"{found.st_size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
-            with open(descriptor, "rb", closefd=False) as file:
-                return file.read()
-        finally:
-            os.close(descriptor)
+        with open_regular(path) as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise UnreadableImage(f"{size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
+            return file.read()
     except OSError as error:
         raise UnreadableImage(plain_reason(error)) from None
 

@@ -6,16 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from db.catalog import KnownSpace
-from db.filters import NO_FILTERS, Filters
-from retrieval.errors import RetrievalError
-from retrieval.region import Box, checked_box
+from diffsim.db.catalog import KnownSpace
+from diffsim.db.filters import NO_FILTERS, Filters
+from diffsim.retrieval.region import Box, checked_box
+
+from .errors import QueryError
 
 if TYPE_CHECKING:
-    from retrieval.extractor import PictureFeatures
+    from diffsim.retrieval.extractor import PictureFeatures
 
 
-class BadQuery(RetrievalError, ValueError):
+class BadQuery(QueryError, ValueError):
     """A query asks for something that is not allowed."""
 
 

@@ -18,8 +18,8 @@ from typing import TypeVar
 
 import lmdb
 
-from .durable import sync
-from .errors import RetrievalError
+from ..durable import sync
+from ..errors import RetrievalError
 
 T = TypeVar("T")
 

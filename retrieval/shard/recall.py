@@ -11,8 +11,8 @@ from pathlib import Path
 import faiss
 import numpy as np
 
-from .durable import put_in_place
-from .errors import RetrievalError
+from ..durable import put_in_place
+from ..errors import RetrievalError
 
 EXACT_LIMIT = 256_000_000
 """Up to this many numbers, pictures x dimensions, every descriptor is compared: docs/speed.md has what that costs."""

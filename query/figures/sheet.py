@@ -9,7 +9,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .likeness import chance_text, likeness_ended
+from ..text import chance_text, likeness_ended
 
 GROUND = (250, 249, 246)
 CELL_GROUND = (240, 238, 233)
@@ -23,6 +23,8 @@ GAP = 22
 MARGIN = 40
 CAPTION = 60
 HEADER = 90
+LABEL = 40
+"""Height of a row's name, pixels."""
 PER_ROW = 6
 # The characters Pillow's own font can draw; for one that it cannot, it draws an empty box.
 GLYPHS = frozenset(map(chr, range(32, 127))) | frozenset("©«°±·»‘’“”…‹›™")
@@ -176,3 +178,25 @@ def plain(text: str) -> str:
             elif unicodedata.category(piece) not in ("Mn", "Cf"):
                 drawn.append(" " if piece.isspace() else BOX)
     return "".join(drawn)
+
+
+def draw_comparison(query: Image.Image, rows: Sequence[tuple[str, Sequence[SheetHit]]], title: str) -> Image.Image:
+    """The RGB sheet: the framed query on the left, beside it one row for each (name, hits), in the given order.
+
+    Cells, captions and the mark where likeness ends are those of `draw_sheet`; each row ends for itself.
+    """
+    columns = max([2, *(len(hits) for _, hits in rows)])
+    left = MARGIN + CELL + 2 * GAP
+    width = left + columns * CELL + (columns - 1) * GAP + MARGIN
+    step = LABEL + CELL + CAPTION + GAP
+    sheet = Image.new("RGB", (width, HEADER + len(rows) * step - GAP + MARGIN), GROUND)
+    pen = ImageDraw.Draw(sheet)
+    pen.text((MARGIN, MARGIN), fitted(title, font(22), width - 2 * MARGIN), INK, font(22), anchor="lm")
+    put_query(sheet, query, MARGIN, HEADER + LABEL)
+    for i, (name, hits) in enumerate(rows):
+        y = HEADER + i * step
+        pen.text((left, y + 20), fitted(name, font(18), width - left - MARGIN), INK, font(18), anchor="lm")
+        if not hits:
+            pen.text((left, y + LABEL + CELL // 2), "no neighbours", GREY, font(18), anchor="lm")
+        put_hits(sheet, hits, [(left + j * (CELL + GAP), y + LABEL) for j in range(len(hits))])
+    return sheet

@@ -5,8 +5,8 @@ from collections.abc import Callable
 import numpy as np
 from PIL import Image
 
-from .drawing_canvas import Canvas, blur, edges, hatching, lines, over, rgb
-from .drawing_subjects import ROLES
+from .canvas import Canvas, blur, edges, hatching, lines, over, rgb
+from .subjects import ROLES
 
 # How dark a style without colour draws each role.
 TONES = np.array([0.10, 0.34, 0.52, 0.76, 0.24, 0.0, 1.0])

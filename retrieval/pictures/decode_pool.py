@@ -18,9 +18,8 @@ from typing import Self
 
 import numpy as np
 
-from retrieval.images import Picture, UnreadableImage
-
 from .decoder_process import DecoderProcess, NoDecoder, cause_of_death
+from .images import Picture, UnreadableImage
 
 _JOBS_PER_WORKER = 3
 """One in work and two waiting, so that a worker goes on while the results are being used."""
@@ -73,7 +72,7 @@ class _Worker:
 
 
 class DecodePool:
-    """Up to `workers` processes that decode to size x size, by the fit (see retrieval.images.decode); each file may
+    """Up to `workers` processes that decode to size x size, by the fit (see images.decode); each file may
     take `timeout_s` seconds and `memory_bytes` (on Linux).
 
     Workers start when there is work for them and are kept between runs, until the pool is closed (or is forgotten, or

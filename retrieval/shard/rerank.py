@@ -6,8 +6,8 @@ from itertools import islice
 import numpy as np
 from torch import Tensor
 
-from .kit import SpaceKit
-from .score import AttentionFeatures, score
+from ..kit import SpaceKit
+from ..score import AttentionFeatures, score
 
 _CPU_BATCH_FLOATS = 700_000
 _GPU_BATCH_FLOATS = 8_000_000

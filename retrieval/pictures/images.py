@@ -3,7 +3,7 @@
 A picture is what a viewer shows first: frame one, turned as its EXIF orientation says, transparent parts on white,
 deep pixels scaled to 8 bit. Colour profiles are ignored, as in DiffSim's released code. Pillow reads a closed list of
 formats and goes by the content, never by the name. Hostile files can still hang or crash a C decoder: for files that
-nobody vouches for, `indexer.decode` calls this module in worker processes.
+nobody vouches for, `diffsim.retrieval.pictures.decode_pool` calls this module in worker processes.
 """
 
 import io
@@ -33,7 +33,7 @@ from PIL import (  # noqa: F401  isort: skip
     WebPImagePlugin,
 )
 
-from .errors import RetrievalError
+from ..errors import RetrievalError
 
 DECODE_REVISION = 2
 """Part of every feature space: raised whenever a change in this module changes a pixel. 2: large JPEGs are decoded at a

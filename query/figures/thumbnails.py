@@ -4,7 +4,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from retrieval.images import UnreadableImage, open_picture
+from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
 
 _SIDE = 384
 

@@ -1,50 +1,15 @@
-"""diffsim-search: find pictures by style, instance or look, with the attention of a diffusion network.
-
-import diffsim
-
-diffsim.index("gallery.idx", ["Pictures"], by=["style"])
-for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
-    print(hit.rank, hit.score, hit.path)
-print(diffsim.score("cat.jpg", "dog.jpg", by="style").score)
-"""
+"""What a program calls first: make an index, open it, score a pair."""
 
 import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from db.errors import CatalogError
-from db.filters import Filters
-from indexer.build import IndexOptions, IndexReport, index_folders
-from indexer.errors import IndexerError
-from indexer.index_folder import IndexFolder
-from indexer.requests import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
-from query.pair import score_files
-from query.question import Answer, Example, ExtractedPicture, Hit, Query
-from query.search import Searcher
-from retrieval.errors import RetrievalError
-from retrieval.score import PairScore
-from retrieval.space import FeatureSpace, Tap
-
-__all__ = [
-    "Answer",
-    "CatalogError",
-    "Example",
-    "ExtractedPicture",
-    "FeatureSpace",
-    "Filters",
-    "Hit",
-    "IndexOptions",
-    "IndexReport",
-    "IndexerError",
-    "PairScore",
-    "Query",
-    "RetrievalError",
-    "Searcher",
-    "Tap",
-    "index",
-    "open",
-    "score",
-]
+from .indexer.build import IndexOptions, IndexReport, index_folders
+from .indexer.index_folder import IndexFolder
+from .indexer.requests import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
+from .query.pair import score_files
+from .query.search import Searcher
+from .retrieval.score import PairScore
 
 
 def open(index: str | os.PathLike[str], device: str = "auto") -> Searcher:

@@ -20,21 +20,23 @@ from pathlib import Path
 
 import numpy as np
 
-from .errors import IndexerError
+import diffsim
+
+from ..errors import RetrievalError
 
 _BOOT = (
     "import json, sys; path, settings = json.loads(sys.argv[1]); sys.path[:] = path; "
-    "from indexer.decode_worker import main; main(*settings)"
+    "from diffsim.retrieval.pictures.decode_worker import main; main(*settings)"
 )
 
 
-class NoDecoder(IndexerError):
+class NoDecoder(RetrievalError):
     """Decoding processes do not start, so no picture can be read."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
             f"Pictures cannot be decoded, because the processes for that do not start ({why}); "
-            f"see what `{sys.executable} -m indexer.decode_worker` says, and whether memory is left."
+            f"see what `{sys.executable} -m diffsim.retrieval.pictures.decode_worker` says, and whether memory is left."
         )
 
 
@@ -91,7 +93,7 @@ class DecoderProcess:
 
 def _import_path() -> list[str]:
     """This process's import path, so that a worker finds what was found here, wherever the program was started."""
-    project = str(Path(__file__).resolve().parent.parent)
+    project = str(Path(diffsim.__file__).parent.parent)
     path = [folder or project for folder in sys.path]
     return path if project in path else [*path, project]
 

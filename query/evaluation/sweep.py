@@ -3,12 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from indexer.devices import choose_device
-from indexer.evaluation import Contender
-from indexer.requests import requested_spaces
-from indexer.spaces import Networks
-from retrieval.local_models import defaults_of
-from retrieval.space import Tap
+from diffsim.indexer.requests import requested_spaces
+from diffsim.indexer.spaces import Networks
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.local_models import defaults_of
+from diffsim.retrieval.space import Tap
+
+from .contenders import Contender
 
 TIMESTEPS = (1, 51, 101, 251, 501, 751)
 """Where no timestep is asked for. A network without noise whose profiles have one (0 for CLIP) is told no other."""

@@ -11,14 +11,14 @@ from time import perf_counter
 
 import numpy as np
 
-from db.catalog import KnownSpace
-from retrieval.evaluation.bootstrap import Figure, mean_figure
-from retrieval.kit import SpaceKit
-from retrieval.rerank import rank
+from diffsim.db.catalog import KnownSpace
+from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.rerank import rank
 
-from .gallery import Gallery
-from .stages import recall_candidates
-from .view import View
+from ..gallery import Gallery
+from ..stages import recall_candidates
+from ..view import View
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 """Numbers of candidates that are tried, where the collection has more pictures."""

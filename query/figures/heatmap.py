@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw
 
-from retrieval.agreement import Agreement
+from diffsim.retrieval.agreement import Agreement
 
 from .sheet import CELL_GROUND, GREY, GROUND, INK, MARGIN, fitted, font
 

@@ -1,25 +1,24 @@
 """From what a person asks with to its features: read where the picture is indexed, else extracted."""
 
 import hashlib
-import os
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from db.catalog import Catalog, KnownSpace
-from indexer.decode import DecodePool
-from indexer.index_folder import IndexFolder
-from retrieval.kit import SpaceKit
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.pictures.decode_pool import DecodePool
+from diffsim.retrieval.regular_files import NotRegular, open_regular
 
 from .gallery import Gallery
-from .question import BadQuery, ExtractedPicture, Picture
+from .query import BadQuery, ExtractedPicture, Picture
 
 if TYPE_CHECKING:
-    from retrieval.extractor import Extractor, PictureFeatures
-    from retrieval.images import Picture as Decoded
+    from diffsim.retrieval.extractor import Extractor, PictureFeatures
+    from diffsim.retrieval.pictures.images import Picture as Decoded
 
 
 class PictureReader:
@@ -90,8 +89,8 @@ class PictureReader:
 
     def _extractor(self, space: KnownSpace) -> "Extractor":
         # Only here: a picture that is indexed is asked with without loading a network, or the libraries around it.
-        from indexer.devices import choose_device
-        from retrieval.extractor import Extractor
+        from diffsim.retrieval.devices import choose_device
+        from diffsim.retrieval.extractor import Extractor
 
         if space.fingerprint not in self._extractors:
             self._extractors[space.fingerprint] = Extractor.load(
@@ -102,15 +101,10 @@ class PictureReader:
 
 def _sha256(picture: Path) -> bytes:
     try:
-        # Without O_NONBLOCK, opening a pipe would wait for somebody to write into it.
-        descriptor = os.open(picture, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise BadQuery(f"{picture} is not a file; give the path of a picture.")
-            with open(descriptor, "rb", closefd=False) as file:
-                return hashlib.file_digest(file, "sha256").digest()
-        finally:
-            os.close(descriptor)
+        with open_regular(picture, follow_links=True) as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except NotRegular:
+        raise BadQuery(f"{picture} is not a file; give the path of a picture.") from None
     except OSError as problem:
         reason = problem.strerror or str(problem)
         raise BadQuery(f"The picture {picture} cannot be read ({reason}); give the path of a picture.") from problem

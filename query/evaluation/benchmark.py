@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from indexer.build import IndexOptions
-from indexer.evaluation import Contender, open_paper_scorers, open_scorers
-from retrieval.evaluation.benchmarks import read_benchmark
-from retrieval.evaluation.bootstrap import FEW_UNITS
-from retrieval.evaluation.ranking import read_labelled, retrieval, sampled_queries
-from retrieval.evaluation.scorers import OnProgress, PairScorer, Scorer
-from retrieval.evaluation.triplets import BadBenchmark, accuracy, gain, limited, verdicts, write_triplets
+from diffsim.indexer.build import IndexOptions
+from diffsim.retrieval.evaluation.benchmarks import read_benchmark
+from diffsim.retrieval.evaluation.bootstrap import FEW_UNITS
+from diffsim.retrieval.evaluation.ranking import read_labelled, retrieval, sampled_queries
+from diffsim.retrieval.evaluation.scorers import OnProgress, PairScorer, Scorer
+from diffsim.retrieval.evaluation.triplets import BadBenchmark, accuracy, gain, limited, verdicts, write_triplets
+
+from .contenders import Contender, open_paper_scorers, open_scorers
 
 Say = Callable[[str], None]
 Progress = Callable[[str, str], AbstractContextManager[OnProgress]]

@@ -2,10 +2,10 @@
 
 import torch
 
-from .errors import IndexerError
+from .errors import RetrievalError
 
 
-class BadDevice(IndexerError, ValueError):
+class BadDevice(RetrievalError, ValueError):
     """The device is unknown or not there."""
 
 

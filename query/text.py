@@ -1,0 +1,49 @@
+"""What is shown to a person, in words: names, sizes, durations, and similarity against chance."""
+
+import unicodedata
+
+
+def chance_text(by_chance: float) -> str:
+    """At most two significant digits, and a bound for tiny figures: the sample behind it supports no more."""
+    if by_chance < 0.001:
+        return "< 0.001"
+    by_chance = float(f"{by_chance:.1e}")
+    if by_chance < 10:
+        return f"{by_chance:#.2g}" if by_chance < 1 else f"{by_chance:.1f}"
+    return f"{by_chance:,.0f}" if by_chance < 1e6 else f"{by_chance:.0e}"
+
+
+def likeness_ended(by_chance: float | None) -> bool:
+    """Whether chance alone explains a hit: more than one picture would be expected to score as high."""
+    return by_chance is not None and by_chance > 1
+
+
+def printable(name: str) -> str:
+    """A file name on one line of a terminal: control characters and undecodable bytes as escapes."""
+    return "".join(
+        _escape(char) if unicodedata.category(char) in ("Cc", "Cs", "Cf", "Zl", "Zp") else char for char in name
+    )
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if 0xDC80 <= code <= 0xDCFF:
+        return f"\\x{code - 0xDC00:02x}"
+    return char.encode("unicode_escape").decode() if code > 31 or char in "\n\r\t" else f"\\x{code:02x}"
+
+
+def size_text(count: float) -> str:
+    """Bytes in plain units."""
+    for unit in ("bytes", "KB", "MB", "GB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "bytes" or count >= 10 else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} TB"
+
+
+def time_text(seconds: float) -> str:
+    """A duration as a person says it."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
