@@ -372,6 +372,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 import sqlalchemy.dialects.sqlite
+import diffsim.indexer.hashing
 from diffsim.indexer import hashing
 from diffsim.db.catalog import Catalog
 from diffsim.indexer.account import account
