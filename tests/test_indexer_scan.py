@@ -337,7 +337,7 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "link.jpg").symlink_to(tmp_path / "pipe.jpg")
     for name, reason in (
-        ("pipe.jpg", "keeps changing"),
+        ("pipe.jpg", "not a regular file"),
         ("link.jpg", "symbolic link"),
         ("none.jpg", "no longer there"),
     ):
@@ -372,7 +372,7 @@ CHILD = """
 import os, sys
 from pathlib import Path
 import sqlalchemy.dialects.sqlite
-import diffsim.indexer.hashing
+
 from diffsim.indexer import hashing
 from diffsim.db.catalog import Catalog
 from diffsim.indexer.account import account
@@ -380,7 +380,7 @@ from diffsim.indexer.scan import scan
 if os.geteuid() == 0:
     os.setuid(65534)
 folder = Path(sys.argv[1])
-diffsim.indexer.hashing.RACY_NS = 0
+hashing.RACY_NS = 0
 catalog = Catalog.open(folder / "catalog.sqlite", create=True)
 """
 
