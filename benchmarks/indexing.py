@@ -29,7 +29,8 @@ from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.scan import scan
-from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES, decode, open_picture

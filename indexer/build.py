@@ -18,7 +18,8 @@ import torch
 from diffsim.db.catalog import Catalog, PendingContent
 from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.errors import RetrievalError
-from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool, Failed, Job
 from diffsim.retrieval.shard.store import FeatureStore, Record
 

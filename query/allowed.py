@@ -1,4 +1,4 @@
-"""Filters of a question: which pictures of a gallery pass, asked anew only when the catalog has changed."""
+"""Filters of a query: which pictures pass, asked anew only when the catalog has changed."""
 
 import os
 from pathlib import Path
@@ -7,8 +7,6 @@ import numpy as np
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
-
-from .gallery import Gallery
 
 _KEPT = 8
 """Filters whose answer is remembered: a page asks with the same ones again and again."""
@@ -21,16 +19,16 @@ class Allowed:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
 
-    def within(self, gallery: Gallery, filters: Filters) -> Gallery:
-        """The gallery with only the pictures that pass."""
-        generation = gallery.contents.generation
+    def ids(self, filters: Filters) -> np.ndarray:
+        """The contents that pass: int64, ascending."""
+        generation = self._catalog.generation()
         known = self._known.pop(filters, None)
         if known is None or known[0] != generation:
             known = generation, passing(self._catalog, filters)
         self._known[filters] = known
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
-        return gallery.within(known[1])
+        return known[1]
 
 
 def passing(catalog: Catalog, filters: Filters) -> np.ndarray:

@@ -1,90 +1,115 @@
-"""The two stages over one or several views, each an example in a feature space: recall by descriptors, then the full
-score, judged by chance."""
+"""The two stages of a query over a collection: recall by descriptors, then the full score, judged against chance.
+
+Each query here is one example in one space, a `SpaceQuery`; what is asked is a list of them.
+"""
 
 from collections.abc import Sequence
-from functools import reduce
+from dataclasses import dataclass
 
 import numpy as np
 
 from diffsim.retrieval.chance import NULL_SAMPLE, Tail, fit_tail
+from diffsim.retrieval.shard.question import SpaceQuery
+from diffsim.retrieval.shard.recall import Found
 
-from .view import REGION_FACTOR, View, score_views
+from .collection import Collection
+
+REGION_FACTOR = 5
+"""So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
+brings in more of the true nearest than one of the region's own map (docs/querying.md)."""
+
+EXHAUSTIVE_NUMBERS = 32_000_000
+"""Up to this many token numbers, pictures x tokens x channels, a region is scored against every picture."""
 
 
-def recall_candidates(views: Sequence[View], count: int | None, *, include_self: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The first stage: the `count` nearest of each view of positive weight (None: every picture), best place first.
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """ids: int64 [n], those of the candidates that could be read in every space. scores: float32 [n]. tail: what chance
+    looks like, None where the sample is too small."""
 
-    A region recalls more, see view.py. Returns ids int64 and cosines float32 in the view that ranks a picture highest.
+    ids: np.ndarray
+    scores: np.ndarray
+    tail: Tail | None
+
+
+def recall(
+    collection: Collection,
+    queries: Sequence[SpaceQuery],
+    count: int | None,
+    *,
+    allowed: np.ndarray | None = None,
+    include_self: bool = False,
+    scores_all: Sequence[str] = (),
+) -> Found:
+    """The first stage: the `count` nearest of each query of positive weight (None: every picture), best place first.
+
+    allowed: ids, only among these. scores_all: spaces whose region queries are scored against every picture, see
+    `spaces_scored_whole`; elsewhere a region recalls REGION_FACTOR times as many.
+    Returns ids int64 and cosines float32 in the query that ranks a picture highest.
     """
-    best: dict[int, tuple[int, float]] = {}
-    left_out = np.empty(0, np.int64) if include_self else examples_of(views)
-    for view in views:
-        if view.weight < 0:
+    first: dict[int, tuple[int, float]] = {}
+    left_out = np.empty(0, np.int64) if include_self else examples_of(queries)
+    for query in queries:
+        if query.weight < 0:
             continue
-        wanted = None if count is None or view.scores_all else count * (REGION_FACTOR if view.region else 1)
-        ids, similarities = view.recall(None if wanted is None else wanted + len(left_out))
-        keep = ~np.isin(ids, left_out)
-        kept = zip(ids[keep][:wanted].tolist(), similarities[keep][:wanted].tolist(), strict=True)
-        for place, (content_id, similarity) in enumerate(kept):
-            if content_id not in best or place < best[content_id][0]:
-                best[content_id] = place, similarity
-    ordered = sorted(best, key=lambda content_id: best[content_id][0])
-    return np.array(ordered, np.int64), np.array([best[content_id][1] for content_id in ordered], np.float32)
+        every = count is None or (query.region is not None and query.space in scores_all)
+        wanted = None if every or count is None else count * (REGION_FACTOR if query.region else 1)
+        ids, cosines = collection.recall(query, None if wanted is None else wanted + len(left_out), allowed)
+        kept = ~np.isin(ids, left_out)
+        for place, (row, cosine) in enumerate(
+            zip(ids[kept][:wanted].tolist(), cosines[kept][:wanted].tolist(), strict=True)
+        ):
+            if row not in first or place < first[row][0]:
+                first[row] = place, cosine
+    ordered = sorted(first, key=lambda row: first[row][0])
+    return np.array(ordered, np.int64), np.array([first[row][1] for row in ordered], np.float32)
 
 
-def examples_of(views: Sequence[View]) -> np.ndarray:
-    """The ids of the examples that are in the index, int64, ascending."""
-    return np.unique(np.array([view.itself for view in views if view.itself is not None], np.int64))
+def spaces_scored_whole(
+    collection: Collection, queries: Sequence[SpaceQuery], numbers: dict[str, int], allowed: np.ndarray | None
+) -> list[str]:
+    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens.
 
-
-def common_ids(views: Sequence[View]) -> np.ndarray:
-    """The pictures that can be hits in every view, int64, ascending."""
-    return reduce(np.intersect1d, (of_space[0].gallery.ids for of_space in _by_space(views)))
-
-
-def score_candidates(views: Sequence[View], candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tail | None]:
-    """The second stage: the candidates that every view could read, their scores, and what chance looks like.
-
-    With several views a score is the sum over them of weight x score in units of the view's null spread: (score -
-    mean) / standard deviation of its scores against the chance sample. The candidates are of the common pictures; the
-    sample is of the whole collection, whatever the filters: what is like by chance is no matter of where one looks.
+    numbers: tokens x channels of a picture's record, by space.
     """
-    sample = _sample(views)
-    wanted = np.concatenate([candidates, np.setdiff1d(sample, candidates)])
-    by_space = _by_space(views)
-    found = [score_views(of_space, wanted) for of_space in by_space]
-    alone = len(views) == 1
+    asked = dict.fromkeys(query.space for query in queries if query.region is not None)
+    return [space for space in asked if collection.count([space], allowed) * numbers[space] <= EXHAUSTIVE_NUMBERS]
+
+
+def examples_of(queries: Sequence[SpaceQuery]) -> np.ndarray:
+    """The ids of the examples that are in the index, int64, ascending."""
+    return np.unique(np.array([query.content_id for query in queries if query.content_id is not None], np.int64))
+
+
+def spaces_of(queries: Sequence[SpaceQuery]) -> list[str]:
+    """The spaces that are asked, each once."""
+    return list(dict.fromkeys(query.space for query in queries))
+
+
+def score(collection: Collection, queries: Sequence[SpaceQuery], candidates: np.ndarray) -> Scored:
+    """The second stage: full scores of the candidates, ids int64 that every space has, and what chance looks like.
+
+    With several queries a score is the sum over them of weight x score in units of the query's null spread: (score -
+    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
+    the filters: what is alike by chance does not depend on where one looks.
+    """
+    sample = collection.null_sample(spaces_of(queries), NULL_SAMPLE, examples_of(queries))
+    ids, rows = collection.score(queries, np.concatenate([candidates, np.setdiff1d(sample, candidates)]))
+    null, wanted = np.isin(ids, sample), np.isin(ids, candidates)
+    alone = len(queries) == 1
     if alone:
-        ids, (scores,) = found[0]
+        scores = rows[0]
     else:
-        ids = reduce(np.intersect1d, (ids for ids, _ in found))
-        scores = np.zeros(len(ids), np.float64)
-        for of_space, (read, rows) in zip(by_space, found, strict=True):
-            for view, row in zip(of_space, rows, strict=True):
-                scores += view.weight * _in_null_spreads(read, row, ids, sample)
-        scores = scores.astype(np.float32)
-    tail = fit_tail(scores[np.isin(ids, sample)], cosines=alone)
-    candidate = np.isin(ids, candidates)
-    return ids[candidate], scores[candidate], tail
+        total = np.zeros(len(ids), np.float64)
+        for query, row in zip(queries, rows, strict=True):
+            total += query.weight * _in_null_spreads(row.astype(np.float64), null)
+        scores = total.astype(np.float32)
+    return Scored(ids[wanted], scores[wanted], fit_tail(scores[null], cosines=alone))
 
 
-def _by_space(views: Sequence[View]) -> list[list[View]]:
-    spaces = dict.fromkeys(view.space.id for view in views)
-    return [[view for view in views if view.space.id == space] for space in spaces]
-
-
-def _sample(views: Sequence[View]) -> np.ndarray:
-    galleries = [of_space[0].gallery for of_space in _by_space(views)]
-    everywhere = reduce(np.intersect1d, (gallery.by_hash for gallery in galleries)) if len(galleries) > 1 else None
-    return galleries[0].sample(NULL_SAMPLE, examples_of(views), everywhere)
-
-
-def _in_null_spreads(ids: np.ndarray, scores: np.ndarray, wanted: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Scores of `wanted` (ascending) as distances from the mean of chance, in its standard deviations."""
-    null = scores[np.isin(ids, sample)].astype(np.float64)
-    order = np.argsort(ids)
-    raw = scores[order][np.searchsorted(ids[order], wanted)]
-    if not len(null):
-        return raw
-    standardised: np.ndarray = (raw - null.mean()) / max(float(null.std()), 1e-6)
+def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Scores as distances from the mean of chance, in its standard deviations."""
+    if not null.any():
+        return scores
+    standardised: np.ndarray = (scores - scores[null].mean()) / max(float(scores[null].std()), 1e-6)
     return standardised

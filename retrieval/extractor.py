@@ -6,7 +6,7 @@ differ by about 1e-5 relative, because the matrix kernels sum in another order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
+from .features import PictureFeatures
 from .kit import SpaceKit, constants_hash
 from .local_models import find_adapter, find_model
 from .networks import Network, Read, TapPlace, dtype_name, load_network
@@ -24,15 +25,6 @@ from .tiers import encode_tokens
 
 class NotFinite(RetrievalError):
     """The network overflowed: its numbers are no features."""
-
-
-@dataclass(frozen=True)
-class PictureFeatures:
-    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the tier (see tiers.py), empty
-    where the space has no token stage."""
-
-    descriptor: np.ndarray
-    tokens: bytes
 
 
 class Extractor:

@@ -138,6 +138,11 @@ class SpaceKit:
         """Whether there is a token stage; else the cosine of descriptors is the score."""
         return bool(self.projections)
 
+    @property
+    def device(self) -> torch.device:
+        """Where the projections compute."""
+        return self.projections[0].weights[0].device if self.projections else torch.device("cpu")
+
     def attention(self, matrices: Sequence[Tensor]) -> tuple[AttentionFeatures, ...]:
         """Q, K, V and map of each tap from the matrices of a record, each [pictures, tokens, channels]."""
         rest = iter(matrices)
@@ -147,8 +152,7 @@ class SpaceKit:
     def read(self, records: Sequence[bytes | memoryview]) -> tuple[AttentionFeatures, ...]:
         """The same from the token records of several pictures, on the device of the projections. Raises ValueError for
         a record that cannot be of this space."""
-        device = self.projections[0].weights[0].device if self.projections else None
-        return self.attention([tap.to(device) for tap in decode_tokens(records, self.shapes, self.space.tier)])
+        return self.attention(decode_tokens(records, self.shapes, self.space.tier, self.device))
 
     def descriptors(self, features: Sequence[AttentionFeatures]) -> Tensor:
         """Pooled descriptors [pictures, dimensions], float32, unit norm."""

@@ -25,7 +25,8 @@ from indexing import diffsim, draw
 from networks import ADAPTER, edit_json, tiny_dit, tiny_sdxl, tiny_sdxl_adapter
 from safetensors.torch import load_file, save_file
 
-from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.local_models import defaults_of
 from diffsim.retrieval.names import PROFILES

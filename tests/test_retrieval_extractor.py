@@ -20,7 +20,8 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffsim.retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, NotFinite, make_space
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.local_models import BUNDLED
 from diffsim.retrieval.networks import BadSize, UnknownModule, load_network

@@ -20,7 +20,8 @@ from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.local_models import defaults_of, find_model, profile_tap
 from diffsim.retrieval.names import PROFILES

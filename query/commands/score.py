@@ -12,7 +12,7 @@ from ..text import printable
 from .options import device_option, space_options
 
 if TYPE_CHECKING:
-    from ..pair import ScoredPair
+    from ..score_files import ScoredPair
 
 
 @click.command()
@@ -67,7 +67,7 @@ def score(
     """Score picture A against picture B."""
     from diffsim.indexer.requests import requested_spaces
 
-    from ..pair import score_files
+    from ..score_files import score_files
 
     (request,) = requested_spaces(
         model,

@@ -16,9 +16,9 @@ from diffsim.indexer.index_folder import IndexFolder
 
 from ..allowed import passing
 from ..locate import Locator
+from ..pair import Pair
 from ..query import Answer, Example, ExtractedPicture, Hit, Query
 from ..text import chance_text, likeness_ended, printable
-from ..why import Pair
 from . import schemas
 from .lanes import Lanes
 from .pictures import Pictures
@@ -75,14 +75,15 @@ class Engine:
         """The question in the search core's terms; extracts what was uploaded, in its own lane."""
         named = [asked.picture, *(example.picture for example in asked.examples)]
         found = {name: await self.picture(name, asked.spaces) for name in named}
-        examples = [Example(found[one.picture], one.weight, one.region) for one in asked.examples]
+        examples = [
+            Example(found[asked.picture], region=asked.region),
+            *(Example(found[one.picture], one.weight, one.region) for one in asked.examples),
+        ]
         return Query(
-            found[asked.picture],
+            examples,
             spaces=tuple(asked.spaces),
             k=asked.k,
             exact=asked.exact,
-            region=asked.region,
-            examples=examples,
             filters=self.filters(asked.filters),
             fold=asked.fold,
         )
