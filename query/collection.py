@@ -139,11 +139,11 @@ class Collection:
 
     def ids(self, space: str) -> np.ndarray:
         """Every picture that can be a hit in a space: int64, ascending."""
-        return np.sort(np.concatenate([np.empty(0, np.int64), *(part.members.ids() for part in self._parts(space))]))
+        return np.sort(np.concatenate([np.empty(0, np.int64), *(part.members.ids() for part in self.parts(space))]))
 
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of the ids that have a sound descriptor, int64 [n] ascending, and these, float16 [n, dimensions]."""
-        parts = [part.descriptors(ids) for part in self._parts(space)]
+        parts = [part.descriptors(ids) for part in self.parts(space)]
         parts = [part for part in parts if len(part[0])]
         if not parts:
             return np.empty(0, np.int64), np.empty((0, 0), np.float16)
@@ -153,7 +153,7 @@ class Collection:
 
     def tokens(self, space: str, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
         """(id, token record) of those of the ids that have a sound one."""
-        for part in self._parts(space):
+        for part in self.parts(space):
             yield from part.tokens(ids)
 
     def notes(self, spaces: Sequence[str], unread: int = 0) -> list[str]:
@@ -168,7 +168,8 @@ class Collection:
     def _asked(self) -> list[LocalShard]:
         return [self._shards[number] for number in sorted(self._shards)]
 
-    def _parts(self, space: str) -> list[SpacePart]:
+    def parts(self, space: str) -> list[SpacePart]:
+        """What each shard has of a space, for those who look inside."""
         return [part for part in (shard.part(space) for shard in self._asked()) if part is not None]
 
 

@@ -121,12 +121,17 @@ class Searcher:
         if query.rerank:
             yield self._reranked(recalled)
 
-    def _recall(self, query: Query) -> _Recalled:
-        """Encode the examples and recall candidates for them."""
+    def encode(self, query: Query) -> tuple[list[KnownSpace], list[SpaceQuery]]:
+        """The spaces that a query asks, and each example in each of its spaces as a shard is asked with it; the index is
+        up to date for these spaces then."""
         examples = [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]
         spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
         self.collection.refresh(spaces)
-        queries = self._encoder.encode(examples)
+        return spaces, self._encoder.encode(examples)
+
+    def _recall(self, query: Query) -> _Recalled:
+        """Encode the examples and recall candidates for them."""
+        spaces, queries = self.encode(query)
         allowed = self._allowed.ids(query.filters) if query.filters else None
         whole = spaces_scored_whole(self.collection, queries, self._token_numbers(spaces), allowed)
         count = None if query.exact else max(query.candidates, query.k)
