@@ -13,8 +13,8 @@ from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
 from diffsim.retrieval.shard.part import SpacePart, smallest_of
-from diffsim.retrieval.shard.question import SpaceChanges, SpaceQuery
 from diffsim.retrieval.shard.recall import Found, merge
 from diffsim.retrieval.shard.shard import LocalShard
 

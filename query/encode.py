@@ -22,7 +22,7 @@ from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.decode_pool import DecodePool
 from diffsim.retrieval.region import seen_part, within_part
 from diffsim.retrieval.regular_files import NotRegular, open_regular
-from diffsim.retrieval.shard.question import SpaceQuery
+from diffsim.retrieval.shard.messages import SpaceQuery
 
 from .collection import Collection
 from .query import BadQuery, Example, ExtractedPicture, Subject

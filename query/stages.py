@@ -1,18 +1,18 @@
-"""The two stages of a query over a collection: recall by descriptors, then the full score, judged against chance.
-
-Each query here is one example in one space, a `SpaceQuery`; what is asked is a list of them.
-"""
+"""The two stages of a query over a collection: recall by descriptors, then the full score, judged against chance."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from diffsim.retrieval.chance import NULL_SAMPLE, Tail, fit_tail
-from diffsim.retrieval.shard.question import SpaceQuery
+from diffsim.db.catalog import KnownSpace
+from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.recall import Found
+from diffsim.retrieval.shard.rerank import rank
 
 from .collection import Collection
+from .query import Query
 
 REGION_FACTOR = 5
 """So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
@@ -23,93 +23,151 @@ EXHAUSTIVE_NUMBERS = 32_000_000
 
 
 @dataclass(frozen=True, eq=False)
-class Scored:
-    """ids: int64 [n], those of the candidates that could be read in every space. scores: float32 [n]. tail: what chance
-    looks like, None where the sample is too small."""
+class EncodedQuery:
+    """A query after its first step. spaces: all that are asked. parts: each example in each of its spaces. allowed: ids
+    of the pictures that pass the filters, int64, None without filters."""
+
+    query: Query
+    spaces: list[KnownSpace]
+    parts: list[SpaceQuery]
+    allowed: np.ndarray | None
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of the spaces."""
+        return [space.fingerprint for space in self.spaces]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What the first stage found, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
+    highest. everywhere: bool [n], whether every space has it. whole: spaces whose regions are scored against every
+    picture. pictures: how many could be hits."""
+
+    ids: np.ndarray
+    cosines: np.ndarray
+    everywhere: np.ndarray
+    whole: list[str]
+    pictures: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """An order of candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines where that is all that is
+    known. by_chance: how many pictures would be expected to score as high by chance, None where it was not judged.
+    reranked: whether these are full scores. unread: candidates whose features could not be read."""
 
     ids: np.ndarray
     scores: np.ndarray
-    tail: Tail | None
+    by_chance: Sequence[float | None]
+    reranked: bool
+    unread: int = 0
 
 
-def recall(
+def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
+    """The first stage."""
+    query = asked.query
+    whole = _scored_whole(collection, asked)
+    count = None if query.exact else max(query.candidates, query.k)
+    ids, cosines = recall_candidates(
+        collection, asked.parts, count, allowed=asked.allowed, include_self=query.include_self, whole=whole
+    )
+    everywhere = collection.among(asked.fingerprints, ids)
+    return Candidates(ids, cosines, everywhere, whole, collection.count(asked.fingerprints, asked.allowed))
+
+
+def first_order(asked: EncodedQuery, found: Candidates) -> Ranking:
+    """The candidates in the order of the first stage; with reranking to come, only those that will be scored."""
+    shown = found.everywhere | (not asked.query.rerank)
+    return Ranking(found.ids[shown], found.cosines[shown], [None] * int(shown.sum()), reranked=False)
+
+
+def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ranking:
+    """The second stage: the candidates by their full scores, each judged against chance.
+
+    With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
+    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
+    the filters: what is alike by chance does not depend on where one looks.
+    """
+    wanted = found.ids[found.everywhere]
+    if not len(wanted):
+        return Ranking(wanted, np.empty(0, np.float32), [], reranked=True)
+    examples = examples_of(asked.parts)
+    sample = collection.null_sample(asked.fingerprints, NULL_SAMPLE, examples)
+    ids, rows = collection.score(asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]))
+    null, candidate = np.isin(ids, sample), np.isin(ids, wanted)
+    alone = len(asked.parts) == 1
+    scores = rows[0] if alone else _summed(asked.parts, rows, null)
+    tail = fit_tail(scores[null], cosines=alone)
+    ids, scores = ids[candidate], scores[candidate]
+    order = rank(ids, scores, asked.parts[0].content_id)
+    ids, scores = ids[order], scores[order]
+    if asked.allowed is not None:
+        examples = np.intersect1d(examples, asked.allowed)
+    others = found.pictures - int(np.count_nonzero(collection.among(asked.fingerprints, examples)))
+    by_chance = tail.expected(scores, others) if tail else [None] * len(ids)
+    return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))
+
+
+def recall_candidates(
     collection: Collection,
-    queries: Sequence[SpaceQuery],
+    parts: Sequence[SpaceQuery],
     count: int | None,
     *,
     allowed: np.ndarray | None = None,
     include_self: bool = False,
-    scores_all: Sequence[str] = (),
+    whole: Sequence[str] = (),
 ) -> Found:
-    """The first stage: the `count` nearest of each query of positive weight (None: every picture), best place first.
+    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best place first.
 
-    allowed: ids, only among these. scores_all: spaces whose region queries are scored against every picture, see
-    `spaces_scored_whole`; elsewhere a region recalls REGION_FACTOR times as many.
-    Returns ids int64 and cosines float32 in the query that ranks a picture highest.
+    allowed: ids, only among these. whole: spaces in which a region recalls every picture; elsewhere it recalls
+    REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
     """
     first: dict[int, tuple[int, float]] = {}
-    left_out = np.empty(0, np.int64) if include_self else examples_of(queries)
-    for query in queries:
-        if query.weight < 0:
+    left_out = np.empty(0, np.int64) if include_self else examples_of(parts)
+    for part in parts:
+        if part.weight < 0:
             continue
-        every = count is None or (query.region is not None and query.space in scores_all)
-        wanted = None if every or count is None else count * (REGION_FACTOR if query.region else 1)
-        ids, cosines = collection.recall(query, None if wanted is None else wanted + len(left_out), allowed)
+        every = count is None or (part.region is not None and part.space in whole)
+        wanted = None if every or count is None else count * (REGION_FACTOR if part.region else 1)
+        ids, cosines = collection.recall(part, None if wanted is None else wanted + len(left_out), allowed)
         kept = ~np.isin(ids, left_out)
-        for place, (row, cosine) in enumerate(
-            zip(ids[kept][:wanted].tolist(), cosines[kept][:wanted].tolist(), strict=True)
-        ):
+        rows = zip(ids[kept][:wanted].tolist(), cosines[kept][:wanted].tolist(), strict=True)
+        for place, (row, cosine) in enumerate(rows):
             if row not in first or place < first[row][0]:
                 first[row] = place, cosine
     ordered = sorted(first, key=lambda row: first[row][0])
     return np.array(ordered, np.int64), np.array([first[row][1] for row in ordered], np.float32)
 
 
-def spaces_scored_whole(
-    collection: Collection, queries: Sequence[SpaceQuery], numbers: dict[str, int], allowed: np.ndarray | None
-) -> list[str]:
-    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens.
-
-    numbers: tokens x channels of a picture's record, by space.
-    """
-    asked = dict.fromkeys(query.space for query in queries if query.region is not None)
-    return [space for space in asked if collection.count([space], allowed) * numbers[space] <= EXHAUSTIVE_NUMBERS]
-
-
-def examples_of(queries: Sequence[SpaceQuery]) -> np.ndarray:
+def examples_of(parts: Sequence[SpaceQuery]) -> np.ndarray:
     """The ids of the examples that are in the index, int64, ascending."""
-    return np.unique(np.array([query.content_id for query in queries if query.content_id is not None], np.int64))
+    return np.unique(np.array([part.content_id for part in parts if part.content_id is not None], np.int64))
 
 
-def spaces_of(queries: Sequence[SpaceQuery]) -> list[str]:
-    """The spaces that are asked, each once."""
-    return list(dict.fromkeys(query.space for query in queries))
+def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
+    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens."""
+    with_region = {part.space for part in asked.parts if part.region is not None}
+    spaces = [space for space in asked.spaces if space.fingerprint in with_region]
+
+    def numbers(space: KnownSpace) -> int:
+        tokens = sum(tokens * channels for tokens, channels in collection.kit(space).shapes)
+        return collection.count([space.fingerprint], asked.allowed) * tokens
+
+    return [space.fingerprint for space in spaces if numbers(space) <= EXHAUSTIVE_NUMBERS]
 
 
-def score(collection: Collection, queries: Sequence[SpaceQuery], candidates: np.ndarray) -> Scored:
-    """The second stage: full scores of the candidates, ids int64 that every space has, and what chance looks like.
-
-    With several queries a score is the sum over them of weight x score in units of the query's null spread: (score -
-    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
-    the filters: what is alike by chance does not depend on where one looks.
-    """
-    sample = collection.null_sample(spaces_of(queries), NULL_SAMPLE, examples_of(queries))
-    ids, rows = collection.score(queries, np.concatenate([candidates, np.setdiff1d(sample, candidates)]))
-    null, wanted = np.isin(ids, sample), np.isin(ids, candidates)
-    alone = len(queries) == 1
-    if alone:
-        scores = rows[0]
-    else:
-        total = np.zeros(len(ids), np.float64)
-        for query, row in zip(queries, rows, strict=True):
-            total += query.weight * _in_null_spreads(row.astype(np.float64), null)
-        scores = total.astype(np.float32)
-    return Scored(ids[wanted], scores[wanted], fit_tail(scores[null], cosines=alone))
+def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them are of the null sample."""
+    total = np.zeros(rows.shape[1], np.float64)
+    for part, row in zip(parts, rows.astype(np.float64), strict=True):
+        total += part.weight * _in_null_spreads(row, row[null])
+    return total.astype(np.float32)
 
 
 def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
     """Scores as distances from the mean of chance, in its standard deviations."""
-    if not null.any():
+    if not len(null):
         return scores
-    standardised: np.ndarray = (scores - scores[null].mean()) / max(float(scores[null].std()), 1e-6)
+    standardised: np.ndarray = (scores - null.mean()) / max(float(null.std()), 1e-6)
     return standardised

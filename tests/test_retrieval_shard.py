@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from diffsim.retrieval.kit import Projection, SpaceKit
 from diffsim.retrieval.score import score, score_one_way
 from diffsim.retrieval.shard.members import Members, common
-from diffsim.retrieval.shard.question import SpaceChanges, SpaceQuery
+from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
 from diffsim.retrieval.shard.shard import LocalShard
 from diffsim.retrieval.shard.snapshot import (
     Rows,

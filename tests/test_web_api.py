@@ -18,7 +18,8 @@ from diffsim.indexer.build import IndexOptions, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import prune_index
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.search import Query, Searcher
+from diffsim.query.query import Example, Query
+from diffsim.query.search import Searcher
 
 COUNT = 30
 

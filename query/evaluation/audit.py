@@ -13,11 +13,11 @@ import numpy as np
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
-from diffsim.retrieval.shard.question import SpaceQuery
+from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.rerank import rank
 
 from ..collection import Collection
-from ..stages import recall
+from ..stages import recall_candidates
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 """Numbers of candidates that are tried, where the collection has more pictures."""
@@ -92,7 +92,7 @@ def audit(
         found, took = [], []
         for count in counts:
             started = perf_counter()
-            recalled, _ = recall(collection, [query], count)
+            recalled, _ = recall_candidates(collection, [query], count)
             collection.score([query], recalled)
             took.append(perf_counter() - started)
             found.append(float(np.isin(nearest, recalled).mean()))

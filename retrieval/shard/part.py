@@ -12,7 +12,7 @@ from ..score import score, score_one_way
 from .block import Block, joined
 from .gpu_recall import WORTH_IT, to_gpu
 from .members import Members
-from .question import SpaceChanges, SpaceQuery
+from .messages import SpaceChanges, SpaceQuery
 from .recall import Found, merge, search_exact
 from .rerank import score_queries
 from .snapshot import Rows, in_order, open_snapshot

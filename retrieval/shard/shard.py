@@ -13,9 +13,9 @@ import numpy as np
 from ..features import PictureFeatures
 from ..kit import SpaceKit
 from .members import Members, common
+from .messages import SpaceChanges, SpaceQuery
 from .near_copies import place_values
 from .part import SpacePart
-from .question import SpaceChanges, SpaceQuery
 from .recall import Found
 
 

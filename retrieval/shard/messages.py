@@ -1,4 +1,4 @@
-"""What is asked of a shard: plain values that can be pickled and sent to wherever the shard is."""
+"""What goes into a shard: plain values that can be pickled and sent to wherever the shard is."""
 
 from dataclasses import dataclass
 
