@@ -90,7 +90,8 @@ class Collection:
                 shard.open(space.fingerprint, folder, self.kit(space), None)
             shard.update(space.fingerprint, _of_shard(changes, number, since))
             self._known[space.fingerprint][number] = digest
-        return changes.generation
+        generation: int = changes.generation
+        return generation
 
     # Asking
 

@@ -123,13 +123,13 @@ def ask(searcher: Searcher, folder: Path, question: dict) -> Answer:
             return itself.content_id
         return searcher.extract(folder / picture, spaces) if extracted else folder / picture
 
-    first, *more = (
+    examples = [
         Example(subject(one["picture"]), one["weight"], one["region"])  # type: ignore[arg-type]
         for one in asked.pop("examples")
-    )
+    ]
     few_numbers = asked.pop("few_numbers", False)
-    query = Query(first.picture, region=first.region, examples=more, spaces=spaces, filters=Filters(**filters), **asked)
-    with patch("diffsim.query.view.EXHAUSTIVE_NUMBERS", 0) if few_numbers else nullcontext():
+    query = Query(examples, spaces=spaces, filters=Filters(**filters), **asked)
+    with patch("diffsim.query.stages.EXHAUSTIVE_NUMBERS", 0) if few_numbers else nullcontext():
         return searcher.answer(query)
 
 
