@@ -75,7 +75,7 @@ class PictureReader:
         shown: dict[tuple[int, str], Decoded] = {}
         features: dict[str, PictureFeatures] = {}
         for space in spaces:
-            shape = self.kit(space).space.size, self.kit(space).space.fit
+            shape = self.kit(space).settings.size, self.kit(space).settings.fit
             if shape not in shown:
                 shown[shape] = self._decode(picture, *shape)
             ((features[space.fingerprint],),) = self._extractor(space).extract(shown[shape].pixels[None])

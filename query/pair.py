@@ -41,8 +41,10 @@ class ScoredPair:
         if not self.a:
             raise BadPair("A global embedding is one vector and has no parts to show; leave out --variant global.")
         _, prefix = square_places(self.a[0].query.shape[2])
-        # The keys of DiffSim-C are tokens of the image prompt, no places in the picture.
-        return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.request.variant == "C" else 4)
+        # The keys of DiffSim-C are tokens of the image prompt, not places in the picture.
+        return agreement(
+            self.a, self.b, self.weights, prefix=prefix, regions=0 if self.request.settings.variant == "C" else 4
+        )
 
 
 def score_files(
@@ -67,9 +69,9 @@ def score_files(
     if protocol == "paper":
         return _by_paper(a, b, request, networks, metric)
     kit = make_kit(request, networks)
-    network = networks.get(request.network, request.dtype, request.adapter)
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
     extractor = Extractor(network, [kit])
-    with DecodePool(1, kit.space.size, fit=kit.space.fit) as pool:
+    with DecodePool(1, extractor.size, fit=extractor.fit) as pool:
         pictures = [pool.decode(path).pixels for path in (a, b)]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
@@ -96,13 +98,8 @@ def _open(path: Path) -> Image.Image:
 
 
 def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
-    if len(request.taps) != 1:
-        raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
-    network = networks.get(request.network, request.dtype, request.adapter)
-    (tap,) = request.taps
-    paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
-    if request.noises != 1:
-        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    paper = PaperProtocol(network, request.settings)
     first = (paper.features(_open(a), "A"),)
     second = (paper.features(_open(b), "B"),)
     found = score_pair(first, second, (1.0,), metric)

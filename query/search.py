@@ -259,7 +259,7 @@ class Searcher:
         if example.region:
             if not kit.has_tokens:
                 raise BadQuery(f"The feature space {space.name} is one embedding a picture and knows no regions.")
-            part = seen_part(*sides, kit.space.size, kit.space.fit)
+            part = seen_part(*sides, kit.settings.size, kit.settings.fit)
             features = region_features(features, within_part(example.region, part))
         if filters:
             gallery = self._allowed.within(gallery, filters)

@@ -31,7 +31,7 @@ class Pair:
         if not a.kit.has_tokens:
             raise BadQuery(f"The feature space {a.space.name} is one embedding a picture and has no parts to show.")
         _, prefix = square_places(a.features[0].query.shape[2])
-        return cls(a.features, b.features, a.kit.weights, prefix, a.kit.space.variant != "C")
+        return cls(a.features, b.features, a.kit.weights, prefix, a.kit.settings.variant != "C")
 
     def agreement(self) -> Agreement:
         """How well every part of each is rebuilt from the other. The grids cover what the network is shown of a

@@ -62,7 +62,7 @@ def test_scores_know_no_batch(searcher, gallery, monkeypatch):
     space = searcher.choose(None)
     kit, pictures = searcher.kit(space), searcher.gallery(space)
     records = [(content_id, bytes(record)) for content_id, record in pictures.tokens(pictures.ids)]
-    query = kit.attention(decode_tokens([records[4][1]], kit.shapes, kit.space.tier))
+    query = kit.attention(decode_tokens([records[4][1]], kit.shapes, kit.settings.tier))
     ids, scores = score_records(kit, query, records)
     assert ids.tolist() == pictures.ids.tolist() and scores[4] == pytest.approx(1, abs=1e-6)
     for floats in (1, 7 * sum(tokens * channels for tokens, channels in kit.shapes), 10**9):
