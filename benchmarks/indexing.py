@@ -192,7 +192,7 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
 
 
 def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
-    query = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+    query = kit.attention(decode_tokens([record], kit.shapes, kit.settings.tier))
     return score_records(kit, query, stored)[1]
 
 

@@ -188,7 +188,7 @@ class _Extraction:
 
     def _extract(self, pending: list[PendingContent]) -> int:
         space = self._spaces[0]
-        network = self._networks.get(space.known.network, space.kit.space.dtype, space.known.adapter)
+        network = self._networks.get(space.known.network, space.kit.settings.dtype, space.known.adapter)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
         extracted, self._done = 0, 0

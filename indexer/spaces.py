@@ -9,7 +9,8 @@ from diffsim.retrieval.extractor import make_space
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.local_models import find_adapter, find_model
 from diffsim.retrieval.networks import Network, load_network
-from diffsim.retrieval.space import FeatureSpace, InvalidSpace
+from diffsim.retrieval.settings import InvalidSpace
+from diffsim.retrieval.space import FeatureSpace
 
 from .index_folder import IndexFolder
 from .requests import SpaceRequest
@@ -29,7 +30,8 @@ PassKey = tuple[str, str, str, str, int, str]
 def pass_key(network: str, adapter: str, space: FeatureSpace) -> PassKey:
     """What spaces must have in common to be filled in one pass over the pictures: network, precision, picture size and
     fit."""
-    return network, adapter, space.weights, space.dtype, space.size, space.fit
+    settings = space.settings
+    return network, adapter, space.weights, settings.dtype, settings.size, settings.fit
 
 
 class Networks:
@@ -61,19 +63,9 @@ def settle_spaces(
 
 
 def make_kit(request: SpaceRequest, networks: Networks) -> SpaceKit:
-    """A new feature space as it is asked for; raises as `Networks.get` and `make_space` do."""
-    return make_space(
-        networks.get(request.network, request.dtype, request.adapter),
-        request.taps,
-        size=request.size,
-        prompt=request.prompt,
-        seed=request.seed,
-        noises=request.noises,
-        variant=request.variant,
-        fit=request.fit,
-        dtype=request.dtype,
-        tier=request.tier,
-    )
+    """A new feature space as requested; raises as `Networks.get` and `make_space` do."""
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    return make_space(network, request.settings)
 
 
 def find_space(catalog: Catalog, kit: SpaceKit) -> KnownSpace | None:

@@ -124,7 +124,7 @@ class Encoder:
         assert example.region is not None
         if not kit.has_tokens:
             raise BadQuery(f"The feature space {space.name} is one embedding a picture and has no regions.")
-        return within_part(example.region, seen_part(*sides, kit.space.size, kit.space.fit))
+        return within_part(example.region, seen_part(*sides, kit.settings.size, kit.settings.fit))
 
     def extract(
         self, subject: Subject, spaces: Sequence[KnownSpace], problems: dict[str, Error] | None = None
@@ -161,9 +161,9 @@ class Encoder:
         return [list(group) for _, group in groupby(sorted(spaces, key=key), key=key)]
 
     def _decoder(self, kit: SpaceKit) -> DecodePool:
-        shape = kit.space.size, kit.space.fit
+        shape = kit.settings.size, kit.settings.fit
         if shape not in self._decoders:
-            self._decoders[shape] = DecodePool(1, kit.space.size, fit=kit.space.fit)
+            self._decoders[shape] = DecodePool(1, kit.settings.size, fit=kit.settings.fit)
         return self._decoders[shape]
 
     def _extractor(self, spaces: Sequence[KnownSpace]) -> "Extractor":
@@ -174,7 +174,7 @@ class Encoder:
         if wanted not in self._extractors:
             self._networks = self._networks or Networks(self._device)
             kits = [self._collection.kit(space) for space in spaces]
-            network = self._networks.get(spaces[0].network, kits[0].space.dtype, spaces[0].adapter)
+            network = self._networks.get(spaces[0].network, kits[0].settings.dtype, spaces[0].adapter)
             self._extractors[wanted] = Extractor(network, kits)
         return self._extractors[wanted]
 

@@ -41,7 +41,7 @@ class Pair:
         """From the token records of two pictures. name: of the space. Raises BadQuery for a space without tokens."""
         if not kit.has_tokens:
             raise BadQuery(f"The feature space {name} is one embedding a picture and has no parts to show.")
-        return cls.of(kit.read([a]), kit.read([b]), kit.weights, kit.space.variant)
+        return cls.of(kit.read([a]), kit.read([b]), kit.weights, kit.settings.variant)
 
     def agreement(self) -> Agreement:
         """How well every part of each is rebuilt from the other. The grids cover what the network sees of a picture,

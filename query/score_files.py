@@ -64,9 +64,9 @@ def score_files(
     if protocol == "paper":
         return _by_paper(a, b, request, networks, metric)
     kit = make_kit(request, networks)
-    network = networks.get(request.network, request.dtype, request.adapter)
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
     extractor = Extractor(network, [kit])
-    with DecodePool(1, kit.space.size, fit=kit.space.fit) as pool:
+    with DecodePool(1, extractor.size, fit=extractor.fit) as pool:
         pictures = [pool.decode(path).pixels for path in (a, b)]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
@@ -77,7 +77,9 @@ def score_files(
         return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request, None)
     first, second = (kit.read([one.tokens]) for one in features)
     found = score_pair(first, second, kit.weights, metric)
-    return ScoredPair(found, kit.space.fingerprint, request, Pair.of(first, second, kit.weights, request.variant))
+    return ScoredPair(
+        found, kit.space.fingerprint, request, Pair.of(first, second, kit.weights, request.settings.variant)
+    )
 
 
 def _open(path: Path) -> Image.Image:
@@ -93,14 +95,9 @@ def _open(path: Path) -> Image.Image:
 
 
 def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
-    if len(request.taps) != 1:
-        raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
-    network = networks.get(request.network, request.dtype, request.adapter)
-    (tap,) = request.taps
-    paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
-    if request.noises != 1:
-        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    paper = PaperProtocol(network, request.settings)
     first = (paper.features(_open(a), "A"),)
     second = (paper.features(_open(b), "B"),)
     found = score_pair(first, second, (1.0,), metric)
-    return ScoredPair(found, paper.fingerprint, request, Pair.of(first, second, (1.0,), request.variant))
+    return ScoredPair(found, paper.fingerprint, request, Pair.of(first, second, (1.0,), request.settings.variant))

@@ -21,6 +21,7 @@ from .durable import put_in_place
 from .errors import RetrievalError
 from .pooling import pool
 from .score import AttentionFeatures, attend
+from .settings import SpaceSettings
 from .space import FeatureSpace
 from .tiers import decode_tokens
 
@@ -130,8 +131,13 @@ class SpaceKit:
     shapes: tuple[tuple[int, int], ...]
 
     @property
+    def settings(self) -> SpaceSettings:
+        return self.space.settings
+
+    @property
     def weights(self) -> tuple[float, ...]:
-        return tuple(tap.weight for tap in self.space.taps)
+        """Of the taps."""
+        return tuple(tap.weight for tap in self.settings.taps)
 
     @property
     def has_tokens(self) -> bool:
@@ -152,7 +158,7 @@ class SpaceKit:
     def read(self, records: Sequence[bytes | memoryview]) -> tuple[AttentionFeatures, ...]:
         """The same from the token records of several pictures, on the device of the projections. Raises ValueError for
         a record that cannot be of this space."""
-        return self.attention(decode_tokens(records, self.shapes, self.space.tier, self.device))
+        return self.attention(decode_tokens(records, self.shapes, self.settings.tier, self.device))
 
     def descriptors(self, features: Sequence[AttentionFeatures]) -> Tensor:
         """Pooled descriptors [pictures, dimensions], float32, unit norm."""

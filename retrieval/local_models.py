@@ -9,10 +9,9 @@ from typing import Any
 import platformdirs
 
 from .errors import RetrievalError
-from .names import PROFILES
 from .preprocessing import KINDS, vision_settings
 from .presets import ADAPTERS, PRESETS, Preset, Source, by_depth, released
-from .space import InvalidSpace, Tap
+from .settings import Tap
 
 BUNDLED = Path(__file__).parent / "models"
 
@@ -119,13 +118,6 @@ def _settings(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return settings if isinstance(settings, dict) else {}
-
-
-def profile_tap(reference: str, profile: str) -> Tap:
-    """The tap that a profile stands for in a network. Raises InvalidSpace, UnknownModel."""
-    if profile not in PROFILES:
-        raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(PROFILES)}.")
-    return defaults_of(reference).profiles[profile]
 
 
 def fetch(name: str) -> Path:

@@ -1,9 +1,10 @@
 """The networks known by name: what they are, where they come from, how they are asked. No torch."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 from .pictures.images import crop_side
-from .space import Tap
+from .settings import InvalidSpace, SpaceSettings, Tap
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,20 @@ class Preset:
     local_only: str = ""
     adapter: str = ""
 
-    def fit_at(self, size: int) -> str:
+    def tap(self, profile: str) -> Tap:
+        """Where the network is read by this profile. Raises InvalidSpace."""
+        if profile not in self.profiles:
+            raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(self.profiles)}.")
+        return self.profiles[profile]
+
+    def settings(self, taps: tuple[Tap, ...], **changes: Any) -> SpaceSettings:
+        """How the network is read at these taps. changes: settings other than the defaults, as in SpaceSettings; None
+        keeps a default. Raises InvalidSpace."""
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        size = chosen.setdefault("size", self.size)
+        return SpaceSettings(taps, **{"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, **chosen})
+
+    def _fit(self, size: int) -> str:
         """The fit for pictures of another size: of `crop N`, the share that is cut away stays."""
         short = crop_side(self.fit)
         return self.fit if short is None else f"crop {max(size, round(short * size / self.size))}"

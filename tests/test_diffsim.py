@@ -27,6 +27,7 @@ def test_the_public_names_are_a_promise():
         "QueryError",
         "RetrievalError",
         "Searcher",
+        "SpaceSettings",
         "Tap",
         "index",
         "open",

@@ -188,7 +188,9 @@ def test_the_whole_way_out_through_the_command(index, network, tmp_path):
 
     old = lines[3].split("(")[1].split(")")[0]
     text = problem(diffsim("query", tmp_path / "outside.png", "--space", old, *cpu))
-    assert text.startswith(f"The weights of the network {network} are not those that the feature space {old} was made")
+    assert text.startswith(
+        f"The weights of the network {network} differ from those that the feature space {old} was made"
+    )
     assert text.count(". ") == 0 and "indexed picture" in text and "diffsim index --by" in text
 
     assert diffsim("index", "--model", network, "--size", "64", *cpu).code == 0

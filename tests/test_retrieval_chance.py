@@ -58,13 +58,13 @@ def test_too_few_pictures_support_no_figure() -> None:
 def test_drawings_without_a_relative() -> None:
     """The bundled network, every drawing against those of other subjects in other styles: 9 of 10 raise no alarm."""
     (request,) = requested_spaces("mini", ["style"])
-    network = load_network(find_model("mini"), request.dtype, "cpu")
-    kit = make_space(network, request.taps, size=request.size, prompt=request.prompt)
+    network = load_network(find_model("mini"), request.settings.dtype, "cpu")
+    kit = make_space(network, request.settings)
     names = [(subject, style) for subject in SUBJECTS for style in STYLES]
     pixels = np.stack([np.array(draw(subject, style, 0, 128)) for subject, style in names])
     (features,) = Extractor(network, [kit]).extract(pixels)
     records = [picture.tokens for picture in features]
-    (tap,) = kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))
+    (tap,) = kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
     alarms = []
     for row in range(0, len(names), 3):
         strangers = [i for i, name in enumerate(names) if name[0] != names[row][0] and name[1] != names[row][1]]

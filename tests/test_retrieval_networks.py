@@ -24,15 +24,17 @@ from diffsim.retrieval.local_models import (
     BUNDLED,
     CannotFetch,
     UnknownModel,
+    defaults_of,
     fetch,
     find_adapter,
     find_model,
-    profile_tap,
 )
 from diffsim.retrieval.names import PROFILES
 from diffsim.retrieval.networks import BadNetwork, load_network
 from diffsim.retrieval.presets import ADAPTERS, PRESETS, AdapterPreset, Preset
-from diffsim.retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
+
+TAPS = (Tap("mid_block", 101),)
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -61,7 +63,7 @@ def refusal(folder: Path, prompt: str | None = None) -> str:
     with pytest.raises(BadNetwork) as caught:
         network = load_network(folder, "float32", "cpu")
         if prompt is not None:
-            network.constants(size=64, prompt=prompt, seed=0, noises=0)
+            network.constants(SpaceSettings(TAPS, 64, prompt=prompt))
     assert ONE_SENTENCE.fullmatch(str(caught.value)), str(caught.value)
     return str(caught.value)
 
@@ -150,7 +152,7 @@ def test_loading_is_silent_and_leaves_the_libraries_settings_alone(capfd, caplog
     try:
         for library in libraries:
             library.enable_progress_bar() if shown else library.disable_progress_bar()
-        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(size=64, prompt="a house", seed=0, noises=0)
+        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(SpaceSettings(TAPS, 64, prompt="a house"))
         assert [library.is_progress_bar_enabled() for library in libraries] == [shown, shown]
         assert [library.get_verbosity() for library in libraries] == verbosity
     finally:
@@ -340,7 +342,8 @@ def test_a_clean_network_is_put_together_from_two_repositories(hub: Hub, folder:
     assert set(files_of(place)) == wanted
     assert load_network(place, "float32", "cpu").weights == load_network(folder, "float32", "cpu").weights
     (request,) = requested_spaces("cleandift-sd15", ["style"])
-    assert (request.noises, request.taps, request.prompt) == (0, (Tap("up_blocks.2.attentions.2", 261),), "")
+    settings = request.settings
+    assert (settings.noises, settings.taps, settings.prompt) == (0, (Tap("up_blocks.2.attentions.2", 261),), "")
 
 
 def test_an_adapter_is_fetched_with_its_image_encoder(hub: Hub) -> None:
@@ -375,14 +378,14 @@ def test_sdxl_is_fetched_in_half_precision(hub: Hub, tmp_path: Path) -> None:
         name.replace("model.safetensors", "model.fp16.safetensors") for name in files_of(sdxl)
     }
     network = load_network(place, "float32", "cpu")
-    assert set(network.constants(size=64, prompt="", seed=0, noises=0)) == {"conditioning", "pooled", "time_ids"}
+    assert set(network.constants(SpaceSettings(TAPS, 64, noises=0))) == {"conditioning", "pooled", "time_ids"}
 
 
 def test_profiles_are_the_released_timesteps() -> None:
-    assert [profile_tap("sd15", profile).timestep for profile in PROFILES] == [101, 251, 501]
-    assert profile_tap(str(TINY), "look") == profile_tap("sd15", "look")
+    assert [defaults_of("sd15").tap(profile).timestep for profile in PROFILES] == [101, 251, 501]
+    assert defaults_of(str(TINY)).tap("look") == defaults_of("sd15").tap("look")
     with pytest.raises(InvalidSpace, match=r"'colour' is unknown; choose one of style, instance, look\.$"):
-        profile_tap("mini", "colour")
+        defaults_of("mini").tap("colour")
 
 
 def test_a_download_that_breaks_off_is_not_taken_for_the_network(

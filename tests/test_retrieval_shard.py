@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from diffsim.retrieval.kit import Projection, SpaceKit
 from diffsim.retrieval.score import score, score_one_way
+from diffsim.retrieval.settings import SpaceSettings, Tap
 from diffsim.retrieval.shard.members import Members, common
 from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
 from diffsim.retrieval.shard.shard import LocalShard
@@ -25,7 +26,7 @@ from diffsim.retrieval.shard.snapshot import (
     snapshot_is_sound,
 )
 from diffsim.retrieval.shard.store import FeatureStore, Record
-from diffsim.retrieval.space import FeatureSpace, Tap
+from diffsim.retrieval.space import FeatureSpace
 from diffsim.retrieval.tiers import encode_tokens
 
 PLENTY = 2**30
@@ -120,7 +121,7 @@ def kit() -> SpaceKit:
     """A space of one tap with random weights."""
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(3 * CHANNELS, CHANNELS, generator=generator)
-    space = FeatureSpace("weights", (Tap("attn1", 0),), 8, "constants", tier="fp32")
+    space = FeatureSpace(SpaceSettings((Tap("attn1", 0),), 8, tier="fp32"), "weights", "constants")
     return SpaceKit(space, {}, (Projection(HEADS, (weight,), (None,)),), ((TOKENS, CHANNELS),))
 
 

@@ -20,7 +20,7 @@ from diffsim.indexer.requests import requested_spaces
 from diffsim.retrieval.kit import Projection
 from diffsim.retrieval.networks.patch_autoencoder import PatchAutoencoder
 from diffsim.retrieval.score import score
-from diffsim.retrieval.space import Tap
+from diffsim.retrieval.settings import Tap
 from diffsim.retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted
 from diffsim.retrieval.training.curve import draw_losses
 from diffsim.retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
@@ -84,7 +84,8 @@ def test_the_exported_folder_holds_the_averaged_network_and_says_how_it_is_read(
     assert DDPMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config.prediction_type == "v_prediction"
     assert load_file(tmp_path / "model" / "conditioning.safetensors")["prompt_embeds"].shape == (1, 1, 8)
     (request,) = requested_spaces(str(tmp_path / "model.step-1"), ["instance"])
-    assert (request.size, request.prompt, request.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
+    settings = request.settings
+    assert (settings.size, settings.prompt, settings.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
 
 
 def test_training_lowers_every_loss_and_logs_it(folders: list[Path], tmp_path: Path) -> None:

@@ -25,8 +25,8 @@ from diffsim.retrieval.evaluation.scorers import DescriptorScorer, OnProgress, S
 from diffsim.retrieval.names import PROFILES
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
+from diffsim.retrieval.settings import InvalidSpace
 from diffsim.retrieval.shard.store import FeatureStore
-from diffsim.retrieval.space import InvalidSpace
 
 _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 
@@ -127,19 +127,16 @@ def open_paper_scorers(
 
 def _paper_protocol(contender: Contender, networks: Networks) -> PaperProtocol:
     request = contender.request
-    if request is None or contender.pooled or len(request.taps) != 1:
+    if request is None or contender.pooled:
         raise NoPaperProtocol(
             f"The paper protocol cannot score {contender.spec!r}; it reads one layer of a U-Net, in full: "
             "write MODEL/PROFILE or MODEL/LAYER@tTIMESTEP, or leave out --protocol paper."
         )
-    network = networks.get(request.network, request.dtype, request.adapter)
-    protocol = PaperProtocol(network, request.taps[0], size=request.size, prompt=request.prompt, seed=request.seed)
-    if request.noises != 1:
-        raise NoPaperProtocol(
-            f"The paper protocol adds one noise to each picture, where {contender.spec!r} has {request.noises}; "
-            "leave out --protocol paper."
-        )
-    return protocol
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    try:
+        return PaperProtocol(network, request.settings)
+    except NoPaperProtocol as problem:
+        raise NoPaperProtocol(f"For {contender.spec}: {problem}") from problem
 
 
 def _real(picture: Path) -> bytes:

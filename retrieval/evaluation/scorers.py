@@ -119,7 +119,7 @@ class TokenScorer:
         records = dict(self._store.tokens(dict(wanted.values())))
         rows = [row for row, (content_id, _) in wanted.items() if content_id in records]
         views = [records[wanted[row][0]] for row in rows]
-        tokens = decode_tokens(views, self._kit.shapes, self._kit.space.tier)
+        tokens = decode_tokens(views, self._kit.shapes, self._kit.settings.tier)
         return np.array(rows, np.int64), [tap.to(self._device) for tap in tokens]
 
 

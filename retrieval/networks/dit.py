@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..kit import Projection
-from ..space import Tap
+from ..settings import SpaceSettings, Tap
 from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
 from .latents import Latents
 from .network import Read
@@ -71,10 +71,10 @@ class DitNetwork:
     def resolve(self, tap: Tap) -> Tap:
         return replace(tap, module=resolve_module(block_attentions(self.transformer, "attn1"), tap.module))
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         """The noise alone: there is no prompt, and the null class is the network's own. Any whole number of patches is
         taken; the positions of a grid of another size than the training's are spread over the same range."""
-        return self.latents.draw(noises, self.latents.side(size, self.transformer.config.patch_size), seed)
+        return self.latents.draw(settings, self.transformer.config.patch_size)
 
     def projection(self, module: str) -> Projection:
         attention = self.transformer.get_submodule(module)

@@ -10,7 +10,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..space import Tap
+from ..settings import SpaceSettings, Tap
 from .files import COPY_AGAIN, BadNetwork, first_line, load_component, read_json
 from .network import BadSize, Read, TapPlace
 from .patch_autoencoder import PatchAutoencoder
@@ -81,10 +81,16 @@ class Latents:
             raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
         return size // self.factor
 
-    def draw(self, noises: int, side: int, seed: int) -> dict[str, Tensor]:
-        """`noise` [noises, channels, side, side], drawn on the CPU; nothing where `noises` is 0."""
-        shape = (noises, self.channels, side, side)
-        return {"noise": torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))} if noises else {}
+    def draw(self, settings: SpaceSettings, unit: int) -> dict[str, Tensor]:
+        """`noise` [noises, channels, side, side], drawn on the CPU from the seed; nothing without noises.
+
+        unit: as in `side`. Raises BadSize.
+        """
+        side = self.side(settings.size, unit)
+        if not settings.noises:
+            return {}
+        generator = torch.Generator("cpu").manual_seed(settings.seed)
+        return {"noise": torch.randn((settings.noises, self.channels, side, side), generator=generator)}
 
     def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
         """One pass of `enter` per timestep and noise collects all its taps; the mean over the noises of what entered.

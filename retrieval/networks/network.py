@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import RetrievalError
 from ..kit import Projection
-from ..space import Tap
+from ..settings import SpaceSettings, Tap
 
 
 class BadSize(RetrievalError, ValueError):
@@ -57,7 +57,7 @@ class Network(Protocol):
         """The tap with the full name of its module. Raises UnknownModule."""
         ...
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         """What every picture of a space is given: the noise (drawn on the CPU), the prompt's embedding, ...
 
         Raises BadSize, BadNetwork.

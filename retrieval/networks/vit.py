@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from ..kit import Projection
 from ..preprocessing import KINDS, VisionSettings, vision_settings
-from ..space import InvalidSpace, Tap
+from ..settings import InvalidSpace, SpaceSettings, Tap
 from .files import DTYPES, BadNetwork, hash_files, load_component, read_json, weight_files
 from .network import BadSize, Read, TapPlace
 from .taps import hidden_states, resolve_module, run_to_taps
@@ -108,17 +108,17 @@ class VitNetwork:
         name = f"layers.{int(found[1])}" if found else tap.module
         return replace(tap, module=resolve_module(self.layers, name))
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
-        if prompt or noises:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
+        if settings.prompt or settings.noises:
             raise InvalidSpace(
                 f"The network in {self.folder} takes a picture alone; leave out the prompt, and give 0 noise tensors."
             )
         patch = self.model.config.patch_size
-        if size < patch or size % patch:
-            raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {patch}.")
+        if settings.size < patch or settings.size % patch:
+            raise BadSize(f"The picture size {settings.size} does not suit this network; choose a multiple of {patch}.")
         if self.settings.kind != "dinov3_vit":
             return {}
-        return {"rotary": self._rotary(size)}
+        return {"rotary": self._rotary(settings.size)}
 
     def projection(self, module: str) -> Projection:
         attention = self.model.get_submodule(self.attentions[module])

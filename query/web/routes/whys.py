@@ -37,7 +37,7 @@ async def why(request: Request, a: _Which, b: _Which, space: _Name = None) -> sc
     def ask() -> schemas.WhyOut:
         chosen, pair = engine.ask_pair(first, second, space)
         found = pair.agreement()
-        shape = engine.lanes.asker.collection.kit(chosen).space
+        shape = engine.lanes.asker.collection.kit(chosen).settings
         values = [*found.a_from_b.flatten().tolist(), *found.b_from_a.flatten().tolist()]
         return schemas.WhyOut(
             score=round(found.score, 6),
