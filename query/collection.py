@@ -89,7 +89,8 @@ class Collection:
             elif whole and changes.complete:  # what happened since is not known any more
                 shard.open(space.fingerprint, folder, self.kit(space), None)
             shard.update(space.fingerprint, _of_shard(changes, number, since))
-            self._known[space.fingerprint][number] = digest
+            # Where there is no sound snapshot, the next refresh looks for one again.
+            self._known[space.fingerprint][number] = digest if whole else None
         generation: int = changes.generation
         return generation
 

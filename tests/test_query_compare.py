@@ -12,11 +12,13 @@ from indexing import FAST, diffsim, draw, problem
 from PIL import Image
 
 from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.compare import NoSpaceAnswers, compare
 from diffsim.query.figures.sheet import CAPTION, CELL, GAP, HEADER, LABEL, MARGIN, SheetHit, draw_comparison
-from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.query.query import BadQuery, Query
+from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
 
 

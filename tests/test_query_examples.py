@@ -97,7 +97,7 @@ def test_a_region_scores_one_way_as_defined(searcher, work, picture):
     hits = searcher.search(work / picture, region=box, k=100)
     space = searcher.choose(None)
     kit = searcher.collection.kit(space)
-    _, (asked,) = searcher.encode(Query(work / picture))
+    (asked,) = searcher.encode(Query(work / picture)).parts
     features = kit.read([asked.tokens])
     (region,) = region_features(features, box)
     assert 0 < region.query.shape[2] < features[0].query.shape[2]
@@ -143,7 +143,7 @@ def test_regions_that_are_not_allowed(work):
 def test_the_same_picture_twice_keeps_the_order(searcher, work, number, weight):
     picture = work / "pictures" / f"{number:02d}.png"
     plain = searcher.search(picture, k=100)
-    twice = searcher.search(picture, k=100, examples=[Example(picture, weight)])
+    twice = searcher.search([picture, Example(picture, weight)], k=100)
     # Scores in null spreads are ties where cosines differ in the seventh digit.
     assert [hit.score for hit in twice] == sorted((hit.score for hit in twice), reverse=True)
     cosines = {hit.content_id: hit.score for hit in plain}
@@ -174,7 +174,7 @@ def test_candidates_are_those_of_the_positive_examples(searcher, work):
     query = Query([pictures[0], Example(pictures[1], 2), Example(pictures[2], -1)], k=5, candidates=5)
     answer = searcher.answer(query)
     assert answer.recalled == answer.scored == len(recalled) and set(ids(answer.hits)) <= recalled
-    exact = {hit.content_id: hit for hit in searcher.search(replace(query, exact=True, k=100))}
+    exact = {hit.content_id: hit for hit in searcher.answer(replace(query, exact=True, k=100)).hits}
     for hit in answer.hits:
         assert hit.score == pytest.approx(exact[hit.content_id].score, abs=1e-5)
         assert hit.by_chance == exact[hit.content_id].by_chance
@@ -390,10 +390,12 @@ def test_through_the_command(searcher, work, tmp_path):
     assert ran.code == 0, ran
     rows = [json.loads(line) for line in ran.out.splitlines()]
     expected = searcher.search(
-        work / "outside.png",
+        [
+            Example(work / "outside.png", region=(0.1, 0.2, 0.5, 0.5)),
+            Example(work / "pictures" / "03.png", 0.5),
+            Example(work / "pictures" / "05.png", -1),
+        ],
         k=4,
-        region=(0.1, 0.2, 0.5, 0.5),
-        examples=[Example(work / "pictures" / "03.png", 0.5), Example(work / "pictures" / "05.png", -1)],
         filters=Filters(folders=work / "pictures" / "old"),
     )
     assert [row["content_id"] for row in rows] == ids(expected) and len(rows) == 4

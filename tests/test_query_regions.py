@@ -46,7 +46,7 @@ def searcher(work: Path) -> Searcher:
 
 def features(searcher: Searcher, example: Example, space: KnownSpace) -> AttentionFeatures:
     """Of an example, or of its region, in the space's one tap."""
-    _, (asked,) = searcher.encode(Query(example, spaces=[space.fingerprint]))
+    (asked,) = searcher.encode(Query(example, spaces=[space.fingerprint])).parts
     (whole,) = searcher.collection.kit(space).read([asked.tokens])
     return region_features([whole], asked.region)[0] if asked.region else whole
 

@@ -14,9 +14,11 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.kills import in_child
 from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.query.query import BadQuery, Query
+from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
 from diffsim.retrieval.score import score
 from diffsim.retrieval.shard import rerank

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import TINY, random_picture
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from indexing import FAST, draw
 from PIL import Image
@@ -25,7 +25,8 @@ from diffsim.query.search import Searcher
 from diffsim.retrieval.shard.messages import SpaceQuery
 
 PICTURES = 42
-SHARDS = {1: 1000, 2: 21, 3: 14, 7: 6}
+IN_EVERY_SPACE = 37
+SHARDS = {1: 1000, 2: 22, 3: 15, 7: 7}
 """Number of shards -> how many pictures each may hold."""
 
 SPACES = ("style", "instance", "look")
@@ -62,9 +63,9 @@ def searchers(work: Path) -> dict[int, Searcher]:
 
 def test_the_indexes_have_as_many_shards(work: Path, searchers: dict[int, Searcher]) -> None:
     for shards in SHARDS:
-        folders = [sorted((work / f"index{shards}" / "spaces").glob(f"*/shards/{number:04d}")) for number in range(8)]
-        assert [len(found) for found in folders[:shards]] == [3] * (shards - 1) + [len(folders[shards - 1])]
-        assert not any(folders[shards:])
+        space = searchers[shards].choose("style")
+        folders = sorted((work / f"index{shards}" / "spaces" / space.fingerprint / "shards").iterdir())
+        assert [folder.name for folder in folders] == [f"{number:04d}" for number in range(shards)]
         found = searchers[shards].answer(Query(1, spaces=["style"], exact=True, k=100))
         assert found.pictures == PICTURES
 
@@ -73,7 +74,7 @@ def assert_same(found: Answer, expected: Answer) -> None:
     assert [hit.path for hit in found.hits] == [hit.path for hit in expected.hits]
     for ours, theirs in zip(found.hits, expected.hits, strict=True):
         assert ours.score == pytest.approx(theirs.score, abs=1e-5)
-        assert ours.by_chance == pytest.approx(theirs.by_chance, rel=0.02)
+        assert ours.by_chance == (theirs.by_chance and pytest.approx(theirs.by_chance, rel=0.02))
         assert [copy.path for copy in ours.duplicates] == [copy.path for copy in theirs.duplicates]
         assert (ours.rank, ours.recall_rank, ours.content_id) == (theirs.rank, theirs.recall_rank, theirs.content_id)
     for field in ("spaces", "pictures", "recalled", "scored", "reranked"):
@@ -84,7 +85,7 @@ def assert_same(found: Answer, expected: Answer) -> None:
 boxes = st.tuples(st.floats(0, 0.5), st.floats(0, 0.5), st.floats(0.05, 0.5), st.floats(0.05, 0.5))
 examples = st.builds(
     Example,
-    st.integers(1, PICTURES) | st.just("outside.png"),
+    st.integers(1, IN_EVERY_SPACE) | st.just("outside.png"),
     weight=st.sampled_from([1.0, 2.0, 0.5]),
     region=st.none() | boxes,
     spaces=st.sampled_from([(), ("style",), ("look",), ("style", "instance")]),
@@ -126,9 +127,14 @@ queries = st.builds(
 )
 
 
+def different_pictures(query: Query) -> bool:
+    """Where two examples of one picture cancel, the rounding of zero would be compared."""
+    return len({one.subject for one in query.all_examples}) == len(query.all_examples)
+
+
 @pytest.mark.parametrize("exhaustive", [0, stages.EXHAUSTIVE_NUMBERS])
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
-@given(query=queries)
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(query=queries.filter(different_pictures))
 def test_any_question_to_any_number_of_shards(
     query: Query, exhaustive: int, work: Path, searchers: dict[int, Searcher]
 ) -> None:
