@@ -75,7 +75,7 @@ def test_a_space_whose_network_is_gone_is_left_out_and_named(work: Path) -> None
     assert {json.loads(line)["space"] for line in ran.out.splitlines()} == {"tiny-sd15/style", "tiny-sd15/look"}
     assert ran.err.startswith("left out gone/look: ") and ran.err.count("\n") == 1
     ran = diffsim("compare", work / "outside.png", "--index", work / "index", "--space", "gone/look")
-    assert "no feature space; gone/look: " in problem(ran)
+    assert "none of the feature spaces; gone/look: " in problem(ran)
     with Searcher(work / "index", "cpu") as searcher, pytest.raises(NoSpaceAnswers):
         compare(searcher, Query(work / "outside.png"), ["gone/look"])
 
