@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw, label_map, main
+from diffsim.retrieval.drawings.__main__ import main
+from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw, label_map
 from diffsim.retrieval.drawings.subjects import ROLES
 from diffsim.retrieval.drawings.subjects import SUBJECTS as SHAPES
 
