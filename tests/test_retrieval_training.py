@@ -1,7 +1,7 @@
 """A few steps of the real trainer on generated pictures."""
 
 import csv
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -262,8 +262,12 @@ def test_an_unreadable_picture_is_named(folders: list[Path], tmp_path: Path) -> 
         train(folders, tmp_path / "model", TOY, until=1)
 
 
-def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "diffsim.retrieval.training", str(tmp_path), "--out", str(tmp_path / "model")]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.strip() == f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"
+def test_the_command_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", str(tmp_path), "--out", str(tmp_path / "model")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("diffsim.retrieval.training", run_name="__main__")
+    assert ended.value.code == 1
+    sentence = f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"
+    assert capsys.readouterr().err.strip() == sentence

@@ -1,14 +1,13 @@
 """The page in a real browser: every numbered point of what a person can do. Leaves its screenshots in screenshots/."""
 
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import TINY
+from conftest import TINY, find_browser
 from indexing import FAST, draw
 from PIL import Image
 from selenium import webdriver
@@ -138,9 +137,7 @@ def address(gallery: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.fail("The page is tested in a real browser; install it with: apt install chromium chromium-driver")
+    chromium, chromedriver = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
