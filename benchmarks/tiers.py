@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 import diffsim
-from diffsim.retrieval.kit import Projection, SpaceKit
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import AttentionFeatures, attend, score
 from diffsim.retrieval.shard.rerank import score_records
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes

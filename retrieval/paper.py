@@ -17,9 +17,9 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import RetrievalError
-from .kit import Projection
 from .networks.unet import UNetNetwork
 from .pictures.images import fitted
+from .projection import Projection
 from .score import AttentionFeatures
 from .settings import SpaceSettings
 from .space import EXTRACTOR_REVISION

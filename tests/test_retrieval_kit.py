@@ -13,11 +13,11 @@ from conftest import TINY
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from diffsim.retrieval.errors import RetrievalError
 from diffsim.retrieval.extractor import make_space
-from diffsim.retrieval.kit import DamagedKit, Projection, SpaceKit, constants_hash
+from diffsim.retrieval.kit import DamagedKit, SpaceKit, constants_hash
 from diffsim.retrieval.networks import load_network
 from diffsim.retrieval.networks.unet import UNetNetwork
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 from diffsim.retrieval.space import FeatureSpace
 
@@ -163,13 +163,6 @@ def biased() -> nn.Module:
     torch.manual_seed(2)
     attention: nn.Module = Attention(query_dim=12, heads=3, dim_head=4, bias=True).requires_grad_(False)
     return attention
-
-
-def test_layers_that_normalise_queries_are_refused() -> None:
-    from diffusers.models.attention_processor import Attention
-
-    with pytest.raises(RetrievalError, match="normalise"):
-        projection_of(Attention(query_dim=12, heads=3, dim_head=4, qk_norm="layer_norm"))
 
 
 def test_a_kit_comes_back(tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.kit import Projection
 from diffsim.retrieval.networks.patch_autoencoder import PatchAutoencoder
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import score
 from diffsim.retrieval.settings import Tap
 from diffsim.retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted

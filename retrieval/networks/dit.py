@@ -12,7 +12,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..kit import Projection
+from ..projection import Projection
 from ..settings import SpaceSettings, Tap
 from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
 from .latents import Latents

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ..errors import RetrievalError
-from ..kit import Projection
+from ..projection import Projection
 from ..settings import SpaceSettings, Tap
 
 

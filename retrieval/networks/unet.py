@@ -14,7 +14,7 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..kit import Projection
+from ..projection import Projection
 from ..settings import SpaceSettings, Tap
 from .files import DTYPES, BadNetwork, hash_network, load_component
 from .ip_adapter import IPAdapter

@@ -19,8 +19,8 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from ..kit import Projection
 from ..preprocessing import KINDS, VisionSettings, vision_settings
+from ..projection import Projection
 from ..settings import InvalidSpace, SpaceSettings, Tap
 from .files import DTYPES, BadNetwork, hash_files, load_component, read_json, weight_files
 from .network import BadSize, Read, TapPlace
