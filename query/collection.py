@@ -7,9 +7,9 @@ depend on the picture and the space alone.
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-from diffsim.db.changes import SpaceChanges as CatalogChanges
 
 from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.changes import SpaceChanges as CatalogChanges
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit

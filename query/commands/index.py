@@ -44,6 +44,12 @@ _SHOWN_FAILURES = 20
 @click.option(
     "--retry-failed", is_flag=True, help="Try files again that failed before, although they have not changed."
 )
+@click.option(
+    "--shard-pictures",
+    type=click.IntRange(min=1),
+    help="How many pictures the newest part of the index takes before the next one begins; remembered.  "
+    "[default: 1000000]",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -56,6 +62,7 @@ def index(
     exclude_dirs: tuple[str, ...],
     include_hidden: bool,
     retry_failed: bool,
+    shard_pictures: int | None,
     dry_run: bool,
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
@@ -83,6 +90,7 @@ def index(
         batch_size=batch_size,
         memory=memory,
         retry_failed=retry_failed,
+        shard_pictures=shard_pictures,
     )
     if dry_run:
         found = estimate(index_path, folders, requests, options)
@@ -126,7 +134,7 @@ def _print_report(report: "IndexReport", where: Path) -> None:
     for path, reason in report.offline:
         click.echo(f"offline  {printable(os.fsdecode(path))}: {reason}; its pictures are kept")
     for recall in report.recall:
-        loss = f", finds {1 - recall.file.loss:.1%} of the exact candidates" if recall.file.loss else ""
-        click.echo(f"recall   {recall.space.name}: {recall.file.factory} over {recall.pictures} pictures{loss}")
+        loss = f", finds {1 - recall.snapshot.loss:.1%} of the exact candidates" if recall.snapshot.loss else ""
+        click.echo(f"recall   {recall.space.name}: {recall.snapshot.factory} over {recall.pictures} pictures{loss}")
     rate = f", {report.extracted / report.seconds:.1f} pictures/s" if report.extracted else ""
     click.echo(f"{report.extracted} pictures extracted in {time_text(report.seconds)}{rate}; index in {where}")
