@@ -4,9 +4,9 @@
     python benchmarks/growth.py ask INDEX
 
 `make` indexes 64 drawings with the bundled network at 32 pixels, then adds synthetic contents beside them: catalog
-rows, random descriptors of 256 numbers, and the token records of the drawings in turn, so that a query does all the work
-that it does on real pictures. `ask` times the first query of a process, one more, one after a commit of 100 pictures,
-and filters that pass few and most.
+rows, random descriptors of 256 numbers, and the token records of the drawings in turn, so that a query does all the
+work that it does on real pictures. `ask` times the first query of a process, one more, one after a commit of 100
+pictures, and filters that pass few and most.
 """
 
 import hashlib
