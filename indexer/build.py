@@ -187,7 +187,7 @@ class _Extraction:
 
     def _extract(self, pending: list[PendingContent]) -> int:
         space = self._spaces[0]
-        network = self._networks.get(space.known.network, space.kit.settings.dtype, space.known.adapter)
+        network = self._networks.of(space.known, space.kit.space)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
         extracted, self._done = 0, 0
