@@ -24,7 +24,7 @@ from .tiers import encode_tokens
 
 
 class NotFinite(RetrievalError):
-    """The network overflowed: its numbers are no features."""
+    """The network overflowed: its numbers cannot be used as features."""
 
 
 @dataclass(frozen=True)
