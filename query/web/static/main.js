@@ -28,7 +28,7 @@ async function render(now, { scroll = 0 } = {}) {
   view = made;
   if (!scroll) scrollTo(0, 0);
   await made.ready;
-  if (view === made && scroll) scrollTo(0, scroll);
+  if (view === made && scroll) made.scrollTo ? made.scrollTo(scroll) : scrollTo(0, scroll);
   document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
 }
 
@@ -142,7 +142,7 @@ function onKey(event) {
   else if (event.key === "f") openFilters();
   else if (event.key === "Escape") {
     if (!selection.clear() && (state.view === "why" || state.view === "compare")) go({ ...state, view: "pictures", b: null });
-  } else if (event.key.startsWith("Arrow") && view?.grid?.count && [document.body, $("#main")].includes(document.activeElement)) view.grid.focus(view.grid.active);
+  } else if (event.key.startsWith("Arrow") && view?.grid?.count && [document.body, $("#main")].includes(document.activeElement)) view.grid.enter();
   else return;
   event.preventDefault();
 }
@@ -161,5 +161,5 @@ addEventListener("keydown", onKey);
 outside();
 readIndex()
   .catch((error) => notice(error.message, "problem"))
-  .then(() => start(render));
+  .then(() => start(render, () => view?.scrolled?.() ?? scrollY));
 setInterval(() => document.hidden || readIndex().catch(() => {}), 30_000);

@@ -3,13 +3,16 @@
 import { format, parse } from "./state.js";
 
 let render = () => {};
+let scrolled = () => scrollY;
 export let state = parse(location.href);
 
 /** What the index holds: feature spaces and how many pictures; filled by main.js. */
 export const index = { spaces: [], pictures: 0, generation: 0 };
 
-export function start(onChange) {
+/** onChange(state, {scroll}) shows a state; where() is how far it is scrolled, in the same measure. */
+export function start(onChange, where) {
   render = onChange;
+  scrolled = where;
   history.scrollRestoration = "manual";
   history.replaceState({ ...history.state, scroll: history.state?.scroll ?? 0 }, "");
   addEventListener("popstate", () => {
@@ -20,7 +23,7 @@ export function start(onChange) {
   let timer;
   addEventListener("scroll", () => {
     clearTimeout(timer);
-    timer = setTimeout(() => history.replaceState({ ...history.state, scroll: scrollY }, ""), 120);
+    timer = setTimeout(() => history.replaceState({ ...history.state, scroll: scrolled() }, ""), 120);
   });
   document.addEventListener("click", (event) => {
     const link = event.target.closest("a[data-link]");
@@ -33,8 +36,8 @@ export function start(onChange) {
 
 /** Show another state. replace: it takes the place of this one in the history. */
 export function go(next, { replace = false, keepScroll = false } = {}) {
-  const scroll = keepScroll ? scrollY : 0;
-  if (!replace) history.replaceState({ ...history.state, scroll: scrollY }, "");
+  const scroll = keepScroll ? scrolled() : 0;
+  if (!replace) history.replaceState({ ...history.state, scroll: scrolled() }, "");
   history[replace ? "replaceState" : "pushState"]({ scroll }, "", format(next));
   state = next;
   render(state, { scroll });
