@@ -15,7 +15,7 @@ from sqlalchemy import Connection, bindparam, delete, exists, func, insert, sele
 from .database import Database
 from .files import FileRows, KnownRoot, chunks, present
 from .filters import Filters, matching
-from .listing import folders, pictures_by_path
+from .listing import PictureOrder, read_changed, read_folders, read_order
 from .status import Status, read_status, visible_pictures
 from .tables import Content, Feature, File, Generation, Recall, Root, Space
 
@@ -117,10 +117,10 @@ class Catalog:
         with self._database.reading() as connection:
             return _generation(connection)
 
-    def status(self) -> Status:
-        """Counts and failures, for `status`."""
+    def status(self, most_failed: int | None = None) -> Status:
+        """Counts and failures, for `status`. most_failed: how many failed files are named; None is all of them."""
         with self._database.reading() as connection:
-            return read_status(connection)
+            return read_status(connection, most_failed)
 
     # Spaces
 
@@ -275,10 +275,13 @@ class Catalog:
                 found.update((row[0], KnownPicture(*row)) for row in rows)
         return found
 
-    def matching(self, filters: Filters) -> tuple[list[int], list[tuple[int, bytes]]]:
-        """Contents that pass, and those of which a file's modification time has to be asked; see filters.py."""
+    def matching(
+        self, filters: Filters, among: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
+        """Contents that pass, and those of which a file's modification time has to be asked; see filters.py. among:
+        only these contents are looked at."""
         with self._database.reading() as connection:
-            return matching(connection, filters)
+            return matching(connection, filters, among)
 
     def files_of(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.
@@ -300,15 +303,23 @@ class Catalog:
                     found[content_id].append(location)
         return found
 
-    def pictures_by_path(self) -> list[int]:
-        """Every content that was decoded once and has a present file, by its first path."""
+    def picture_order(self, before: PictureOrder | None = None) -> PictureOrder:
+        """Every content that was decoded once and has a present file, by its first path. before: an earlier answer;
+        then only what changed since is read, unless that is much."""
         with self._database.reading() as connection:
-            return pictures_by_path(connection)
+            return read_order(connection, before)
+
+    def changed(self, since: int) -> tuple[np.ndarray | None, int]:
+        """Contents whose files or features changed in a commit after generation `since`, int64, ascending (None where
+        that is not known any more), and the present generation."""
+        with self._database.reading() as connection:
+            now = _generation(connection)
+            return read_changed(connection, since), now
 
     def folders(self, most: int) -> list[tuple[bytes, int]]:
         """The roots and the largest folders in them, absolute, by path, with their numbers of present files."""
         with self._database.reading() as connection:
-            return folders(connection, most)
+            return read_folders(connection, most)
 
     # Forgetting
 

@@ -99,9 +99,9 @@ def test_a_read_only_index_keeps_thumbnails_elsewhere(work, tmp_path, monkeypatc
 
 
 def test_pictures_that_are_not_there(asker):
-    for address in ("/thumbnails/999", "/pictures/999", "/api/pictures/999"):
+    for address in ("/thumbnails/999", "/previews/999", "/api/pictures/999"):
         assert "no picture 999" in problem(asker.get(address), 404)
-    for address in ("/thumbnails/0", "/thumbnails/x", "/pictures/-1", "/thumbnails/99999999999999999999"):
+    for address in ("/thumbnails/0", "/thumbnails/x", "/previews/-1", "/thumbnails/99999999999999999999"):
         assert problem(asker.get(address), 422)
 
 
@@ -121,7 +121,7 @@ def test_what_took_a_files_place_is_never_shown(work, tmp_path):
             assert names == ["LEFT-OUT.txt"]
             path.unlink()
             path.symlink_to(work / "outside.png")
-            assert problem(asker.get(f"/pictures/{changed}"), 404)
+            assert problem(asker.get(f"/previews/{changed}"), 404)
         finally:
             path.unlink()
             path.write_bytes(before)
@@ -389,7 +389,7 @@ def test_pruning_forgets_thumbnails_too(tmp_path):
 def test_an_empty_index(tmp_path):
     IndexFolder.create(tmp_path / "index").catalog(create=True).close()
     with client(tmp_path / "index") as asker:
-        assert asker.get("/api/pictures").json() == {"total": 0, "offset": 0, "items": []}
+        assert asker.get("/api/pictures").json() == {"total": 0, "offset": 0, "generation": 0, "items": []}
         assert asker.get("/api/index").json()["spaces"] == []
         assert problem(asker.post("/api/runs", json={}), 409)
         assert asker.get("/").status_code == 200

@@ -18,7 +18,7 @@ from ..figures.thumbnails import blank
 from ..query import Answer, Hit
 from ..text import printable
 from .engine import Engine
-from .pictures import Pictures
+from .picture_cache import PictureCache
 from .problems import Problem
 
 _CHUNK = 1 << 20
@@ -91,7 +91,9 @@ def _name(path: bytes, taken: set[str]) -> str:
     return unique
 
 
-def sheet(query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: Pictures) -> bytes:
+def sheet(
+    query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
+) -> bytes:
     """PNG: the query and its hits; a row for each answer where there are several."""
     rows = [(answer.name, _chosen(answer.hits, only, top, pictures)) for answer in answers]
     if len(rows) == 1:
@@ -103,7 +105,7 @@ def sheet(query: Image.Image, answers: Sequence[Answer], only: Sequence[int], to
     return file.getvalue()
 
 
-def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: Pictures) -> list[SheetHit]:
+def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: PictureCache) -> list[SheetHit]:
     wanted = [hit for hit in hits if hit.content_id in only] if only else list(hits[:top])
     return [
         SheetHit(thumbnail(pictures, hit.content_id), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
@@ -111,7 +113,7 @@ def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: Pictur
     ]
 
 
-def thumbnail(pictures: Pictures, content_id: int) -> Image.Image:
+def thumbnail(pictures: PictureCache, content_id: int) -> Image.Image:
     """A plain grey square where the picture cannot be read now."""
     try:
         return Image.open(io.BytesIO(pictures.thumbnail(content_id)))

@@ -15,9 +15,6 @@ from .engine import Comparison, IndexState, Page, Place
 from .picture_cache import PictureCache
 from .runs import Run
 
-_SHOWN_FAILURES = 1000
-
-
 # Pictures
 
 
@@ -148,9 +145,9 @@ def index_out(state: IndexState) -> schemas.IndexOut:
         ],
         failed=[
             schemas.FailedOut(path=printable(os.fsdecode(failed.path)), reason=printable(failed.reason))
-            for failed in counts.failed[:_SHOWN_FAILURES]
+            for failed in counts.failed
         ],
-        failures=len(counts.failed),
+        failures=counts.failures,
         run=None if state.run is None else run_out(state.run),
         writer=None if state.writer is None else printable(state.writer),
     )
@@ -168,7 +165,7 @@ def _spaces_out(state: IndexState) -> list[schemas.SpaceStateOut]:
             created=space.created,
             files=counts[space.id].files,
             pictures=counts[space.id].contents,
-            waiting=max(0, state.counts.files - len(state.counts.failed) - counts[space.id].files),
+            waiting=max(0, state.counts.files - state.counts.failures - counts[space.id].files),
             answers=answering([each for each in known if each.name == space.name], visible) == space,
         )
         for space in known

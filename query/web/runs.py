@@ -97,7 +97,7 @@ class _Child:
         code = self.process.poll()
         if code is not None and self.ended is None:
             self.ended = time.monotonic()
-            for reader in self.readers:  # its last messages, and not more: a process that it left could keep a pipe open
+            for reader in self.readers:  # for its last messages; a process that it left could keep a pipe open
                 reader.join(1.0)
         seconds = round((self.ended or time.monotonic()) - self.began, 1)
         return Run(self.root, self.folder, self._name(code), self.started, seconds, tuple(self.lines))

@@ -16,7 +16,7 @@ from pathlib import Path
 from diffsim.retrieval.extractor import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 
-from .pictures import VIEW_SIDE, Decoders, encoded
+from .decoders import PREVIEW_SIDE, Decoders, encoded
 from .problems import Problem
 
 _MOST = 64
@@ -25,11 +25,11 @@ _MOST_BYTES = 512 * 2**20
 
 @dataclass(eq=False)
 class Upload:
-    """data: the file's bytes; view: WebP for the page; width, height: of the whole picture, upright, pixels; features:
-    what was extracted of it, by fingerprint of the feature space."""
+    """data: the file's bytes; preview: WebP for the page; width, height: of the whole picture, upright, in pixels;
+    features: what was extracted of it, by fingerprint of the feature space."""
 
     data: bytes
-    view: bytes
+    preview: bytes
     width: int
     height: int
     sha256: bytes
@@ -51,14 +51,14 @@ class Uploads:
         self._lock = threading.Lock()
 
     def add(self, data: bytes) -> tuple[str, Upload]:
-        """Decode it as any hostile file. Raises Problem, with the reason, for what is no picture."""
+        """Decode it as any hostile file. Raises Problem, with the reason, for what is not a picture."""
         sha256 = hashlib.sha256(data).digest()
         with _private_file(data) as path:
-            result = self._decoders.decode(Job(0, bytes(path), sha256), VIEW_SIDE)
+            result = self._decoders.decode(Job(0, bytes(path), sha256), PREVIEW_SIDE)
         if not isinstance(result, Decoded):
             reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
             raise Problem(422, f"This cannot be used as a picture: {reason}.")
-        upload = Upload(data, encoded(result, VIEW_SIDE), result.width, result.height, sha256)
+        upload = Upload(data, encoded(result, PREVIEW_SIDE), result.width, result.height, sha256)
         name = "u" + secrets.token_hex(16)
         with self._lock:
             self._kept[name] = upload

@@ -1,5 +1,6 @@
 """Ranked neighbours, streamed."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from .. import problems, schemas
+from .. import present, problems, schemas
 from .common import engine_of
 
 router = APIRouter()
@@ -25,7 +26,9 @@ async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse
     question = await engine.query(asked)
 
     def ask(put: Callable[[schemas.AnswerOut], None]) -> None:
-        engine.ask(question, put)
+        started = time.monotonic()
+        for answer in engine.ask(question):
+            put(present.answer_out(answer, time.monotonic() - started, engine.pictures))
 
     answers = engine.lanes.asking.stream(ask)
     first = await anext(answers)  # what goes wrong before it is the status of the answer

@@ -41,7 +41,7 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
         if isinstance(name, int):
             asked_with = export.thumbnail(engine.pictures, name)
         else:
-            asked_with = Image.open(io.BytesIO(engine.uploads.get(name).view))
+            asked_with = Image.open(io.BytesIO(engine.uploads.get(name).preview))
         return export.sheet(asked_with, answers, asked.only, asked.top, engine.pictures)
 
     drawn = await engine.lanes.pictures.run(draw, await engine.lanes.asking.run(ask))

@@ -68,6 +68,6 @@ export async function upload(file) {
 }
 
 export const isUpload = (picture) => typeof picture === "string";
-export const viewOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/pictures/${picture}`);
+export const previewOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/previews/${picture}`);
 export const smallOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/thumbnails/${picture}`);
 export const thumbnailOf = (item) => `/thumbnails/${item.id}?v=${item.version}`;

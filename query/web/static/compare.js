@@ -1,6 +1,6 @@
 // What each feature space takes for alike: the paper's Figure 4, live.
 
-import { search, thumbnailOf, viewOf } from "./api.js";
+import { search, thumbnailOf, previewOf } from "./api.js";
 import { h, say } from "./dom.js";
 import { go, index, state } from "./nav.js";
 import { take } from "./selection.js";
@@ -14,7 +14,7 @@ export function compareView(main) {
   const rows = h("div.rows", {});
   main.replaceChildren(
     h("div.head", {}, h("h1", {}, "What each space takes for alike"), h("div.head-tools", {}, h("button", { type: "button", onclick: () => take("/api/sheet", { search: searchBody(state), compare: spaces.map((space) => space.fingerprint), top: TOP }, "diffsim-compare.png") }, "Sheet"))),
-    h("div.compare", {}, h("a.compare-query", { href: format({ ...state, view: "pictures" }), "data-link": true }, h("img", { src: viewOf(state.q), alt: "The query" }), h("span", {}, "query")), rows),
+    h("div.compare", {}, h("a.compare-query", { href: format({ ...state, view: "pictures" }), "data-link": true }, h("img", { src: previewOf(state.q), alt: "The query" }), h("span", {}, "query")), rows),
   );
   const ready = Promise.all(spaces.map(one));
   ready.then(() => say(`${spaces.length} spaces compared.`));

@@ -1,13 +1,13 @@
 // The query: its picture with a region to draw, further examples with their weights, and how to look.
 
-import { get, isUpload, smallOf, upload, viewOf } from "./api.js";
+import { get, isUpload, smallOf, upload, previewOf } from "./api.js";
 import { bytesText, h, notice } from "./dom.js";
 import { filterBar } from "./filters.js";
 import { go, state } from "./nav.js";
 import { asked, format } from "./state.js";
 
 export function queryPanel() {
-  const picture = h("img", { src: viewOf(state.q), alt: "The query" });
+  const picture = h("img", { src: previewOf(state.q), alt: "The query" });
   const frame = h("div.query-picture", {}, picture);
   picture.addEventListener("load", () => {
     frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
