@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import numpy as np
-from sqlalchemy import Connection, Text, and_, cast, false, func, or_, select
+from sqlalchemy import Connection, Text, and_, case, cast, false, func, or_, select
 from sqlalchemy.sql import ColumnElement
 
+from .arrays import ascending
 from .chunks import chunks
 from .errors import CatalogError
 from .files import KnownRoot, inside, present
@@ -107,9 +108,9 @@ def matching(
     if among is not None:
         parts = [_matching(connection, filters, [File.content_id.in_(some)]) for some in chunks(among)]
         ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in parts)])
-        return np.unique(ids), [one for _, undated in parts for one in undated]
+        return ascending(ids), [one for _, undated in parts for one in undated]
     ids, undated = _matching(connection, filters, [])
-    return np.unique(ids), undated
+    return ascending(ids), undated
 
 
 def _matching(
@@ -119,7 +120,9 @@ def _matching(
     wanted = [present(), *among, *of_content]
     if filters.folders:
         roots = [KnownRoot(*row) for row in connection.execute(select(Root.id, Root.path, Root.display))]
-        wanted.append(or_(false(), *(_below(root, folder) for folder in filters.folders for root in roots)))
+        below = or_(false(), *(_below(root, folder) for folder in filters.folders for root in roots))
+        # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
+        wanted.append(case((below, 1), else_=0) == 1 if among else below)
     base = select(File.content_id)
     if of_content:
         base = base.join(Content, Content.id == File.content_id)

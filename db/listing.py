@@ -2,21 +2,19 @@
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
-from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select, func, select
+from sqlalchemy import Connection, func, select
 
+from .arrays import ascending, int64_column, raw_rows
 from .changes import generation_of
 from .chunks import chunks
 from .tables import PRESENT, Change, Content, Feature, File, Generation, Root, Space
 
-_ROWS_AT_ONCE = 10_000
 _FEW = 2000
-_SHARE = 20
+_SHARE = 200
 
 Place = tuple[bytes, bytes]
 """The path of a root, and a file's path in it."""
@@ -57,7 +55,7 @@ def read_changed(connection: Connection, since: int) -> np.ndarray | None:
         return None
     written = select(Feature.content_id).where(Feature.space_id.in_(select(Space.id)), Feature.generation > since)
     seen = select(Change.content_id).where(Change.generation > since)
-    return np.unique(np.concatenate([_int64(connection, written), _int64(connection, seen)]))
+    return ascending(np.concatenate([int64_column(connection, written), int64_column(connection, seen)]))
 
 
 def _all(connection: Connection, roots: Iterable[tuple[int, bytes]]) -> np.ndarray:
@@ -65,9 +63,9 @@ def _all(connection: Connection, roots: Iterable[tuple[int, bytes]]) -> np.ndarr
         select(File.content_id).where(File.root_id == root, PRESENT).order_by(File.path)
         for root, _ in sorted(roots, key=lambda root: root[1])
     ]
-    ids = np.concatenate([np.empty(0, np.int64), *(_int64(connection, statement) for statement in of_roots)])
+    ids = np.concatenate([np.empty(0, np.int64), *(int64_column(connection, statement) for statement in of_roots)])
     # One row of files after another would look its content up; and contents that are not decoded are mostly few.
-    undecoded = _int64(connection, select(Content.id).where(Content.format.is_(None)))
+    undecoded = int64_column(connection, select(Content.id).where(Content.format.is_(None)))
     first = np.sort(np.unique(ids, return_index=True)[1])
     ids = ids[first]
     return ids[~np.isin(ids, undecoded)]
@@ -91,7 +89,7 @@ def _positions(connection: Connection, ids: np.ndarray, places: Sequence[Place])
     low, high = np.zeros(len(places), np.int64), np.full(len(places), len(ids), np.int64)
     while len(open_ := np.flatnonzero(low < high)):
         middle = (low[open_] + high[open_]) // 2
-        pivots = ids[np.unique(middle)].tolist()
+        pivots = ids[ascending(middle)].tolist()
         known = _first_places(connection, pivots)
         if len(known) < len(pivots):
             return None
@@ -142,18 +140,3 @@ def _direct(connection: Connection, root_id: int) -> Counter[bytes]:
     for rows in raw_rows(connection, select(File.path).where(File.root_id == root_id, PRESENT)):
         direct.update(path.rpartition(b"/")[0] for (path,) in rows)
     return direct
-
-
-def raw_rows(connection: Connection, statement: Select[Any]) -> Iterator[list[tuple[Any, ...]]]:
-    """Rows as the driver gives them, some at a time: SQLAlchemy's own would take longer than the query."""
-    result = connection.execute(statement)
-    cursor: Any = result.cursor
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        yield rows
-    result.close()
-
-
-def _int64(connection: Connection, statement: Select[Any]) -> np.ndarray:
-    """The one column of a SELECT."""
-    rows = chain.from_iterable(raw_rows(connection, statement))
-    return np.fromiter((value for (value,) in rows), np.int64)

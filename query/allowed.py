@@ -27,7 +27,8 @@ class Allowed:
         return gallery.within(self.ids(filters))
 
     def ids(self, filters: Filters) -> np.ndarray:
-        """The contents that pass: int64, ascending. The same array as before while none has changed."""
+        """The contents that pass: int64, ascending. The same array as before while none has changed. One that was never
+        decoded, and so is in no feature space, may be absent."""
         known = self._known.pop(filters, None)
         self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:
@@ -48,7 +49,8 @@ class Allowed:
         if not len(changed):
             return generation, ids
         now = passing(self._catalog, filters, changed.tolist())
-        return generation, np.union1d(ids[~np.isin(ids, changed)], now)
+        ids = ids[~np.isin(ids, changed)]
+        return generation, np.insert(ids, np.searchsorted(ids, now), now)
 
 
 def passing(catalog: Catalog, filters: Filters, among: Sequence[int] | None = None) -> np.ndarray:

@@ -8,7 +8,7 @@ import { Tall } from "./tall.js";
 
 const GAP = 12;
 const OVERSCAN = 1.0; // windows above and below
-const REST_MS = 150; // without scrolling
+const REST_MS = 400; // without scrolling, where the browser does not tell that it has ended
 
 export class Grid {
   /** count: tiles in all; item(number): what is known of one, or null; key(item): its identity; make(item, number): its
@@ -25,12 +25,17 @@ export class Grid {
     this.tall = new Tall();
     this.onScroll = () => {
       this.frame ||= requestAnimationFrame(() => this.draw());
+      if ("onscrollend" in window) return;
       clearTimeout(this.rest);
-      if (this.tall.spare) this.rest = setTimeout(() => this.goTo(this.top()), REST_MS);
+      this.rest = setTimeout(this.onRest, REST_MS);
+    };
+    this.onRest = () => {
+      if (this.tall.spare) this.goTo(this.top());
     };
     this.resizes = new ResizeObserver(() => this.layout());
     this.resizes.observe(this.element);
     addEventListener("scroll", this.onScroll, { passive: true });
+    addEventListener("scrollend", this.onRest, { passive: true });
     this.element.addEventListener("focusin", (event) => {
       const tile = event.target.closest("[data-number]");
       if (!tile) return;
@@ -43,6 +48,7 @@ export class Grid {
   close() {
     this.resizes.disconnect();
     removeEventListener("scroll", this.onScroll);
+    removeEventListener("scrollend", this.onRest);
     cancelAnimationFrame(this.frame);
     clearTimeout(this.rest);
   }

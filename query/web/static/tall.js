@@ -1,15 +1,15 @@
 // A list taller than an element may be. Browsers end an element at some height (Chrome at 33.5 million pixels of the
 // screen, Firefox at 17.8 million), which a grid of a million pictures passes.
 //
-// The element then has a height that every browser takes, and stands for a longer list: what the window shows begins at
-// a pixel of the list, which is the element's pixel plus a shift. Who scrolls by wheel, finger or key goes through the
-// list pixel by pixel: the shift stays. Who moves the scroll bar, farther from one frame to the next than anybody turns a
-// wheel, gets the shift of that place: none at the top, all that the list is longer at the bottom, and between the two
-// in proportion. At rest the element is scrolled to where it belongs, with the shift that leaves the window as it is.
+// The element then has a height that every browser takes, and the list is longer: what the window shows begins at a pixel
+// of the list, which is the element's pixel plus a shift. By wheel, finger or key the window goes through the list pixel
+// by pixel: the shift stays. A move of the scroll bar, which is longer than theirs, gets the shift of its place: none at
+// the top, all that the list is longer at the bottom, and between the two in proportion. Once scrolling has ended, the
+// element is scrolled to where it belongs, with the shift that leaves the window as it is.
 
 const HIGHEST = 8e6; // pixels of the screen
-const EDGE = 1 / 40; // of the height, at both ends: there the shift is constant, so that scrolling does not run into an end
-const JUMP = 2; // windows
+const EDGE = 1 / 40; // of the height, at both ends: there the shift is constant, which leaves room to scroll on
+const MARGIN = 8; // windows before such an end of the element, where that is not waited for
 
 export class Tall {
   constructor() {
@@ -45,7 +45,8 @@ export class Tall {
 
   /** Where the list is after the window was scrolled to a pixel of the element. */
   follow(pixel) {
-    if (Math.abs(pixel - this.last) > JUMP * innerHeight) this.shift = this.shiftAt(pixel);
+    const bar = this.height / innerHeight; // what a pixel of the scroll bar is worth
+    if (Math.abs(pixel - this.last) > Math.max(innerHeight, bar / 2)) this.shift = this.shiftAt(pixel);
     this.last = pixel;
     return pixel + this.shift;
   }
@@ -57,9 +58,10 @@ export class Tall {
     return pixel + this.shift;
   }
 
-  /** Whether the element ends before the list does, nearer than a window. */
+  /** Whether scrolling would soon run into an end of the element that is not one of the list. */
   atEnd(pixel) {
     const [above, below] = [this.shift, this.spare - this.shift];
-    return (above >= 1 && pixel < innerHeight) || (below >= 1 && pixel > this.height - 2 * innerHeight);
+    const margin = MARGIN * innerHeight;
+    return (above >= 1 && pixel < margin) || (below >= 1 && pixel > this.height - innerHeight - margin);
   }
 }
