@@ -84,7 +84,7 @@ def query_id(page: Page, name: str) -> int:
 
 def test_a_chosen_picture_gives_ranked_neighbours(page, gallery):
     page.does(lambda: page.one("#file").send_keys(str(gallery / "outside.png")))
-    page.until(lambda: page.texts(".head h1") and "Looking" not in page.texts(".head h1")[0], "no ranking came")
+    page.until(lambda: page.texts(".head h1") and "…" not in page.texts(".head h1")[0], "no ranking came")
     assert "?q=u" in page.driver.current_url and "Your picture" in page.one(".about").text
     page.show_all()
     ranks = [int(text.removeprefix("Rank ")) for text in page.texts(".tile .rank")]

@@ -1,7 +1,7 @@
-"""One index behind the page: its pictures, questions to it, uploads and indexing runs.
+"""One index behind the page: its pictures, searches, uploads and indexing runs.
 
-Methods named `ask_...` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any. All
-return the values of the search core and the catalog; present.py makes JSON of them.
+`search`, `compare` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any. All return
+values of the search core and the catalog; present.py turns these into JSON.
 """
 
 import os
@@ -41,7 +41,7 @@ _SIZE_S = 10.0
 Place = tuple[Sequence[str], bool]
 """A picture's files, those that can be opened first, and whether all are offline."""
 Subject = int | ExtractedPicture
-"""A picture to ask with: one of the index, by its id, or an upload."""
+"""A picture to search with: one of the index, by its id, or an upload."""
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,8 @@ class Page:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two pictures in a feature space. sizes: width and height of each in pixels. size, fit: of what the network is
-    shown of them."""
+    """Two pictures in a feature space. sizes: width and height of each in pixels. size, fit: how the network sees them,
+    see retrieval/region.py."""
 
     pair: Pair
     space: KnownSpace
@@ -105,7 +105,7 @@ class Engine:
         self.pictures.close()
         self.catalog.close()
 
-    # Questions
+    # Searches
 
     def filters(self, given: schemas.FiltersIn) -> Filters:
         """Raises Problem for a folder that is not in the index: no path of the client reaches the disk."""
@@ -125,7 +125,7 @@ class Engine:
         )
 
     async def query(self, asked: schemas.SearchIn) -> Query:
-        """The question in the search core's terms; extracts what was uploaded, in its own lane."""
+        """The search in the search core's terms; extracts uploads, in their own lane."""
         named = [asked.picture, *(example.picture for example in asked.examples)]
         found = {name: await self.subject(name, asked.spaces) for name in named}
         examples = [Example(found[one.picture], one.weight, one.region) for one in asked.examples]
@@ -141,7 +141,7 @@ class Engine:
         )
 
     async def subject(self, name: schemas.PictureId, spaces: Sequence[str]) -> Subject:
-        """What an id of the API names, ready to be asked with. Raises Problem for one that is not known."""
+        """The picture that an id of the API means, ready to search with. Raises Problem for an unknown id."""
         if isinstance(name, int):
             return self.pictures.known(name).content_id
         return await self.lanes.extracting.run(self.extract, name, spaces)
@@ -156,20 +156,20 @@ class Engine:
                 upload.features.update(searcher.extract(file, missing).features)
         return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
-    def ask(self, query: Query) -> Iterator[Answer]:
+    def search(self, query: Query) -> Iterator[Answer]:
         """The order of the first stage, then that of the full score."""
-        return self.lanes.asker.answers(query)
+        return self.lanes.searcher.answers(query)
 
-    def ask_pair(self, a: Subject, b: Subject, space: str | None) -> Comparison:
-        """Two pictures to compare part by part; the last few are kept, for a pointer that moves over them."""
-        chosen = self.lanes.asker.choose(space)
+    def compare(self, a: Subject, b: Subject, space: str | None) -> Comparison:
+        """Two pictures, to compare part by part; the last few are kept, for a pointer that moves over them."""
+        chosen = self.lanes.searcher.choose(space)
         indexed = isinstance(a, int) and isinstance(b, int)
         pair = (self._pair if indexed else self._make_pair)(a, b, chosen.fingerprint)
-        shape = self.lanes.asker.kit(chosen).space
+        shape = self.lanes.searcher.kit(chosen).space
         return Comparison(pair, chosen, (self._size(a), self._size(b)), shape.size, shape.fit)
 
     def _make_pair(self, a: Subject, b: Subject, space: str) -> Pair:
-        return self.lanes.asker.pair(a, b, space)
+        return self.lanes.searcher.pair(a, b, space)
 
     def _size(self, subject: Subject) -> tuple[int, int]:
         found = self.pictures.known(subject) if isinstance(subject, int) else subject
@@ -178,7 +178,7 @@ class Engine:
     # The whole index
 
     def place(self, content_id: int) -> Place:
-        """Where a picture's files are; none where they are gone."""
+        """Where a picture's files are; none if all are gone."""
         return Locator(self.catalog).locate(content_id) or ((), False)
 
     def page(self, offset: int, limit: int, filters: Filters) -> Page:

@@ -1,4 +1,4 @@
-"""A value that takes long to compute, as the sizes and counts of a large index do."""
+"""A value that takes long to compute, such as the size or the counts of a large index."""
 
 import threading
 import time
@@ -9,12 +9,12 @@ T = TypeVar("T")
 
 _PATIENCE_S = 0.1
 _REST = 9
-"""After a computation that took longer than the patience, as many times its duration pass before the next one."""
+"""After a computation that took longer than the patience, the next one waits as many times that long."""
 
 
 class Kept(Generic[T]):
-    """Computed in a thread of its own when `version` is another one. Who asks waits for it, but not long once there is
-    an older value: then gets that. So a small index is always shown as it is, and a large one costs a tenth of a
+    """Computed again, in another thread, when `version` has changed. A caller waits for it only briefly if there is an
+    older value, and then gets that one. So a small index is always shown as it is, and a large one costs a tenth of a
     processor at most. Safe to use from several threads.
     """
 

@@ -1,6 +1,6 @@
-"""Pictures that a person dropped, pasted or chose: kept in memory for a while, never on disk.
+"""Pictures that were dropped, pasted or chosen: kept in memory for a while, never on disk.
 
-A decoder reads files, so the bytes lie in a private temporary file while they are decoded, and no longer.
+A decoder reads files, so the bytes are in a private temporary file while they are decoded.
 """
 
 import hashlib
@@ -43,7 +43,7 @@ class Upload:
 
 
 class Uploads:
-    """The last ones, by an id that nobody can guess. Safe to use from several threads."""
+    """The last ones, by an id that cannot be guessed. Safe to use from several threads."""
 
     def __init__(self, decoders: Decoders) -> None:
         self._decoders = decoders
@@ -57,7 +57,7 @@ class Uploads:
             result = self._decoders.decode(Job(0, bytes(path), sha256), PREVIEW_SIDE)
         if not isinstance(result, Decoded):
             reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
-            raise Problem(422, f"This cannot be used as a picture: {reason}.")
+            raise Problem(422, f"This file cannot be used as a picture: {reason}.")
         upload = Upload(data, encoded(result, PREVIEW_SIDE), result.width, result.height, sha256)
         name = "u" + secrets.token_hex(16)
         with self._lock:

@@ -11,13 +11,13 @@ router = APIRouter()
 
 @router.get("/api/index")
 def index(request: Request) -> schemas.IndexOut:
-    """What is in the index, what failed and why, what is offline, and who is writing."""
+    """What is in the index, what failed and why, what is offline, and who is writing to it."""
     return present.index_out(engine_of(request).state())
 
 
 @router.post("/api/runs", status_code=201)
 def start(wanted: schemas.RunIn, request: Request) -> schemas.RunOut:
-    """Start indexing a folder that the index knows, or all of them."""
+    """Start indexing one of the index's folders, or all of them."""
     engine = engine_of(request)
     roots = {root.id: root.path for root in engine.catalog.roots()}
     if wanted.root is not None and wanted.root not in roots:

@@ -19,7 +19,7 @@ router = APIRouter()
 _FOREVER = "private, max-age=31536000, immutable"
 _ASK_AGAIN = "private, no-cache"
 _Wanted = Annotated[
-    str | None, Query(max_length=100, description="The content's version; then it may be kept forever.")
+    str | None, Query(max_length=100, description="The content's version; the answer may then be cached forever.")
 ]
 
 
@@ -38,19 +38,19 @@ async def thumbnail(content_id: schemas.Id, request: Request, v: _Wanted = None)
     headers = _caching(request, present.version(known), THUMBNAIL_SIDE, v)
     if headers is None:
         return Response(status_code=304)
-    data = await run_in_threadpool(kept) or await engine.lanes.pictures.run_if_wanted(request, make)
+    data = await run_in_threadpool(kept) or await engine.lanes.decoding.run_if_wanted(request, make)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
 @router.get("/previews/{content_id}", response_class=Response, responses=WEBP)
 async def preview(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
-    """The picture as large as a screen, upright, whatever its format."""
+    """The picture as large as a screen, upright, from any format."""
     engine = engine_of(request)
     known = await run_in_threadpool(engine.pictures.known, content_id)
     headers = _caching(request, present.version(known), PREVIEW_SIDE, v)
     if headers is None:
         return Response(status_code=304)
-    data = await engine.lanes.pictures.run_if_wanted(request, engine.pictures.preview, content_id)
+    data = await engine.lanes.decoding.run_if_wanted(request, engine.pictures.preview, content_id)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -68,7 +68,7 @@ def pictures(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> schemas.PageOut:
-    """A piece of all pictures, by folder and name."""
+    """A piece of the list of all pictures, by folder and name."""
     engine = engine_of(request)
     return present.page_out(engine.page(offset, limit, NO_FILTERS), engine.pictures)
 
@@ -80,7 +80,7 @@ def filtered_pictures(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> schemas.PageOut:
-    """The same of those that pass filters."""
+    """The same of the pictures that pass filters."""
     engine = engine_of(request)
     return present.page_out(engine.page(offset, limit, engine.filters(filters)), engine.pictures)
 
@@ -103,12 +103,12 @@ _BYTES = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type
 
 @router.post("/api/uploads", status_code=201, openapi_extra=_BYTES)
 async def upload(request: Request) -> schemas.UploadOut:
-    """Give a picture to ask with: the body is the file itself. It stays in memory for a while, never on disk."""
+    """Give a picture to search with: the body is the file itself. It is kept in memory for a while, never on disk."""
     engine = engine_of(request)
     data = await request.body()
     if not data:
-        raise Problem(422, f"Nothing came; send the picture's bytes as the body, at most {MAX_UPLOAD >> 20} MB.")
-    name, kept = await engine.lanes.pictures.run(engine.uploads.add, data)
+        raise Problem(422, f"The request has no body; send the picture's bytes, at most {MAX_UPLOAD >> 20} MB.")
+    name, kept = await engine.lanes.decoding.run(engine.uploads.add, data)
     known = await run_in_threadpool(engine.catalog.content_by_sha256, kept.sha256)
     indexed = engine.catalog.pictures([known]).get(known) if known is not None else None
     return schemas.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)

@@ -1,4 +1,4 @@
-"""Why two pictures are alike: the agreement of their parts, and where attention falls."""
+"""Why two pictures are similar: the agreement of their parts, and where attention falls."""
 
 from typing import Annotated
 
@@ -26,10 +26,10 @@ async def why(request: Request, a: _Which, b: _Which, space: _Name = None) -> sc
     engine = engine_of(request)
     first, second = await _two(engine, a, b, space)
 
-    def ask() -> schemas.WhyOut:
-        return present.why_out(engine.ask_pair(first, second, space))
+    def compare() -> schemas.WhyOut:
+        return present.why_out(engine.compare(first, second, space))
 
-    return await engine.lanes.asking.run(ask)
+    return await engine.lanes.searching.run(compare)
 
 
 @router.get("/api/why/attention")
@@ -40,7 +40,7 @@ async def attention(
     engine = engine_of(request)
     first, second = await _two(engine, a, b, space)
 
-    def ask() -> schemas.AttentionOut:
-        return present.attention_out(engine.ask_pair(first, second, space), row, column)
+    def compare() -> schemas.AttentionOut:
+        return present.attention_out(engine.compare(first, second, space), row, column)
 
-    return await engine.lanes.asking.run(ask)
+    return await engine.lanes.searching.run(compare)

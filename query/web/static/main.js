@@ -32,7 +32,7 @@ async function render(now, { scroll = 0 } = {}) {
   document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
 }
 
-/** What similar means: one space, or with Shift several weighed together. */
+/** What similar means: one space, or several weighed together, by Shift. */
 function drawSpaces(now) {
   const spaces = index.spaces.filter((space) => space.answers);
   const group = $("#spaces");
@@ -41,7 +41,7 @@ function drawSpaces(now) {
   group.replaceChildren(
     ...spaces.map((space, number) => {
       const pressed = on.includes(space.name) || on.includes(space.fingerprint);
-      const title = `${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; with Shift, weighed together with the others`;
+      const title = `${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; Shift weighs it together with the others`;
       return h("button", { type: "button", title, "aria-pressed": String(pressed), onclick: (event) => chooseSpace(space, event.shiftKey ? on : null) }, space.short);
     }),
   );
@@ -122,7 +122,7 @@ function toggleTheme() {
   try {
     localStorage.setItem("diffsim-theme", document.documentElement.dataset.theme);
   } catch {
-    // no storage: it holds until the page is left
+    // no storage: it lasts until the page is left
   }
 }
 

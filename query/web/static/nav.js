@@ -1,4 +1,4 @@
-// Where we are: one state, kept in the address bar, with back and forward.
+// The state of the page, kept in the address bar, with back and forward.
 
 import { format, parse } from "./state.js";
 
@@ -19,7 +19,7 @@ export function start(onChange, where) {
     state = parse(location.href);
     render(state, { scroll: history.state?.scroll ?? 0 });
   });
-  // Where the window stood is remembered with the entry, for the way back.
+  // How far the window was scrolled is kept with the entry, for the way back.
   let timer;
   addEventListener("scroll", () => {
     clearTimeout(timer);
@@ -34,7 +34,7 @@ export function start(onChange, where) {
   render(state, { scroll: history.state.scroll });
 }
 
-/** Show another state. replace: it takes the place of this one in the history. */
+/** Show another state. replace: it replaces this one in the history. */
 export function go(next, { replace = false, keepScroll = false } = {}) {
   const scroll = keepScroll ? scrolled() : 0;
   if (!replace) history.replaceState({ ...history.state, scroll: scrolled() }, "");

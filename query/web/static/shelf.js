@@ -1,4 +1,4 @@
-// All pictures of the index, by folder and name: what is shown before anything is asked.
+// All pictures of the index, by folder and name: shown until something is searched.
 
 import { get, post } from "./api.js";
 import { h, notice, plural, say } from "./dom.js";
@@ -26,8 +26,8 @@ export function shelf(main) {
 
   let generation = 0; // the latest
   let timer;
-  /** Ask for the pages of what is on the screen when it stays there: whoever drags the bar over a million passes by.
-   * Pages of an older generation are shown until they have come anew. */
+  /** Fetch the pages of what is on the screen, once it stays there: a moved scroll bar passes by most of a million.
+   * Pages of an older generation are shown until they have been fetched again. */
   function need(first, last) {
     const wanted = [];
     for (let page = Math.floor(first / PAGE); page <= Math.floor((last - 1) / PAGE); page++)
@@ -77,14 +77,14 @@ export function shelf(main) {
 }
 
 const empty = () =>
-  h("p.notice", {}, filtersOn(state.filters) ? "No picture passes the filters; ask for less." : "The index holds no pictures yet; add some with `diffsim index FOLDER`.");
+  h("p.notice", {}, filtersOn(state.filters) ? "No picture passes the filters; remove some." : "The index holds no pictures yet; add some with `diffsim index FOLDER`.");
 
 function welcome() {
   const names = index.spaces.map((space) => space.short).join(", ");
   return h(
     "div.welcome",
     {},
-    h("p", {}, h("b", {}, "Drop, paste or choose a picture"), " to see its neighbours, or click one below."),
+    h("p", {}, h("b", {}, "Drop, paste or choose a picture"), " to find similar ones, or click one below."),
     names && h("p.quiet-text", {}, `Here, similar can mean: ${names}.`),
   );
 }

@@ -1,4 +1,4 @@
-// Why two pictures score as they do: both side by side under a map of what is found in the other, and, for a spot in
+// Why two pictures have their score: both side by side under a map of what is found in the other, and, for a spot in
 // one, where its attention falls in the other.
 
 import { get, previewOf } from "./api.js";
