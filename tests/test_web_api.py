@@ -326,6 +326,7 @@ def test_a_run_is_started_watched_and_stopped(tmp_path):
         assert "going on" in problem(asker.post("/api/runs", json={}), 409)
         run = ended(asker)
         assert run["state"] == "done" and any("3 new" in line for line in run["lines"]), run
+        assert run["lines"][0].startswith("on disk "), "the progress bar is not a message"
         assert asker.get("/api/pictures").json()["total"] == 7
         draw(tmp_path / "pictures", range(7, 300))
         assert asker.post("/api/runs", json={}).status_code == 201
@@ -342,6 +343,7 @@ def test_another_writer_is_named(work, tmp_path):
         assert run.status_code == 201
         run = ended(asker)
         assert run["state"] == "failed" and "being written" in run["lines"][-1]
+    assert index.being_written() is None
 
 
 def test_names_of_any_kind_are_text(tmp_path):

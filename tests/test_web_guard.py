@@ -30,7 +30,7 @@ ADDRESSES = ["/api/index", "/api/pictures", "/thumbnails/1", "/previews/1", "/ap
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_nothing_without_the_token(stranger, address):
-    assert "let" in problem(stranger.get(address), 401)
+    assert "access token" in problem(stranger.get(address), 401)
     assert stranger.get(address + "?token=wrong").status_code == 401
     assert stranger.get(address, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert stranger.get(address, headers={"Cookie": "diffsim-8765=wrong"}).status_code == 401
