@@ -30,6 +30,7 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the runs are forked, and a forked child h
 import numpy as np
 from PIL import Image
 
+from diffsim.db.changes import SpaceChanges
 from diffsim.indexer.build import IndexOptions, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
@@ -39,6 +40,8 @@ from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.tiers import decode_tokens
 
 TOLERANCE = 1e-5
+SHARD_PICTURES = 5
+"""So few that every run fills several shards, and some of its commits two."""
 STEPS = (
     "root committed",
     "files committed",
@@ -153,7 +156,7 @@ def _index(index: Path, gallery: Path, model: str, size: int, pipe: int, die_at:
         IndexFolder.create(index),
         [gallery],
         requested_spaces(model, ["look"], size=size, tier="fp32"),
-        IndexOptions(workers=1, batch_size=2, commit_seconds=0, device="cpu"),
+        IndexOptions(workers=1, batch_size=2, commit_seconds=0, device="cpu", shard_pictures=SHARD_PICTURES),
         on_step=on_step,
     )
 
@@ -209,7 +212,7 @@ def differences(unbroken: Path, other: Path) -> list[str]:
         (space,), spaces = a.spaces(), b.spaces()
         if [space.fingerprint] != [each.fingerprint for each in spaces]:
             return ["the feature spaces differ"]
-        found = _feature_differences(a, b, space.fingerprint)
+        found = _feature_differences(a.index, b.index, space.fingerprint)
         present = [os.fsdecode(path) for path, (_, failure) in sorted(ours.items()) if failure is None]
         for picture in present[:: max(1, len(present) // 6)]:
             for exact in (False, True):
@@ -233,16 +236,35 @@ def _files(index: Path) -> dict[bytes, tuple[int | None, str | None]]:
         return rows
 
 
-def _feature_differences(a: Searcher, b: Searcher, fingerprint: str) -> list[str]:
+def _feature_differences(ours: IndexFolder, theirs: IndexFolder, fingerprint: str) -> list[str]:
+    contents = [_indexed(index, fingerprint) for index in (ours, theirs)]
+    for name in ("ids", "sha256", "shards", "visible"):
+        if not np.array_equal(getattr(contents[0], name), getattr(contents[1], name)):
+            return [f"the {name} of the indexed contents differ"]
+    hashes = contents[0].hashes()
     found: list[str] = []
-    contents = [searcher.gallery(searcher.spaces()[0]).contents for searcher in (a, b)]
-    if contents[0].ids.tolist() != contents[1].ids.tolist() or contents[0].sha256 != contents[1].sha256:
-        return ["the indexed contents differ"]
-    wanted = dict(zip(contents[0].ids.tolist(), contents[0].sha256, strict=True))
-    stores = [searcher.index.store(fingerprint, readonly=True) for searcher in (a, b)]
-    kit = SpaceKit.load(a.index.space(fingerprint))
-    if stores[1].ids().tolist() != contents[1].ids.tolist():
-        found.append("the store holds other ids than the catalog")
+    for shard in np.unique(contents[0].shards).tolist():
+        wanted = {
+            content_id: hashes[content_id] for content_id in contents[0].ids[contents[0].shards == shard].tolist()
+        }
+        found += _store_differences(ours, theirs, fingerprint, shard, wanted)
+    return found
+
+
+def _indexed(index: IndexFolder, fingerprint: str) -> SpaceChanges:
+    with index.catalog(readonly=True) as catalog:
+        (space,) = (space for space in catalog.spaces() if space.fingerprint == fingerprint)
+        return catalog.indexed(space.id)
+
+
+def _store_differences(
+    ours: IndexFolder, theirs: IndexFolder, fingerprint: str, shard: int, wanted: dict[int, bytes]
+) -> list[str]:
+    found: list[str] = []
+    stores = [index.store(fingerprint, shard, readonly=True) for index in (ours, theirs)]
+    kit = SpaceKit.load(ours.space(fingerprint))
+    if stores[1].ids().tolist() != sorted(wanted):
+        found.append(f"shard {shard} holds other ids than the catalog")
     descriptors = [store.descriptors(wanted)[1] for store in stores]
     if descriptors[0].shape != descriptors[1].shape:
         return [*found, "descriptors are lost"]

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Select
 _ROWS_AT_ONCE = 10_000
 
 
-def raw_rows(connection: Connection, statement: Select[Any]) -> Iterator[list[tuple[Any, ...]]]:
+def raw_rows(connection: Connection, statement: Select) -> Iterator[list[tuple[Any, ...]]]:
     """Rows as the driver gives them, some at a time."""
     result = connection.execute(statement)  # not as a stream: SQLAlchemy then takes the first rows for itself
     cursor: Any = result.cursor
@@ -19,7 +19,7 @@ def raw_rows(connection: Connection, statement: Select[Any]) -> Iterator[list[tu
     result.close()
 
 
-def int64_column(connection: Connection, statement: Select[Any]) -> np.ndarray:
+def int64_column(connection: Connection, statement: Select) -> np.ndarray:
     """The one column of a SELECT: int64 [n]."""
     rows = chain.from_iterable(raw_rows(connection, statement))
     return np.fromiter(chain.from_iterable(rows), np.int64)

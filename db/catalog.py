@@ -1,23 +1,39 @@
 """The catalog: what is in the index, and what makes a picture exist in a feature space."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, bindparam, delete, exists, func, insert, select, update
+from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
+from .changes import (
+    SpaceChanges,
+    count_changes,
+    count_indexed,
+    forget_changes,
+    forgettable,
+    generation_of,
+    last_change,
+    read_changes,
+    record_changes,
+    record_changes_of,
+)
+from .chunks import chunks
 from .database import Database
-from .files import FileRows, KnownRoot, chunks, present
+from .files import FileRows, KnownRoot, present
 from .filters import Filters, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
+from .pending import PendingContent, count_pending, read_pending
+from .shards import KnownShard, RecordedRecall, read_shards, set_capacity
 from .status import Status, read_status, visible_pictures
 from .tables import Content, Feature, File, Generation, Recall, Root, Space
+
+_PENDING_AT_ONCE = 500
 
 
 @dataclass(frozen=True)
@@ -29,27 +45,6 @@ class KnownSpace:
     adapter: str  # empty where there is none
     record: str  # the space's whole definition as JSON
     created: str  # ISO 8601, UTC
-
-
-@dataclass(frozen=True)
-class PendingContent:
-    content_id: int
-    sha256: bytes
-    paths: list[bytes]  # absolute; any of them will do
-
-
-@dataclass(frozen=True)
-class IndexedContents:
-    """The pictures of one space, by id, and the catalog's generation at that moment.
-
-    generations: of the commit that made each picture exist, or wrote its features anew.
-    """
-
-    ids: np.ndarray  # int64 [n], ascending
-    sha256: list[bytes]
-    generations: np.ndarray  # int64 [n]
-    visible: np.ndarray  # bool [n], at least one file is there
-    generation: int
 
 
 @dataclass(frozen=True)
@@ -70,12 +65,6 @@ class KnownPicture:
     format: str
     width: int
     height: int
-
-
-@dataclass(frozen=True)
-class RecallFile:
-    generation: int
-    digest: str
 
 
 class Catalog:
@@ -115,7 +104,7 @@ class Catalog:
     def generation(self) -> int:
         """A number that rises with every commit, whoever makes it: while it stands, so does all else here."""
         with self._database.reading() as connection:
-            return _generation(connection)
+            return generation_of(connection)
 
     def status(self, most_failed: int | None = None) -> Status:
         """Counts and failures, for `status`. most_failed: how many failed files are named; None is all of them."""
@@ -140,7 +129,13 @@ class Catalog:
                 return known
             created = datetime.now(UTC).isoformat(timespec="seconds")
             row = insert(Space).values(
-                fingerprint=fingerprint, name=name, network=network, adapter=adapter, record=record, created=created
+                fingerprint=fingerprint,
+                name=name,
+                network=network,
+                adapter=adapter,
+                record=record,
+                created=created,
+                generation=generation_of(connection),
             )
             return connection.scalars(row.returning(Space.id)).one()
 
@@ -151,30 +146,26 @@ class Catalog:
 
     # What is to be extracted, and what was
 
-    def pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> list[PendingContent]:
-        """Contents with a present file that lack features in one of the spaces and did not fail, by id.
+    def count_pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> int:
+        """How many contents have a present file, lack features in one of the spaces and did not fail.
 
         Files of `skip_roots` do not count: those of offline roots cannot be read now.
         """
-        spaces_with_it = (
-            select(func.count())
-            .where(Feature.content_id == Content.id, Feature.space_id.in_(space_ids))
-            .scalar_subquery()
-        )
-        statement = (
-            select(Content.id, Content.sha256, Root.path, File.path)
-            .join(File, File.content_id == Content.id)
-            .join(Root, Root.id == File.root_id)
-            .where(Content.failure.is_(None), present(), spaces_with_it < len(space_ids))
-            .where(File.root_id.not_in(skip_roots))
-            .order_by(Content.id, Root.path, File.path)
-        )
+        if not space_ids:
+            return 0
         with self._database.reading() as connection:
-            rows = connection.execute(statement).all()
-        return [
-            PendingContent(content_id, sha256, [os.path.join(root, path) for _, _, root, path in group])
-            for (content_id, sha256), group in groupby(rows, key=lambda row: (row[0], row[1]))
-        ]
+            return count_pending(connection, space_ids, skip_roots)
+
+    def pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> Iterator[PendingContent]:
+        """These contents, by id, read in pieces: what is committed meanwhile is seen, as long as its id is to come."""
+        last = 0
+        while space_ids:
+            with self._database.reading() as connection:
+                some = read_pending(connection, space_ids, skip_roots, last, _PENDING_AT_ONCE)
+            if not some:
+                return
+            yield from some
+            last = some[-1].content_id
 
     def mark_indexed(self, space_ids: Sequence[int], pictures: Sequence[tuple[int, str, int, int]]) -> int:
         """Make pictures (content id, format, width, height) exist in the spaces, in one commit; returns its generation.
@@ -184,7 +175,7 @@ class Catalog:
         facts = [{"row": row, "format": f, "width": w, "height": h} for row, f, w, h in pictures]
         content_ids = [picture[0] for picture in pictures]
         with self._database.writing() as connection:
-            generation = _generation(connection)
+            generation = generation_of(connection)
             _delete_features(connection, content_ids, space_ids)
             features = [
                 {"space_id": space_id, "content_id": content_id, "generation": generation}
@@ -209,11 +200,14 @@ class Catalog:
     def mark_failed(self, content_id: int, reason: str) -> None:
         """Remember why a content is no picture; it is not pending again until `clear_failures`."""
         with self._database.writing() as connection:
+            record_changes_of(connection, [content_id])
             connection.execute(update(Content).where(Content.id == content_id).values(failure=reason))
 
     def clear_failures(self) -> None:
         """Forget all failures: contents are pending again, and the next scan reads the unreadable files again."""
         with self._database.writing() as connection:
+            unread = select(File.content_id).where(File.failure.is_not(None), File.content_id.is_not(None))
+            record_changes(connection, unread)
             connection.execute(update(Content).where(Content.failure.is_not(None)).values(failure=None))
             connection.execute(
                 update(File).where(File.failure.is_not(None)).values(failure=None, mtime_ns=None, ctime_ns=None)
@@ -222,41 +216,89 @@ class Catalog:
     def unindex(self, space_id: int, ids: Collection[int]) -> int:
         """Take pictures out of a space, in one commit; returns its generation. They are pending again."""
         with self._database.writing() as connection:
+            record_changes_of(connection, ids)
             _delete_features(connection, ids, [space_id])
-            return _generation(connection)
+            return generation_of(connection)
 
-    def indexed(self, space_id: int) -> IndexedContents:
-        """Every picture that exists in a space, those without a present file too."""
-        visible = Feature.content_id.in_(select(File.content_id).where(present()))
-        statement = (
-            select(Feature.content_id, Content.sha256, Feature.generation, visible)
-            .join(Content, Content.id == Feature.content_id)
-            .where(Feature.space_id == space_id)
-            .order_by(Feature.content_id)
-        )
+    # What a reader needs to know
+
+    def space_changes(self, space_id: int, since: int, shard: int | None = None) -> SpaceChanges:
+        """The pictures of a space, or of one shard of it, that changed in a commit after generation `since`, and those
+        that are gone; pictures without a present file too.
+
+        The answer is `complete` (all pictures of the space, to replace what the reader holds) where `since` is -1, and
+        where it is not known what changed since: before the space was added, before the changes that are still kept,
+        or after the present generation, because an older catalog was put back. Apart from that it costs time for what
+        changed only.
+        """
         with self._database.reading() as connection:
-            generation = _generation(connection)  # first: where this is no snapshot, it may be too low, never too high
-            rows = connection.execute(statement).all()
-        ids, sha256, generations, seen = zip(*rows, strict=True) if rows else ((), (), (), ())
-        return IndexedContents(
-            ids=np.array(ids, dtype=np.int64),
-            sha256=list(sha256),
-            generations=np.array(generations, dtype=np.int64),
-            visible=np.array(seen, dtype=np.bool_),
-            generation=generation,
-        )
+            return read_changes(connection, space_id, since, shard)
 
-    def recall_file(self, space_id: int) -> RecallFile | None:
-        """Which FAISS file of a space is the valid one; None when there is none."""
-        statement = select(Recall.generation, Recall.digest).where(Recall.space_id == space_id)
+    def indexed(self, space_id: int, shard: int | None = None) -> SpaceChanges:
+        """All pictures that exist in a space, or in one shard of it."""
+        return self.space_changes(space_id, -1, shard)
+
+    def count_changes(self, space_id: int, since: int, shard: int) -> int:
+        """How many pictures of one shard of a space changed, or are gone, in a commit after generation `since`: that of
+        a recorded FAISS file, as later changes are kept."""
         with self._database.reading() as connection:
-            row = connection.execute(statement).one_or_none()
-        return RecallFile(*row) if row else None
+            return count_changes(connection, space_id, since, shard)
 
-    def set_recall_file(self, space_id: int, generation: int, digest: str) -> None:
+    def last_change(self, space_id: int) -> int:
+        """The generation of the last commit that changed anything about a space's pictures."""
+        with self._database.reading() as connection:
+            return last_change(connection, space_id)
+
+    def count_indexed(self, space_id: int, shard: int | None = None) -> int:
+        """How many pictures exist in a space, or in one shard of it."""
+        with self._database.reading() as connection:
+            return count_indexed(connection, space_id, shard)
+
+    def forget_changes(self) -> None:
+        """Drop the changes that every recorded FAISS file covers, where they have become many. Readers that saw an
+        older state then read everything again."""
+        with self._database.reading() as connection:
+            until = forgettable(connection)
+        if until is not None:
+            with self._database.writing() as connection:
+                forget_changes(connection, until)
+
+    # Shards
+
+    def shards(self) -> list[KnownShard]:
+        """All shards, by number; the last one takes new contents, the others are sealed."""
+        with self._database.reading() as connection:
+            return read_shards(connection)
+
+    def set_shard_capacity(self, capacity: int) -> None:
+        """How many contents the newest shard takes, and each one after it. Raises BadCapacity."""
         with self._database.writing() as connection:
-            connection.execute(delete(Recall).where(Recall.space_id == space_id))
-            connection.execute(insert(Recall).values(space_id=space_id, generation=generation, digest=digest))
+            set_capacity(connection, capacity)
+
+    def recall_files(self, space_id: int) -> dict[int, RecordedRecall]:
+        """Which FAISS files of a space are the valid ones, by shard."""
+        statement = select(Recall.shard, Recall.generation, Recall.digest).where(Recall.space_id == space_id)
+        with self._database.reading() as connection:
+            rows = connection.execute(statement)
+            return {shard: RecordedRecall(generation, digest) for shard, generation, digest in rows}
+
+    def set_recall_file(self, space_id: int, shard: int, generation: int, digest: str) -> None:
+        """Record the FAISS file of a shard, which holds what was written up to this generation."""
+        with self._database.writing() as connection:
+            connection.execute(delete(Recall).where(Recall.space_id == space_id, Recall.shard == shard))
+            row = insert(Recall).values(space_id=space_id, shard=shard, generation=generation, digest=digest)
+            connection.execute(row)
+
+    def set_recall_generation(self, space_id: int, shards: Collection[int], generation: int) -> None:
+        """Note that nothing changed in these shards of a space up to a generation: their FAISS files cover it too."""
+        with self._database.writing() as connection:
+            of_shards = Recall.space_id == space_id, Recall.shard.in_(shards)
+            connection.execute(update(Recall).where(*of_shards).values(generation=generation))
+
+    def forget_recall_file(self, space_id: int, shard: int) -> None:
+        """Note that a shard of a space has no FAISS file."""
+        with self._database.writing() as connection:
+            connection.execute(delete(Recall).where(Recall.space_id == space_id, Recall.shard == shard))
 
     # Look-ups
 
@@ -313,7 +355,7 @@ class Catalog:
         """Contents whose files or features changed in a commit after generation `since`, int64, ascending (None where
         that is not known any more), and the present generation."""
         with self._database.reading() as connection:
-            now = _generation(connection)
+            now = generation_of(connection)
             return read_changed(connection, since), now
 
     def folders(self, most: int) -> list[tuple[bytes, int]]:
@@ -337,6 +379,7 @@ class Catalog:
     def forget_root(self, root_id: int) -> tuple[int, list[int]]:
         """Forget a folder, its files and the contents that no other file holds -> (number of files, contents' ids)."""
         with self._database.writing() as connection:
+            record_changes(connection, select(File.content_id).where(File.root_id == root_id, present()))
             files = connection.execute(delete(File).where(File.root_id == root_id)).rowcount
             connection.execute(delete(Root).where(Root.id == root_id))
             return files, _forget_contents_without_file(connection)
@@ -347,6 +390,8 @@ class Catalog:
             pictures = connection.execute(delete(Feature).where(Feature.space_id == space_id)).rowcount
             connection.execute(delete(Recall).where(Recall.space_id == space_id))
             connection.execute(delete(Space).where(Space.id == space_id))
+            # A picture that was first decoded for this space is in the lists of all pictures, and no row says so now.
+            connection.execute(update(Generation).values(oldest=Generation.value))
             return pictures
 
 
@@ -354,13 +399,10 @@ def _forget_contents_without_file(connection: Connection) -> list[int]:
     without_file = ~exists().where(File.content_id == Content.id)
     gone = list(connection.scalars(select(Content.id).where(without_file).order_by(Content.id)))
     for some in chunks(gone):
+        record_changes_of(connection, some)
         connection.execute(delete(Feature).where(Feature.content_id.in_(some)))
         connection.execute(delete(Content).where(Content.id.in_(some)))
     return gone
-
-
-def _generation(connection: Connection) -> int:
-    return connection.scalars(select(Generation.value)).one()
 
 
 def _delete_features(connection: Connection, content_ids: Iterable[int], space_ids: Sequence[int]) -> None:

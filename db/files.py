@@ -1,16 +1,18 @@
 """Roots and files: the rows that a scan compares with the folders and rewrites."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from itertools import islice
-from typing import Any, TypeVar
+from typing import Any
 
 from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
 from sqlalchemy.sql import ColumnElement
 
+from .changes import record_changes, record_changes_of
+from .chunks import chunks
 from .database import Database
-from .tables import Content, Feature, File, Root
+from .shards import next_places
+from .tables import PRESENT, Content, Feature, File, Root
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,7 @@ def display_text(path: bytes) -> str:
 
 def present() -> ColumnElement[bool]:
     """Files that are there and could be read."""
-    return and_(File.missing.is_(False), File.failure.is_(None), File.content_id.is_not(None))
+    return PRESENT
 
 
 def inside(root_id: int, folder: bytes) -> ColumnElement[bool]:
@@ -94,16 +96,6 @@ def inside(root_id: int, folder: bytes) -> ColumnElement[bool]:
         return File.root_id == root_id
     # b"0" is the byte after b"/": the paths below a folder are one range, in every database and every language.
     return and_(File.root_id == root_id, File.path > folder + b"/", File.path < folder + b"0")
-
-
-T = TypeVar("T")
-
-
-def chunks(items: Iterable[T], size: int = 500) -> Iterator[list[T]]:
-    """Pieces short enough for an IN list."""
-    iterator = iter(items)
-    while piece := list(islice(iterator, size)):
-        yield piece
 
 
 class FileRows:
@@ -183,7 +175,8 @@ class FileRows:
         `forget` are rows of files that moved: their old place.
         """
         with self._database.writing() as connection:
-            contents = _content_ids(connection, findings)
+            contents, added = _content_ids(connection, findings)
+            record_changes_of(connection, _seen_otherwise(connection, findings, forget, contents) - added)
             for ids in chunks(forget):
                 connection.execute(delete(File).where(File.id.in_(ids)))
             new, read, unread = [], [], []
@@ -219,6 +212,8 @@ class FileRows:
         with self._database.writing() as connection:
             for ids, missing in ((gone, True), (back, False)):
                 for some in chunks(ids):
+                    contents = select(File.content_id).where(File.id.in_(some), File.content_id.is_not(None))
+                    record_changes(connection, contents)
                     connection.execute(update(File).where(File.id.in_(some)).values(missing=missing))
 
     def states(self, root_id: int, folder: bytes, space_ids: Sequence[int]) -> list[FileState]:
@@ -241,14 +236,36 @@ class FileRows:
             return [FileState(path, missing, why, wanted > 0 and n == wanted) for path, missing, why, n in rows]
 
 
-def _content_ids(connection: Connection, findings: Sequence[Finding]) -> dict[bytes, int]:
+def _content_ids(connection: Connection, findings: Sequence[Finding]) -> tuple[dict[bytes, int], set[int]]:
+    """The content id of every hash that was found, and those ids that were not known before."""
     wanted = {finding.sha256: finding.size for finding in findings if finding.sha256}
     ids: dict[bytes, int] = {}
     for some in chunks(wanted):
         known = connection.execute(select(Content.sha256, Content.id).where(Content.sha256.in_(some)))
         ids.update((sha256, content_id) for sha256, content_id in known)
-    new = [{"sha256": sha256, "size": size} for sha256, size in wanted.items() if sha256 not in ids]
-    if new:
-        in_order = insert(Content).returning(Content.sha256, Content.id, sort_by_parameter_order=True)
-        ids.update(connection.execute(in_order, new).all())
-    return ids
+    new = [(sha256, size) for sha256, size in wanted.items() if sha256 not in ids]
+    if not new:
+        return ids, set()
+    in_order = insert(Content).returning(Content.sha256, Content.id, sort_by_parameter_order=True)
+    shards = next_places(connection, len(new))
+    rows = [{"sha256": sha256, "size": size, "shard": next(shards)} for sha256, size in new]
+    added = dict(connection.execute(in_order, rows).all())
+    return ids | added, set(added.values())
+
+
+def _seen_otherwise(
+    connection: Connection, findings: Sequence[Finding], forget: Sequence[int], contents: dict[bytes, int]
+) -> set[int]:
+    """The contents that will have a present file more, or less, when these findings are written."""
+    rows = [*forget, *(finding.row_id for finding in findings if finding.row_id is not None)]
+    before: dict[int, int] = {}  # row id -> the content that can be seen there
+    for some in chunks(rows):
+        held = connection.execute(select(File.id, File.content_id).where(File.id.in_(some), present()))
+        before.update((row, content_id) for row, content_id in held if content_id is not None)
+    changed = {before[row] for row in forget if row in before}
+    for finding in findings:
+        old = before.get(finding.row_id) if finding.row_id is not None else None
+        new = contents[finding.sha256] if finding.sha256 and not finding.failure else None
+        if old != new:
+            changed |= {content_id for content_id in (old, new) if content_id is not None}
+    return changed

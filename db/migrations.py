@@ -1,6 +1,6 @@
 """The schema's history: small named functions, run in order, each with its own record in one transaction.
 
-A migration never changes once it is released, so it spells out its tables instead of importing those of `models.py`,
+A migration never changes once it is released, so it spells out its tables instead of importing those of `tables.py`,
 which show only the newest state.
 """
 
@@ -12,16 +12,19 @@ from sqlalchemy import (
     Column,
     Connection,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     MetaData,
     Table,
     Text,
     UniqueConstraint,
+    and_,
     func,
     insert,
     inspect,
     select,
+    text,
 )
 
 from .tables import SchemaVersion
@@ -107,8 +110,62 @@ def m001_first_tables(connection: Connection) -> None:
     connection.execute(insert(generation).values(id=1, value=0))
 
 
+def m002_shards_and_changes(connection: Connection) -> None:
+    """Contents in shards, a FAISS file for each shard of a space, and what changed in which commit.
+
+    All contents are of shard 0. The FAISS files had another place, so none of them is valid any more.
+    """
+    row_id = BigInteger().with_variant(Integer(), "sqlite")
+    for change in (
+        "ALTER TABLE contents ADD COLUMN shard INTEGER DEFAULT 0 NOT NULL",
+        "ALTER TABLE spaces ADD COLUMN generation BIGINT DEFAULT 0 NOT NULL",
+        "ALTER TABLE generation ADD COLUMN oldest BIGINT DEFAULT 0 NOT NULL",
+        "UPDATE generation SET oldest = value",  # nothing is recorded of changes before this
+        "DROP TABLE recall",
+    ):
+        connection.execute(text(change))
+    old = MetaData()
+    contents = Table("contents", old, Column("shard", Integer))
+    files = Table(
+        "files", old, Column("missing", Boolean), Column("failure", Text), Column("content_id", row_id, nullable=True)
+    )
+    features = Table("features", old, Column("space_id", row_id), Column("generation", BigInteger))
+    present = and_(files.c.missing.is_(False), files.c.failure.is_(None), files.c.content_id.is_not(None))
+    for index in (
+        Index("ix_contents_shard", contents.c.shard),
+        Index("ix_files_present", files.c.content_id, sqlite_where=present, postgresql_where=present),
+        Index("ix_features_generation", features.c.space_id, features.c.generation),
+    ):
+        index.create(connection)
+    tables = MetaData()
+    Table("spaces", tables, Column("id", row_id, primary_key=True))
+    shards = Table(
+        "shards",
+        tables,
+        Column("number", Integer, primary_key=True, autoincrement=False),
+        Column("capacity", BigInteger, nullable=False),
+    )
+    changes = Table(
+        "changes",
+        tables,
+        Column("content_id", row_id, primary_key=True, autoincrement=False),
+        Column("shard", Integer, nullable=False),
+        Column("generation", BigInteger, nullable=False, index=True),
+    )
+    recall = Table(
+        "recall",
+        tables,
+        Column("space_id", ForeignKey("spaces.id"), primary_key=True, autoincrement=False),
+        Column("shard", Integer, primary_key=True, autoincrement=False),
+        Column("generation", BigInteger, nullable=False),
+        Column("digest", Text, nullable=False),
+    )
+    tables.create_all(connection, [shards, changes, recall])
+    connection.execute(insert(shards).values(number=0, capacity=1_000_000))
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables,)
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_shards_and_changes)
 
 
 def schema_version(connection: Connection) -> int | None:

@@ -1,6 +1,6 @@
 """The catalog's tables. Features, FAISS ids and token records belong to contents, never to files."""
 
-from sqlalchemy import BigInteger, ForeignKey, Integer, LargeBinary, Text, UniqueConstraint
+from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, Text, UniqueConstraint, and_, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 # SQLite numbers rows by itself only when the type is spelt INTEGER; elsewhere an id is 64 bits wide.
@@ -43,6 +43,17 @@ class Content(Base):
     width: Mapped[int | None] = mapped_column(Integer)
     height: Mapped[int | None] = mapped_column(Integer)
     failure: Mapped[str | None] = mapped_column(Text)  # why it is no picture; null while nothing went wrong
+    # The shard of its features, the same in every space. Indexed: shards are counted, and read one at a time.
+    shard: Mapped[int] = mapped_column(Integer, server_default=text("0"), index=True)
+
+
+class Shard(Base):
+    """A part of every space's features. New contents go to the highest number until it holds `capacity` of them."""
+
+    __tablename__ = "shards"
+
+    number: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
+    capacity: Mapped[int] = mapped_column(BigInteger)
 
 
 class File(Base):
@@ -67,8 +78,18 @@ class File(Base):
     failure: Mapped[str | None] = mapped_column(Text)
 
 
+PRESENT = and_(File.missing.is_(False), File.failure.is_(None), File.content_id.is_not(None))
+"""Files that are there and could be read."""
+
+# Whether a content can be seen is one look-up here.
+Index("ix_files_present", File.content_id, sqlite_where=PRESENT, postgresql_where=PRESENT)
+
+
 class Space(Base):
-    """A feature space; `record` is its whole definition as JSON, `network` and `adapter` where these came from."""
+    """A feature space; `record` is its whole definition as JSON, `network` and `adapter` where these came from.
+
+    `generation` is that of the commit that added it: an id may be that of a space that was forgotten before.
+    """
 
     __tablename__ = "spaces"
 
@@ -79,13 +100,17 @@ class Space(Base):
     adapter: Mapped[str] = mapped_column(Text)
     record: Mapped[str] = mapped_column(Text)
     created: Mapped[str] = mapped_column(Text)  # ISO 8601, UTC
+    generation: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Feature(Base):
-    """This row is what makes a picture exist in a space."""
+    """This row is what makes a picture exist in a space. `generation` is that of the commit that wrote its features."""
 
     __tablename__ = "features"
-    __table_args__ = ({"sqlite_with_rowid": False},)
+    __table_args__ = (
+        Index("ix_features_generation", "space_id", "generation"),
+        {"sqlite_with_rowid": False},
+    )
 
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True, autoincrement=False)
     content_id: Mapped[int] = mapped_column(
@@ -94,20 +119,35 @@ class Feature(Base):
     generation: Mapped[int] = mapped_column(BigInteger)
 
 
+class Change(Base):
+    """The last commit that changed whether a content can be seen, or by which files; not that wrote its features.
+
+    A content that was forgotten keeps its row here, so there is no foreign key.
+    """
+
+    __tablename__ = "changes"
+
+    content_id: Mapped[int] = mapped_column(RowId, primary_key=True, autoincrement=False)
+    shard: Mapped[int] = mapped_column(Integer)
+    generation: Mapped[int] = mapped_column(BigInteger, index=True)
+
+
 class Generation(Base):
-    """One row: a number that rises with every commit to the catalog."""
+    """One row: a number that rises with every commit to the catalog. `changes` is whole after generation `oldest`."""
 
     __tablename__ = "generation"
 
     id: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     value: Mapped[int] = mapped_column(BigInteger)
+    oldest: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
 
 
 class Recall(Base):
-    """Which FAISS file of a space is the valid one: its digest, and the generation that it covers."""
+    """Which FAISS file of a shard of a space is the valid one: its digest, and the generation that it covers."""
 
     __tablename__ = "recall"
 
     space_id: Mapped[int] = mapped_column(ForeignKey("spaces.id"), primary_key=True, autoincrement=False)
+    shard: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     generation: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(Text)

@@ -7,8 +7,9 @@ INDEX/
   thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
   spaces/<fingerprint>/
     space.json, space.safetensors    the space's record and kit
-    shards/0000/                 descriptors and token records
-    recall.faiss                 a cache over the descriptors
+    shards/0000/, 0001/, ...     one folder for each shard; the same picture is in the same shard of every space
+      data.mdb, lock.mdb         descriptors and token records
+      recall.faiss               a cache over the descriptors
 """
 
 import fcntl
@@ -111,11 +112,20 @@ class IndexFolder:
                     total += Path(folder, name).lstat().st_blocks * 512
         return total
 
-    def recall_file(self, fingerprint: str) -> Path:
-        return self.space(fingerprint) / "recall.faiss"
+    def shards(self, fingerprint: str) -> Path:
+        """The folder of the shards of a space."""
+        return self.space(fingerprint) / "shards"
 
-    def store(self, fingerprint: str, *, readonly: bool) -> FeatureStore:
-        return FeatureStore(self.space(fingerprint) / "shards" / "0000", readonly=readonly)
+    def shard(self, fingerprint: str, number: int) -> Path:
+        """The folder of one shard of a space. There is none until a picture of the shard is extracted."""
+        return self.shards(fingerprint) / f"{number:04d}"
+
+    def recall_file(self, fingerprint: str, shard: int) -> Path:
+        return self.shard(fingerprint, shard) / "recall.faiss"
+
+    def store(self, fingerprint: str, shard: int, *, readonly: bool) -> FeatureStore:
+        """The features of one shard of a space; raises as FeatureStore does."""
+        return FeatureStore(self.shard(fingerprint, shard), readonly=readonly)
 
     @contextmanager
     def writing(self) -> Iterator[None]:

@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -10,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 
 from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.changes import SpaceChanges
 from diffsim.db.files import KnownRoot
 from diffsim.retrieval.kit import SpaceKit
 
@@ -26,7 +27,7 @@ class UnknownFolder(IndexerError):
 @dataclass(frozen=True)
 class SpaceCheck:
     """What `verify` found in one space. damaged: ids whose record is missing, foreign or broken; they are queued again.
-    orphans: records without a row, left by an interrupted run; they are never read. rebuilt: the FAISS file was."""
+    orphans: records without a row, left by an interrupted run; they are never read. rebuilt: a FAISS file was."""
 
     name: str
     pictures: int
@@ -37,7 +38,8 @@ class SpaceCheck:
 
 @dataclass(frozen=True)
 class Verified:
-    """strays: folders of forgotten spaces, left by an interrupted `prune`; they are never read."""
+    """strays: folders of spaces and shards that the catalog does not know, left by an interrupted `prune` or when an
+    older catalog was put back; they are never read."""
 
     spaces: list[SpaceCheck]
     strays: list[Path]
@@ -71,7 +73,7 @@ class Pruned:
 
 
 def verify_index(index: IndexFolder, memory: int) -> Verified:
-    """Read every record of every space; queue damaged ones again, rebuild a bad FAISS file.
+    """Read every record of every space; queue damaged ones again, rebuild bad FAISS files.
 
     Raises IndexBusy, CatalogDamaged, DamagedKit.
     """
@@ -83,15 +85,25 @@ def verify_index(index: IndexFolder, memory: int) -> Verified:
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
     SpaceKit.load(index.space(space.fingerprint))
-    contents = catalog.indexed(space.id)
-    wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
-    with index.store(space.fingerprint, readonly=False) as store:
-        damaged = store.check(wanted)
-        orphans = len(np.setdiff1d(store.ids(), contents.ids))
+    pictures, orphans = 0, 0
+    damaged: list[int] = []
+    for shard, contents in _shards(index, catalog, space):
+        with index.store(space.fingerprint, shard, readonly=False) as store:
+            damaged += store.check(contents.hashes())
+            orphans += len(np.setdiff1d(store.ids(), contents.ids))
+        pictures += len(contents.ids)
     if damaged:
         catalog.unindex(space.id, damaged)
-    rebuilt = refresh_recall(index, catalog, space, memory) is not None
-    return SpaceCheck(space.name, len(wanted) - len(damaged), damaged, orphans, rebuilt)
+    rebuilt = bool(refresh_recall(index, catalog, [space], memory))
+    return SpaceCheck(space.name, pictures - len(damaged), damaged, orphans, rebuilt)
+
+
+def _shards(index: IndexFolder, catalog: Catalog, space: KnownSpace) -> Iterator[tuple[int, SpaceChanges]]:
+    """The shards that have pictures or a folder in this space, and what the catalog knows of each, one at a time."""
+    for shard in catalog.shards():
+        contents = catalog.indexed(space.id, shard.number)
+        if len(contents.ids) or index.shard(space.fingerprint, shard.number).exists():
+            yield shard.number, contents
 
 
 def prune_index(
@@ -136,13 +148,14 @@ def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[
     for stray in _strays(index, catalog):
         shutil.rmtree(stray)
         on_step("folder removed")
-    for space in catalog.spaces():
-        known = catalog.indexed(space.id).ids
-        with index.store(space.fingerprint, readonly=False) as store:
-            store.delete(np.setdiff1d(store.ids(), known).tolist())
-            store.compact()
-        on_step("store cleaned")
-        refresh_recall(index, catalog, space, memory)
+    spaces = catalog.spaces()
+    for space in spaces:
+        for shard, contents in _shards(index, catalog, space):
+            with index.store(space.fingerprint, shard, readonly=False) as store:
+                store.delete(np.setdiff1d(store.ids(), contents.ids).tolist())
+                store.compact()
+            on_step("store cleaned")
+    refresh_recall(index, catalog, spaces, memory)
     _clean_thumbnails(index, catalog)
 
 
@@ -156,10 +169,13 @@ def _clean_thumbnails(index: IndexFolder, catalog: Catalog) -> None:
 
 
 def _strays(index: IndexFolder, catalog: Catalog) -> list[Path]:
-    """Folders named like a feature space that the catalog does not know; somebody's own copy of one stays."""
-    known = {space.fingerprint for space in catalog.spaces()}
-    found = index.space("").glob("[0-9a-f]" * 12)
-    return sorted(path for path in found if path.name not in known and path.is_dir())
+    """Folders named like a space or a shard that the catalog does not know; somebody's own copy of one stays."""
+    spaces = {index.space(space.fingerprint) for space in catalog.spaces()}
+    shards = {index.shard(space.name, shard.number) for space in spaces for shard in catalog.shards()}
+    found = set(index.space("").glob("[0-9a-f]" * 12)) - spaces
+    for space in spaces:
+        found |= set(index.shards(space.name).glob("[0-9]" * 4 + "*")) - shards
+    return sorted(path for path in found if path.is_dir())
 
 
 def _one_space(catalog: Catalog, wanted: str) -> KnownSpace:

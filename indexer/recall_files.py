@@ -1,22 +1,27 @@
-"""Keep each space's FAISS file in line with the catalog: only the writer rebuilds it."""
+"""Keep the FAISS file of each shard in line with the catalog: only the writer rebuilds it."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from diffsim.db.catalog import Catalog, KnownSpace
-from diffsim.retrieval.shard.recall import RecallFile, build_recall_file, open_recall_file
+from diffsim.db.shards import RecordedRecall
+from diffsim.retrieval.shard.recall import RecallFile, build_recall_file
 
 from .index_folder import IndexFolder
 
 STALE_SHARE = 0.1
-"""Rebuild when what the file lacks, and what it has too much, passes this share of the collection."""
+"""Rebuild when more than this share of a shard's pictures are new, gone, or seen or hidden since: every reader that
+opens the file must learn that from the catalog."""
 
 
 @dataclass(frozen=True)
 class RecallReport:
-    """A FAISS file that was built for a space, over so many pictures."""
+    """A FAISS file that was built for a shard of a space, over so many pictures."""
 
     space: KnownSpace
+    shard: int
     pictures: int
     file: RecallFile
 
@@ -24,29 +29,68 @@ class RecallReport:
 def refresh_recall(
     index: IndexFolder,
     catalog: Catalog,
-    space: KnownSpace,
+    spaces: Sequence[KnownSpace],
     memory: int,
     on_step: Callable[[str], None] = lambda step: None,
+) -> list[RecallReport]:
+    """Rebuild the FAISS files of these spaces that are missing, damaged or stale. Raises OverBudget.
+
+    memory: bytes for the files of all shards of a space, each of which gets the share that it has of the pictures.
+    """
+    built = [report for space in spaces for report in _refresh_space(index, catalog, space, memory, on_step)]
+    catalog.forget_changes()
+    return built
+
+
+def _refresh_space(
+    index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_step: Callable[[str], None]
+) -> list[RecallReport]:
+    # What an index had before it had shards. No catalog names it any more.
+    (index.space(space.fingerprint) / "recall.faiss").unlink(missing_ok=True)
+    now, last_change = catalog.generation(), catalog.last_change(space.id)
+    recorded = catalog.recall_files(space.id)
+    built, unchanged = [], []
+    for shard in catalog.shards():
+        known = recorded.get(shard.number)
+        if known and _is_good(index.recall_file(space.fingerprint, shard.number), known):
+            changed = catalog.count_changes(space.id, known.generation, shard.number)
+            if not changed and known.generation < last_change:
+                unchanged.append(shard.number)
+            if not changed or changed <= STALE_SHARE * catalog.count_indexed(space.id, shard.number):
+                continue
+        report = _build(index, catalog, space, shard.number, memory, on_step)
+        built += [report] if report else []
+    if unchanged:
+        # Readers look for changes after the file's generation; here there are none among all those of other shards.
+        catalog.set_recall_generation(space.id, unchanged, now)
+    return built
+
+
+def _is_good(path: Path, recorded: RecordedRecall) -> bool:
+    """Whether the file is byte for byte the one that was built."""
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == recorded.digest
+    except OSError:
+        return False
+
+
+def _build(
+    index: IndexFolder, catalog: Catalog, space: KnownSpace, shard: int, memory: int, on_step: Callable[[str], None]
 ) -> RecallReport | None:
-    """Rebuild a space's FAISS file where it is missing, damaged or stale; None where it is good. Raises OverBudget."""
-    contents = catalog.indexed(space.id)
+    contents = catalog.indexed(space.id, shard)
+    path = index.recall_file(space.fingerprint, shard)
     if not len(contents.ids):
+        path.unlink(missing_ok=True)
+        catalog.forget_recall_file(space.id, shard)
         return None
-    recorded = catalog.recall_file(space.id)
-    path = index.recall_file(space.fingerprint)
-    if recorded is not None:
-        file = open_recall_file(path, recorded.digest)
-        covered = int((contents.generations <= recorded.generation).sum())
-        tail = len(contents.ids) - covered
-        if file is not None and tail + abs(file.ntotal - covered) <= STALE_SHARE * len(contents.ids):
-            return None
-    with index.store(space.fingerprint, readonly=False) as store:
-        wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
-        ids, descriptors = store.descriptors(wanted)
+    with index.store(space.fingerprint, shard, readonly=False) as store:
+        ids, descriptors = store.descriptors(contents.hashes())
     if not len(ids):
         return None
-    built = build_recall_file(path, ids, descriptors, memory)
+    share = len(contents.ids) / catalog.count_indexed(space.id)
+    built = build_recall_file(path, ids, descriptors, int(memory * share))
     on_step("recall written")
-    catalog.set_recall_file(space.id, contents.generation, built.digest)
+    catalog.set_recall_file(space.id, shard, contents.generation, built.digest)
     on_step("recall committed")
-    return RecallReport(space, len(ids), built)
+    return RecallReport(space, shard, len(ids), built)

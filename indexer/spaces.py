@@ -91,7 +91,7 @@ def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, network
         found = here
         return OpenSpace(found, SpaceKit.load(index.space(found.fingerprint)))
     kit.save(index.space(kit.space.fingerprint))
-    index.store(kit.space.fingerprint, readonly=False).close()  # an empty one, so that it can be asked
+    index.store(kit.space.fingerprint, 0, readonly=False).close()  # an empty one, so that it can be asked
     record = json.dumps(kit.space.record())
     catalog.add_space(kit.space.fingerprint, request.name, request.network, record, adapter=request.adapter)
     (known,) = (known for known in catalog.spaces() if known.fingerprint == kit.space.fingerprint)

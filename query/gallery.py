@@ -1,15 +1,50 @@
 """The pictures of one feature space as a query sees them: one state of the catalog, its FAISS file and the tail."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import reduce
 
 import faiss
 import numpy as np
 
-from diffsim.db.catalog import IndexedContents, RecallFile
+from diffsim.db.changes import SpaceChanges
+from diffsim.db.shards import RecordedRecall
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.shard.recall import merge, open_recall_file, search_exact, search_file
 from diffsim.retrieval.shard.store import FeatureStore
+
+
+class ShardStores:
+    """The feature stores of a space's shards, read as one."""
+
+    def __init__(self, index: IndexFolder, fingerprint: str, contents: SpaceChanges) -> None:
+        self._shard = dict(zip(contents.ids.tolist(), contents.shards.tolist(), strict=True))
+        numbers = sorted({0, *self._shard.values()})
+        self._stores: dict[int, FeatureStore] = {}
+        for number in numbers:
+            self._stores[number] = index.store(fingerprint, number, readonly=True)
+
+    def close(self) -> None:
+        for store in self._stores.values():
+            store.close()
+
+    def descriptors(self, wanted: Mapping[int, bytes]) -> tuple[np.ndarray, np.ndarray]:
+        found = [self._stores[shard].descriptors(part) for shard, part in self._parts(wanted)]
+        found = [part for part in found if len(part[0])]
+        if not found:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float16)
+        ids, descriptors = (np.concatenate(column) for column in zip(*found, strict=True))
+        order = np.argsort(ids)
+        return ids[order], descriptors[order]
+
+    def tokens(self, wanted: Mapping[int, bytes]) -> Iterator[tuple[int, memoryview]]:
+        found = {row: view for shard, part in self._parts(wanted) for row, view in self._stores[shard].tokens(part)}
+        return ((row, found[row]) for row in wanted if row in found)
+
+    def _parts(self, wanted: Mapping[int, bytes]) -> Iterator[tuple[int, dict[int, bytes]]]:
+        for shard in self._stores:
+            if part := {row: sha for row, sha in wanted.items() if self._shard.get(row) == shard}:
+                yield shard, part
 
 
 @dataclass(frozen=True)
@@ -17,18 +52,17 @@ class Gallery:
     """ids: int64 [n], ascending, of the pictures that can be hits, see `within`; sha256: the content hash of every
     picture with a present file.
 
-    recall_file: which FAISS file the catalog names. covered: those that it answers for. tail_ids, tail: the others and
-    their descriptors float16, searched exactly: what came after the file was built, or everything where there is no
-    valid file. by_hash: the ids in the order of their content hashes.
+    recall_file: which FAISS files the catalog names. files: each with the ids that it answers for. tail_ids, tail: the
+    others and their descriptors float16, searched exactly: what came after the file was built, or everything where
+    there is no valid file. by_hash: the ids in the order of their content hashes.
     """
 
-    contents: IndexedContents
-    recall_file: RecallFile | None
-    store: FeatureStore
+    contents: SpaceChanges
+    recall_file: dict[int, RecordedRecall]
+    store: ShardStores
     ids: np.ndarray
     sha256: dict[int, bytes]
-    file: faiss.Index | None
-    covered: np.ndarray
+    files: list[tuple[faiss.Index, np.ndarray]]
     tail_ids: np.ndarray
     tail: np.ndarray
     warning: str | None
@@ -36,30 +70,34 @@ class Gallery:
 
     @classmethod
     def load(
-        cls, index: IndexFolder, fingerprint: str, contents: IndexedContents, recall: RecallFile | None
+        cls, index: IndexFolder, fingerprint: str, contents: SpaceChanges, recall: dict[int, RecordedRecall]
     ) -> "Gallery":
         """Read the catalog's state; a FAISS file that disagrees with the catalog is left alone and said so."""
-        store = index.store(fingerprint, readonly=True)
+        store = ShardStores(index, fingerprint, contents)
         ids = contents.ids[contents.visible]
         generations = contents.generations[contents.visible]
-        sha256 = {
-            int(row): sha
-            for row, sha, seen in zip(contents.ids, contents.sha256, contents.visible, strict=True)
-            if seen
-        }
-        file = open_recall_file(index.recall_file(fingerprint), recall.digest) if recall else None
+        shards = contents.shards[contents.visible]
+        everything = contents.hashes()
+        sha256 = {row: everything[row] for row in ids.tolist()}
         warning = None
-        if recall is not None and file is None:
-            warning = (
-                "The FAISS file is missing or not the one that was built, so every descriptor was compared; "
-                "`diffsim verify` rebuilds it."
-            )
-        in_file = generations <= recall.generation if recall and file is not None else np.zeros(len(ids), bool)
+        files = []
+        in_file = np.zeros(len(ids), bool)
+        for shard, recorded in recall.items():
+            file = open_recall_file(index.recall_file(fingerprint, shard), recorded.digest)
+            if file is None:
+                warning = (
+                    "The FAISS file is missing or not the one that was built, so every descriptor was compared; "
+                    "`diffsim verify` rebuilds it."
+                )
+                continue
+            covered = (generations <= recorded.generation) & (shards == shard)
+            in_file |= covered
+            files.append((file, ids[covered]))
         by_hash = np.array(sorted(sha256, key=sha256.__getitem__), np.int64)
         tail_ids, tail = store.descriptors({int(row): sha256[int(row)] for row in ids[~in_file]})
-        return cls(contents, recall, store, ids, sha256, file, ids[in_file], tail_ids, tail, warning, by_hash)
+        return cls(contents, recall, store, ids, sha256, files, tail_ids, tail, warning, by_hash)
 
-    def is_current(self, contents: IndexedContents, recall: RecallFile | None) -> bool:
+    def is_current(self, contents: SpaceChanges, recall: dict[int, RecordedRecall]) -> bool:
         """Whether the catalog says of this space what it said when this was loaded."""
         return (
             self.recall_file == recall
@@ -74,7 +112,7 @@ class Gallery:
         return replace(
             self,
             ids=np.intersect1d(self.ids, allowed),
-            covered=np.intersect1d(self.covered, allowed),
+            files=[(file, np.intersect1d(covered, allowed)) for file, covered in self.files],
             tail_ids=self.tail_ids[tail],
             tail=self.tail[tail],
         )
@@ -82,9 +120,8 @@ class Gallery:
     def recall(self, descriptor: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
         """The `count` nearest by descriptor, best first: ids int64, cosines float32."""
         exact = search_exact(self.tail_ids, self.tail, descriptor, count)
-        if self.file is None:
-            return exact
-        return merge(search_file(self.file, descriptor, count, self.covered), exact, count)
+        found = [search_file(file, descriptor, count, covered) for file, covered in self.files]
+        return reduce(lambda a, b: merge(a, b, count), found, exact)
 
     def all_descriptors(self) -> tuple[np.ndarray, np.ndarray]:
         """Ids and descriptors of every picture that can be a hit."""
@@ -113,7 +150,7 @@ class Gallery:
         position = int(np.searchsorted(self.contents.ids, content_id))
         if position == len(self.contents.ids) or self.contents.ids[position] != content_id:
             return None
-        wanted = {content_id: self.contents.sha256[position]}
+        wanted = {content_id: self.contents.sha256[position].tobytes()}
         _, descriptors = self.store.descriptors(wanted)
         records = [bytes(record) for _, record in self.store.tokens(wanted)]
         return (descriptors[0], records[0]) if len(descriptors) and records else None

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 
 from diffsim.db.catalog import Catalog, FileLocation
-from diffsim.db.files import chunks
+from diffsim.db.chunks import chunks
 
 _AT_ONCE = 200
 

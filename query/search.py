@@ -235,7 +235,7 @@ class Searcher:
         known = self._galleries.get(space.fingerprint)
         if known is not None and known.contents.generation == self._catalog.generation():
             return known
-        contents, recall = self._catalog.indexed(space.id), self._catalog.recall_file(space.id)
+        contents, recall = self._catalog.indexed(space.id), self._catalog.recall_files(space.id)
         if known is not None and known.is_current(contents, recall):
             known = replace(known, contents=contents)  # the change was elsewhere
         else:

@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from diffsim.db.catalog import Catalog, RecallFile
+from diffsim.db.catalog import Catalog
 from diffsim.db.database import CatalogDamaged, CatalogUnavailable
 from diffsim.db.files import Finding, display_text
+from diffsim.db.shards import RecordedRecall
 
 
 @pytest.fixture
@@ -94,20 +95,22 @@ def test_spaces(catalog: Catalog) -> None:
 def test_pending_until_indexed_in_every_space(catalog: Catalog) -> None:
     style, look = (catalog.add_space(name, name, "mini", "{}") for name in ("style", "look"))
     add_files(catalog, {b"a.jpg": 1, b"b.jpg": 2, b"c.jpg": 1, b"d.jpg": 3})
-    pending = catalog.pending([style, look])
+    pending = list(catalog.pending([style, look]))
     assert [(item.content_id, item.sha256) for item in pending] == [(1, sha(1)), (2, sha(2)), (3, sha(3))]
     assert pending[0].paths == [b"/pictures/a.jpg", b"/pictures/c.jpg"]
     catalog.mark_indexed([style, look], [(1, "JPEG", 30, 20)])
     catalog.mark_indexed([style], [(2, "PNG", 30, 20)])
     catalog.mark_failed(3, "not an image")
     assert [item.content_id for item in catalog.pending([style, look])] == [2]
-    assert catalog.pending([style]) == []
-    assert catalog.pending([]) == []
+    assert catalog.count_pending([style, look]) == 1
+    assert list(catalog.pending([style])) == [] == list(catalog.pending([]))
+    assert catalog.count_pending([style]) == catalog.count_pending([]) == 0
     catalog.clear_failures()
     set_missing(catalog, b"b.jpg")
     assert [item.content_id for item in catalog.pending([style, look])] == [3]
     (root,) = catalog.roots()
-    assert catalog.pending([style, look], skip_roots=[root.id]) == []
+    assert list(catalog.pending([style, look], skip_roots=[root.id])) == []
+    assert catalog.count_pending([style, look], skip_roots=[root.id]) == 0
 
 
 def test_generations_rise_and_tell_what_changed(catalog: Catalog) -> None:
@@ -122,7 +125,8 @@ def test_generations_rise_and_tell_what_changed(catalog: Catalog) -> None:
     found = catalog.indexed(space)
     np.testing.assert_array_equal(found.ids, np.array([1, 2, 3, 5]))
     assert found.ids.dtype == np.int64
-    assert found.sha256 == [sha(n) for n in (1, 2, 3, 5)]
+    assert [row.tobytes() for row in found.sha256] == [sha(n) for n in (1, 2, 3, 5)] == list(found.hashes().values())
+    assert found.shards.tolist() == [0] * 4 and found.complete and found.gone.shape == (0,)
     assert found.generations.tolist() == [first, second, again, first]
     assert found.visible.tolist() == [False, True, True, True]
     assert found.generation == catalog.generation() > again
@@ -139,7 +143,10 @@ def test_the_generation_rises_with_every_commit_and_with_nothing_else(catalog: C
     (root,) = catalog.roots()
     commits = [
         lambda: catalog.mark_indexed([space], [(1, "JPEG", 4, 4)]),
-        lambda: catalog.set_recall_file(space, 4, "abc"),
+        lambda: catalog.set_recall_file(space, 0, 4, "abc"),
+        lambda: catalog.set_recall_generation(space, [0], 5),
+        lambda: catalog.forget_recall_file(space, 0),
+        lambda: catalog.set_shard_capacity(7),
         lambda: set_missing(catalog, b"a.jpg"),
         lambda: catalog.files.write([Finding(None, root.id, b"c.jpg", 1, 1, 1, sha(1), None)], []),
         lambda: catalog.mark_failed(2, "truncated"),
@@ -162,11 +169,11 @@ def test_a_space_is_forgotten_and_its_pictures_stay(catalog: Catalog) -> None:
     style, look = (catalog.add_space(name, name, "mini", "{}") for name in ("style", "look"))
     add_files(catalog, {b"a.jpg": 1, b"b.jpg": 2})
     catalog.mark_indexed([style, look], [(1, "JPEG", 4, 4), (2, "JPEG", 4, 4)])
-    catalog.set_recall_file(style, 1, "abc")
+    catalog.set_recall_file(style, 0, 1, "abc")
     assert catalog.forget_space(style) == 2
     assert [space.id for space in catalog.spaces()] == [look]
     assert catalog.indexed(look).ids.tolist() == [1, 2] and catalog.indexed(style).ids.tolist() == []
-    assert catalog.recall_file(style) is None and catalog.status().files == 2
+    assert catalog.recall_files(style) == {} and catalog.status().files == 2
 
 
 def test_a_folder_is_forgotten_with_what_only_it_holds(catalog: Catalog) -> None:
@@ -193,12 +200,18 @@ def test_one_copy_is_enough_to_be_visible(catalog: Catalog) -> None:
     assert catalog.indexed(space).visible.tolist() == [False]
 
 
-def test_recall_file(catalog: Catalog) -> None:
-    space = catalog.add_space("style", "style", "mini", "{}")
-    assert catalog.recall_file(space) is None
-    catalog.set_recall_file(space, 4, "abc")
-    catalog.set_recall_file(space, 7, "def")
-    assert catalog.recall_file(space) == RecallFile(7, "def")
+def test_recall_files(catalog: Catalog) -> None:
+    space, other = (catalog.add_space(name, name, "mini", "{}") for name in ("style", "look"))
+    assert catalog.recall_files(space) == {}
+    catalog.set_recall_file(space, 0, 4, "abc")
+    catalog.set_recall_file(space, 0, 7, "def")
+    catalog.set_recall_file(space, 3, 5, "ghi")
+    catalog.set_recall_file(other, 0, 5, "jkl")
+    assert catalog.recall_files(space) == {0: RecordedRecall(7, "def"), 3: RecordedRecall(5, "ghi")}
+    catalog.set_recall_generation(space, [3], 9)
+    catalog.forget_recall_file(space, 0)
+    assert catalog.recall_files(space) == {3: RecordedRecall(9, "ghi")}
+    assert catalog.recall_files(other) == {0: RecordedRecall(5, "jkl")}
 
 
 def test_prune_forgets_contents_without_files(catalog: Catalog) -> None:

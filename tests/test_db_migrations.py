@@ -35,9 +35,10 @@ def _shape(connection: Connection) -> dict[str, object]:
 
 
 def _statements(path: Path) -> Iterator[str]:
+    """All but how they are broken into lines: a column that was added later stands in the line of the one before."""
     with closing(sqlite3.connect(path)) as connection:
         for (statement,) in connection.execute("SELECT sql FROM sqlite_master WHERE sql IS NOT NULL ORDER BY name"):
-            yield statement
+            yield " ".join(statement.split())
 
 
 def test_the_migrations_end_at_the_models(path: Path, tmp_path: Path) -> None:
@@ -60,7 +61,9 @@ def test_opening_again_changes_nothing(path: Path) -> None:
     before = path.read_bytes()
     Catalog.open(path, create=True, readonly=False).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT version, name FROM schema_version").fetchall() == [(1, "m001_first_tables")]
+        assert connection.execute("SELECT version, name FROM schema_version").fetchall() == [
+            (number, migration.__name__) for number, migration in enumerate(MIGRATIONS, start=1)
+        ]
     assert len(path.read_bytes()) == len(before)
 
 
@@ -69,35 +72,35 @@ def test_a_newer_catalog_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO schema_version VALUES (7, 'from the future')")
     for readonly in (False, True):
-        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 1; update diffsim-search"):
+        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 2; update diffsim-search"):
             Catalog.open(path, readonly=readonly)
 
 
 def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m002_breaks(connection: Connection) -> None:
+    def m003_breaks(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
         raise RuntimeError("power cut")
 
-    def m002_works(connection: Connection) -> None:
+    def m003_works(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE whole (x INTEGER)")
 
     Catalog.open(path, create=True).close()
     before = list(_statements(path))
 
-    def set_migrations(second: object) -> None:
-        migrations = (*MIGRATIONS, second)
+    def set_migrations(third: object) -> None:
+        migrations = (*MIGRATIONS, third)
         monkeypatch.setattr(database, "MIGRATIONS", migrations)
 
-    set_migrations(m002_breaks)
-    with pytest.raises(CatalogTooOld, match=r"version 1 .* reads version 2"):
+    set_migrations(m003_breaks)
+    with pytest.raises(CatalogTooOld, match=r"version 2 .* reads version 3"):
         Catalog.open(path, readonly=True)
     with pytest.raises(RuntimeError):
         Catalog.open(path)
     assert list(_statements(path)) == before
-    set_migrations(m002_works)
+    set_migrations(m003_works)
     Catalog.open(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (2,)
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (3,)
         assert connection.execute("SELECT count(*) FROM whole").fetchone() == (0,)
 
 

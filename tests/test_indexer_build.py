@@ -174,7 +174,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_a_run_would_do(pictures, tmp_pa
     other = estimate(index, [], requested_spaces(str(TINY), ["style"], size=64, tier="fp32"), FAST)
     assert (other.pictures, other.known) == (12, 0) and other.disk == fresh.disk
     assert listing(index) == before
-    stored = IndexFolder.open(index).store(Searcher(index).spaces()[0].fingerprint, readonly=True)
+    stored = IndexFolder.open(index).store(Searcher(index).spaces()[0].fingerprint, 0, readonly=True)
     assert fresh.disk < stored.nbytes() < fresh.disk + 100_000
     stored.close()
     with pytest.raises(FolderNotFound):

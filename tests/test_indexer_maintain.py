@@ -8,6 +8,7 @@ import lmdb
 import pytest
 from indexing import build, copy_index, draw
 
+from diffsim.db.catalog import KnownSpace
 from diffsim.db.database import CatalogDamaged
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import SpaceCheck, prune_index, verify_index
@@ -48,7 +49,7 @@ def check(index: IndexFolder) -> SpaceCheck:
 
 def recall_file(index: IndexFolder) -> Path:
     (space,) = Searcher(index.path).spaces()
-    return index.recall_file(space.fingerprint)
+    return index.recall_file(space.fingerprint, 0)
 
 
 def test_a_sound_index_is_clean(index):
@@ -98,9 +99,11 @@ def test_the_next_run_rebuilds_a_bad_faiss_file_too(index, gallery):
 # ------------------------------------------------------------------------------------------- the feature store
 
 
-def spoil(index: IndexFolder, table: bytes, content_id: int) -> None:
-    (space,) = Searcher(index.path).spaces()
-    folder = index.space(space.fingerprint) / "shards" / "0000"
+def spoil(index: IndexFolder, table: bytes, content_id: int, space: KnownSpace | None = None, shard: int = 0) -> None:
+    """Alter a record; in the only space where none is given."""
+    if space is None:
+        (space,) = Searcher(index.path).spaces()
+    folder = index.shard(space.fingerprint, shard)
     with lmdb.open(str(folder), max_dbs=2) as environment, environment.begin(write=True) as transaction:
         records = environment.open_db(table, txn=transaction)
         key = content_id.to_bytes(8, "big")

@@ -35,7 +35,7 @@ def test_agrees_with_the_answers_of_the_searcher(
     monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (10, 25))
     (space,) = searcher.spaces()
     gallery = searcher.gallery(space)
-    assert gallery.file is not None and len(gallery.covered) == 37 and len(gallery.tail_ids) == 3
+    assert len(gallery.files) == 1 and len(gallery.files[0][1]) == 37 and len(gallery.tail_ids) == 3
     calls: list[tuple[int, int]] = []
     found = audit(space, gallery, searcher.kit(space), queries=100, on_progress=lambda *at: calls.append(at))
     assert found is not None and (found.pictures, found.queries, found.top) == (40, 40, 10)
@@ -75,7 +75,7 @@ def test_the_seed_chooses_who_asks(searcher: Searcher) -> None:
 
 def test_a_lost_faiss_file_is_said(work: Path, tmp_path: Path) -> None:
     index = copy_index(work / "index", tmp_path / "index")
-    next(index.glob("spaces/*/recall.faiss")).unlink()
+    next(index.glob("spaces/*/shards/0000/recall.faiss")).unlink()
     ran = diffsim("audit", "--index", index, "--queries", "10")
     assert ran.code == 0 and "FAISS file is missing" in ran.err
 

@@ -254,7 +254,7 @@ def test_filters_come_before_recall(searcher, work):
     found = searcher.search(work / "outside.png", k=2, candidates=2, rerank=False, filters=old)
     assert ids(found) == wanted
     gallery = searcher.gallery(searcher.choose(None))
-    assert len(gallery.covered) == 40 and len(gallery.tail_ids) == 0
+    assert len(gallery.files[0][1]) == 40 and len(gallery.tail_ids) == 0
     draw(work / "more" / "a", range(50, 52))
     draw(work / "more" / "b", range(52, 54))
     shutil.copytree(work / "index", work / "grown")

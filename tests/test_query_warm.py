@@ -182,7 +182,7 @@ def test_a_changed_catalog_is_noticed(pictures, tmp_path, what_happens: Callable
 def test_a_rebuilt_faiss_file_is_noticed(index, pictures):
     with Searcher(index) as searcher:
         (space,) = searcher.spaces()
-        searcher.index.recall_file(space.fingerprint).unlink()
+        searcher.index.recall_file(space.fingerprint, 0).unlink()
         assert len(searcher.answer(Query(pictures / "03.png")).notes) == 1
         verify_index(searcher.index, MEMORY)
         assert searcher.answer(Query(pictures / "03.png")).notes == []

@@ -404,7 +404,7 @@ def test_index_by_global_embedding(vits: dict[str, Path], gallery: Path, tmp_pat
     assert report.extracted == 5 and [space.known.name for space in report.spaces] == ["clip/global", "clip/look"]
     kit = SpaceKit.load(index.space(report.spaces[0].known.fingerprint))
     assert not kit.has_tokens and kit.space.fit == "crop 36"
-    with index.catalog(readonly=True) as catalog, index.store(kit.space.fingerprint, readonly=True) as store:
+    with index.catalog(readonly=True) as catalog, index.store(kit.space.fingerprint, 0, readonly=True) as store:
         contents = catalog.indexed(report.spaces[0].known.id)
         wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
         _, descriptors = store.descriptors(wanted)

@@ -54,6 +54,12 @@ _SHOWN_FAILURES = 20
 @click.option(
     "--retry-failed", is_flag=True, help="Try files again that failed before, although they have not changed."
 )
+@click.option(
+    "--shard-pictures",
+    type=click.IntRange(min=1),
+    help="How many pictures the newest part of the index takes before the next one begins; remembered.  "
+    "[default: 1000000]",
+)
 @click.option("--dry-run", is_flag=True, help="Only say what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -74,6 +80,7 @@ def index(
     exclude_dirs: tuple[str, ...],
     include_hidden: bool,
     retry_failed: bool,
+    shard_pictures: int | None,
     dry_run: bool,
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
@@ -119,6 +126,7 @@ def index(
         batch_size=batch_size,
         memory=memory,
         retry_failed=retry_failed,
+        shard_pictures=shard_pictures,
     )
     if dry_run:
         found = estimate(index_path, folders, requests, options)

@@ -105,7 +105,7 @@ def open_scorers(
             scorers.append(DescriptorScorer(_describe(BASELINES[contender.spec], pictures, options)))
             continue
         space, found = spaces[contender.request], contents[contender.request]
-        store = opened.enter_context(index.store(space.known.fingerprint, readonly=True))
+        store = opened.enter_context(index.store(space.known.fingerprint, 0, readonly=True))
         if contender.pooled or not space.kit.has_tokens:
             scorers.append(DescriptorScorer(_descriptors(store, len(pictures), found)))
         else:
@@ -150,7 +150,7 @@ def _real(picture: Path) -> bytes:
 def _contents(catalog: Catalog, space_id: int, paths: Sequence[bytes]) -> dict[int, tuple[int, bytes]]:
     """(content id, hash) behind each path, by its place in the list; only those that the space has features of."""
     indexed = catalog.indexed(space_id)
-    hashes = dict(zip(indexed.ids.tolist(), indexed.sha256, strict=True))
+    hashes = indexed.hashes()
     files = catalog.files_of(hashes)
     by_path = {place.path: content_id for content_id, places in files.items() for place in places}
     ids = {row: by_path[path] for row, path in enumerate(paths) if path in by_path}

@@ -15,7 +15,7 @@ from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.filters import Filters
 from diffsim.db.status import Status
 from diffsim.indexer.index_folder import IndexFolder
-from diffsim.indexer.roots import trouble
+from diffsim.indexer.roots import offline_roots
 
 from ..locate import Locator
 from ..query import Answer, Example, ExtractedPicture, Query
@@ -199,15 +199,13 @@ class Engine:
 
     def state(self) -> IndexState:
         """What is in the index, and who is writing to it."""
-        counts = self._counts.get()
-        reasons = {root.root.id: trouble(root.root.path, root.files > 0) for root in counts.roots}
         return IndexState(
             path=self.index.path,
             bytes=self._bytes.peek(),
             generation=self.catalog.generation(),
-            counts=counts,
+            counts=self._counts.get(),
             spaces=self.catalog.spaces(),
-            offline={root: reason for root, reason in reasons.items() if reason},
+            offline=offline_roots(self.catalog),
             run=self.runs.state(),
             writer=self.runs.writer(),
         )
