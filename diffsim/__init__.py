@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from .query.search import Searcher
     from .retrieval.errors import RetrievalError
     from .retrieval.score import PairScore
-    from .retrieval.space import FeatureSpace, Tap
+    from .retrieval.settings import SpaceSettings, Tap
+    from .retrieval.space import FeatureSpace
 
 _HOMES = {
     "Answer": "query.query",
@@ -42,7 +43,8 @@ _HOMES = {
     "QueryError": "query.errors",
     "RetrievalError": "retrieval.errors",
     "Searcher": "query.search",
-    "Tap": "retrieval.space",
+    "SpaceSettings": "retrieval.settings",
+    "Tap": "retrieval.settings",
     "index": "api",
     "open": "api",
     "score": "api",
@@ -67,6 +69,7 @@ __all__ = [  # sorted as _HOMES
     "QueryError",
     "RetrievalError",
     "Searcher",
+    "SpaceSettings",
     "Tap",
     "index",
     "open",

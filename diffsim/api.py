@@ -7,7 +7,7 @@ from pathlib import Path
 from .indexer.build import IndexOptions, IndexReport, index_folders
 from .indexer.index_folder import IndexFolder
 from .indexer.requests import DEFAULT_MODEL, DEFAULT_PROFILE, requested_spaces
-from .query.pair import score_files
+from .query.score_files import score_files
 from .query.search import Searcher
 from .retrieval.score import PairScore
 

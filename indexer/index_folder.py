@@ -9,7 +9,7 @@ INDEX/
     space.json, space.safetensors    the space's record and kit
     shards/0000/, 0001/, ...     one folder for each shard; the same picture is in the same shard of every space
       data.mdb, lock.mdb         descriptors and token records
-      recall.faiss               a cache over the descriptors
+      recall-<digest>.faiss, .npy    a cache over the descriptors, see retrieval/shard/snapshot.py
 """
 
 import fcntl
@@ -119,9 +119,6 @@ class IndexFolder:
     def shard(self, fingerprint: str, number: int) -> Path:
         """The folder of one shard of a space. There is none until a picture of the shard is extracted."""
         return self.shards(fingerprint) / f"{number:04d}"
-
-    def recall_file(self, fingerprint: str, shard: int) -> Path:
-        return self.shard(fingerprint, shard) / "recall.faiss"
 
     def store(self, fingerprint: str, shard: int, *, readonly: bool) -> FeatureStore:
         """The features of one shard of a space; raises as FeatureStore does."""

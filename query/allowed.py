@@ -9,8 +9,6 @@ import numpy as np
 from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
 
-from .gallery import Gallery
-
 _KEPT = 8
 """Filters whose answer is remembered: a page asks with the same ones again and again."""
 
@@ -21,10 +19,6 @@ class Allowed:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
-
-    def within(self, gallery: Gallery, filters: Filters) -> Gallery:
-        """The gallery with only the pictures that pass."""
-        return gallery.within(self.ids(filters))
 
     def ids(self, filters: Filters) -> np.ndarray:
         """The contents that pass: int64, ascending. The same array as before while none has changed. One that was never

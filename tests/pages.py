@@ -1,13 +1,12 @@
 """The page in a real browser, as its tests drive it."""
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
+from conftest import find_browser
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
@@ -101,10 +100,8 @@ class Page:
 
 @contextmanager
 def browser() -> Iterator[webdriver.Chrome]:
-    """A headless Chromium. Without one the test fails, and says how to install it."""
-    chromium, chromedriver = shutil.which("chromium"), shutil.which("chromedriver")
-    if chromium is None or chromedriver is None:
-        pytest.fail("The page is tested in a real browser; install it with: apt install chromium chromium-driver")
+    """A headless Chromium, see `find_browser`."""
+    chromium, chromedriver = find_browser()
     options = webdriver.ChromeOptions()
     options.binary_location = chromium
     for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):

@@ -27,6 +27,7 @@ def test_the_public_names_are_a_promise():
         "QueryError",
         "RetrievalError",
         "Searcher",
+        "SpaceSettings",
         "Tap",
         "index",
         "open",
@@ -67,7 +68,7 @@ def test_without_choices_every_space_of_the_index_is_filled(pictures, tmp_path):
 def test_settings_are_keywords_of_query(pictures, tmp_path):
     diffsim.index(tmp_path / "index", [pictures], options=diffsim.IndexOptions(workers=1))
     searcher = diffsim.open(tmp_path / "index")
-    assert len(searcher.search(diffsim.Query(pictures / "03.png"), k=3)) == 3
+    assert len(searcher.search(pictures / "03.png", k=3)) == 3
     answer = searcher.answer(diffsim.Query(pictures / "03.png", k=2, exact=True))
     assert isinstance(answer, diffsim.Answer) and answer.scored == 11
     assert answer.hits == searcher.search(pictures / "03.png", k=2, exact=True)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from conftest import random_picture
+from indexing import diffsim
 
 PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
@@ -30,24 +31,29 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(arguments: list[str], home: Path) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "HOME": str(home), "DIFFSIM_INDEX": str(home / "index"), "PYTHONPATH": str(PROJECT)}
-    return subprocess.run(arguments, cwd=home, env=environment, capture_output=True, text=True, timeout=300)
+def environment(home: Path) -> dict[str, str]:
+    return {**os.environ, "HOME": str(home), "DIFFSIM_INDEX": str(home / "index"), "PYTHONPATH": str(PROJECT)}
 
 
 def test_every_shell_line_works(home: Path) -> None:
+    def at_home() -> None:
+        os.chdir(home)
+        os.environ.update(environment(home))
+
     lines = [line for block in blocks("sh") for line in block.splitlines() if line.strip()]
     assert len(lines) >= 8
     for line in lines:
         program, *arguments = shlex.split(line.replace("~", str(home)))
         assert program == "diffsim"
-        done = run([sys.executable, "-m", "diffsim.query.cli", *arguments], home)
-        assert done.returncode == 0, f"{line}: {done.stderr}"
+        done = diffsim(*arguments, before=at_home)
+        assert done.code == 0, f"{line}: {done.err}"
 
 
 def test_the_python_example_works(home: Path) -> None:
     (example,) = blocks("python")
-    done = run([sys.executable, "-c", example], home)
+    done = subprocess.run(
+        [sys.executable, "-c", example], cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
+    )
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.splitlines()) == 6  # five neighbours and the score of a pair
 

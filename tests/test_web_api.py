@@ -18,7 +18,8 @@ from diffsim.indexer.build import IndexOptions, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import prune_index
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.search import Query, Searcher
+from diffsim.query.query import Example, Query
+from diffsim.query.search import Searcher
 
 COUNT = 30
 
@@ -152,12 +153,12 @@ def test_spaces_regions_examples_filters_and_folding(asker, work):
     asked = [
         ({"spaces": [names[1]]}, {"spaces": (names[1],)}),
         ({"spaces": names}, {"spaces": tuple(names)}),
-        ({"region": [0.1, 0.2, 0.5, 0.5]}, {"region": (0.1, 0.2, 0.5, 0.5)}),
+        ({"region": [0.1, 0.2, 0.5, 0.5]}, {"examples": Example(first, region=(0.1, 0.2, 0.5, 0.5))}),
         ({"fold": True}, {"fold": True}),
     ]
     with Searcher(work / "index", "cpu") as searcher:
         for body, fields in asked:
-            expected = searcher.answer(Query(first, k=10, **fields))
+            expected = searcher.answer(Query(**{"examples": first, "k": 10, **fields}))
             assert [hit["id"] for hit in answers(asker, picture=first, k=10, **body)[-1]["hits"]] == [
                 hit.content_id for hit in expected.hits
             ]
@@ -212,8 +213,8 @@ def test_why(asker, work):
     first, second = content_id(asker, "07.png"), content_id(asker, "08.png")
     found = asker.get(f"/api/why?a={first}&b={second}").json()
     with Searcher(work / "index", "cpu") as searcher:
-        expected = searcher.why(first, second)
-        looked = searcher.attention(first, second, (1, 1))
+        expected = searcher.pair(first, second).agreement()
+        looked = searcher.pair(first, second).attention((1, 1))
     assert found["score"] == pytest.approx(expected.score, abs=1e-5)
     assert found["a_from_b"][1] == pytest.approx(expected.a_from_b[1].tolist(), abs=1e-3)
     assert found["low"] <= min(map(min, found["b_from_a"])) + 1e-4 and found["seen_a"] == [0, 0, 1, 1]

@@ -18,9 +18,9 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.roots import offline_roots
 
 from ..locate import Locator
+from ..pair import Pair
 from ..query import Answer, Example, ExtractedPicture, Query
 from ..text import printable
-from ..why import Pair
 from . import schemas
 from .decoders import Decoders
 from .kept import Kept
@@ -128,14 +128,15 @@ class Engine:
         """The search in the search core's terms; extracts uploads, in their own lane."""
         named = [asked.picture, *(example.picture for example in asked.examples)]
         found = {name: await self.subject(name, asked.spaces) for name in named}
-        examples = [Example(found[one.picture], one.weight, one.region) for one in asked.examples]
+        examples = [
+            Example(found[asked.picture], region=asked.region),
+            *(Example(found[one.picture], one.weight, one.region) for one in asked.examples),
+        ]
         return Query(
-            found[asked.picture],
+            examples,
             spaces=tuple(asked.spaces),
             k=asked.k,
             exact=asked.exact,
-            region=asked.region,
-            examples=examples,
             filters=self.filters(asked.filters),
             fold=asked.fold,
         )
@@ -165,8 +166,8 @@ class Engine:
         chosen = self.lanes.searcher.choose(space)
         indexed = isinstance(a, int) and isinstance(b, int)
         pair = (self._pair if indexed else self._make_pair)(a, b, chosen.fingerprint)
-        shape = self.lanes.searcher.kit(chosen).space
-        return Comparison(pair, chosen, (self._size(a), self._size(b)), shape.size, shape.fit)
+        seen = self.lanes.searcher.collection.kit(chosen).settings
+        return Comparison(pair, chosen, (self._size(a), self._size(b)), seen.size, seen.fit)
 
     def _make_pair(self, a: Subject, b: Subject, space: str) -> Pair:
         return self.lanes.searcher.pair(a, b, space)

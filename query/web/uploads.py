@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from diffsim.retrieval.extractor import PictureFeatures
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 
 from .decoders import PREVIEW_SIDE, Decoders, encoded

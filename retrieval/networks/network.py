@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from ..errors import RetrievalError
-from ..kit import Projection
-from ..space import Tap
+from ..projection import Projection
+from ..settings import SpaceSettings, Tap
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, `bfloat16` or `float16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 class BadSize(RetrievalError, ValueError):
@@ -57,7 +62,7 @@ class Network(Protocol):
         """The tap with the full name of its module. Raises UnknownModule."""
         ...
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         """What every picture of a space is given: the noise (drawn on the CPU), the prompt's embedding, ...
 
         Raises BadSize, BadNetwork.
