@@ -153,8 +153,7 @@ class Engine:
         chosen = [searcher.choose(space) for space in spaces or (None,)]
         missing = [space.fingerprint for space in chosen if space.fingerprint not in upload.features]
         if missing:
-            with upload.file() as file:
-                upload.features.update(searcher.extract(file, missing).features)
+            upload.features.update(searcher.extract(upload.data, missing).features)
         return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
     def search(self, query: Query) -> Iterator[Answer]:

@@ -35,12 +35,6 @@ class Upload:
     sha256: bytes
     features: dict[str, PictureFeatures] = field(default_factory=dict)
 
-    @contextmanager
-    def file(self) -> Iterator[Path]:
-        """The bytes as a file, for as long as it takes to read them."""
-        with _private_file(self.data) as path:
-            yield path
-
 
 class Uploads:
     """The last ones, by an id that cannot be guessed. Safe to use from several threads."""
