@@ -64,7 +64,7 @@ def main() -> None:
     chosen = gallery.ids
     if arguments.folder:
         with searcher.index.catalog(readonly=True) as catalog:
-            chosen = np.array(catalog.matching(Filters(folders=arguments.folder))[0])
+            chosen = catalog.matching(Filters(folders=arguments.folder))[0]
     asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
     extractor = Extractor.load(space.network, [kit], "cpu")
     sample = [bytes(record) for _, record in gallery.tokens(gallery.sample(64, np.empty(0, np.int64)))]

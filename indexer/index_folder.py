@@ -12,6 +12,7 @@ INDEX/
       recall-<digest>.faiss, .npy    a cache over the descriptors, see retrieval/shard/snapshot.py
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -31,6 +32,7 @@ from diffsim.retrieval.shard.store import FeatureStore
 from .errors import IndexerError
 
 FORMAT = 1
+_LOCK = "writer.lock"
 _CATALOG = "sqlite:///catalog.sqlite"
 
 
@@ -125,7 +127,7 @@ class IndexFolder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
-        lock = FileLock(self.path / "writer.lock", timeout=0)
+        lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -138,6 +140,18 @@ class IndexFolder:
             yield
         finally:
             lock.release()
+
+    def being_written(self) -> str | None:
+        """Who is writing to the index now, in words; None if nobody is."""
+        try:
+            with open(self.path / _LOCK, "rb") as lock:
+                # Held for a moment, in which a writer that begins just then is refused.
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.writer()
+        except OSError:
+            pass  # nobody has written yet, or the lock cannot be read
+        return None
 
     def writer(self) -> str:
         """Who writes to the index, or was the last who did, in words."""
