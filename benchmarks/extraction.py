@@ -31,14 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.networks import load_network
-from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.families import known_families, load_network
 from diffsim.retrieval.settings import SpaceSettings
 from diffsim.retrieval.shard.rerank import score_records
 from diffsim.retrieval.tiers import decode_tokens
 
-PROMPT = PRESETS["sd15"].prompt
-TAP = PRESETS["sd15"].profiles["style"]
+PROMPT = known_families().presets["sd15"].prompt
+TAP = known_families().presets["sd15"].profiles["style"]
 SIZE = 512
 WAYS = ("ours", "released")
 

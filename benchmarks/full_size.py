@@ -28,8 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import full_size_networks as makers
 from benchmarks.kills import in_child
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.networks import load_network
-from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.families import known_families, load_network
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ NETWORKS = {
 def measure(name: str) -> None:
     """One network, start to end; prints a line for each step."""
     what = NETWORKS[name]
-    preset = PRESETS[what.preset]
+    preset = known_families().presets[what.preset]
     tap = preset.profiles[what.profile]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name

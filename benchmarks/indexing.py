@@ -118,7 +118,7 @@ def store_again(
         contents = catalog.indexed(space.id)
         for rows in np.array_split(np.arange(len(features)), max(commits, 1)):
             ids = [int(contents.ids[row]) for row in rows]
-            shas = [contents.sha256[row] for row in rows]
+            shas = [contents.sha256[row].tobytes() for row in rows]
             kept = [features[row] for row in rows]
             triples = zip(ids, shas, kept, strict=True)
             store.put(Record(row, sha, each.descriptor, each.tokens) for row, sha, each in triples)

@@ -55,7 +55,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     folder.mkdir(parents=True)
     target = IndexFolder.create(index)
     kit.save(target.space(space.fingerprint))
-    with target.catalog(create=True) as catalog, target.store(space.fingerprint, readonly=False) as store:
+    with target.catalog(create=True) as catalog, target.store(space.fingerprint, 0, readonly=False) as store:
         space_id = catalog.add_space(space.fingerprint, space.name, space.network, space.record, adapter=space.adapter)
         root = catalog.files.add_root(os.fsencode(folder))
         generator = torch.Generator().manual_seed(0)
@@ -80,7 +80,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
             store.put(Record(*row) for row in zip(ids, shas, descriptors, coded, strict=True))
             catalog.mark_indexed([space_id], [(row, "PNG", 128, 128) for row in ids])
         (known,) = catalog.spaces()
-        refresh_recall(target, catalog, known, MEMORY, lambda step: None)
+        refresh_recall(target, catalog, [known], MEMORY)
 
 
 def timed(work: Callable[[], Any], times: int) -> float:

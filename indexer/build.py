@@ -24,7 +24,7 @@ from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders, offline_roots
 from .scan import scan
 from .skipped import UNUSABLE, SkippedSpace, reason
-from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, settle_spaces
+from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
 
 __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 
@@ -69,7 +69,7 @@ def index_folders(
         find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
         if not requests and not catalog.spaces():
             requests = requested_spaces(DEFAULT_MODEL, [])
-        asked = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+        asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
         # A profile and its layer spelled out are one space.
         spaces = list({space.known.fingerprint: space for space in asked}.values())
         if options.shard_pictures not in (None, catalog.shards()[-1].capacity):

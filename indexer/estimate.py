@@ -77,7 +77,8 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
             if not lacking:
                 continue
             try:
-                extractor = Extractor(networks.get(network, dtype, adapter), [space.kit for space in together])
+                made_by = together[0].kit.space.family
+                extractor = Extractor(networks.get(network, dtype, adapter, made_by), [space.kit for space in together])
             except UNUSABLE as problem:
                 for space in together:
                     waiting = len(files) - len(_known(catalog, [space], files))

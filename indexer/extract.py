@@ -93,7 +93,7 @@ class Extraction:
 
     def _extract(self, pending: Iterator[PendingContent], total: int) -> int:
         space = self._spaces[0]
-        network = self._networks.get(space.known.network, space.kit.settings.dtype, space.known.adapter)
+        network = self._networks.of(space.known, space.kit.space)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
         extracted, self._done = 0, 0

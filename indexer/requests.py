@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsim.retrieval.local_models import defaults_of, find_adapter, find_model
-from diffsim.retrieval.presets import ADAPTERS, PRESETS, Preset
+from diffsim.retrieval.families import Preset, find_adapter, known_families, known_network
+from diffsim.retrieval.families.locate import KnownNetwork
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 
 DEFAULT_MODEL = "mini"
@@ -42,40 +42,45 @@ def requested_spaces(
 
     layers: taps to read instead of the profile's, `LAYER`, `LAYER@TIMESTEP` or `LAYER@TIMESTEP*WEIGHT`; several make
     one space, whose score is the weighted mean over them. timestep: for layers that name none.
-    variant: None is the network's own (S, or C with an adapter). changes: further settings (see SpaceSettings) other
-    than the network's defaults; None keeps a default.
+    variant: None is the network's usual one (mostly S), or C with an adapter. changes: further settings (see
+    SpaceSettings) other than the network's defaults; None keeps a default.
 
-    Raises UnknownModel, InvalidSpace.
+    Raises UnknownModel, InvalidSpace, FamilyProblem.
     """
-    defaults = defaults_of(model)
-    variant, adapter = _variant(defaults, variant, adapter)
+    network = known_network(model)
+    defaults = network.defaults
+    variant, adapter = _variant(network, variant, adapter)
     if variant == "global" and (profiles or layers or timestep is not None):
         raise InvalidSpace(
             "A global embedding has no layers, timesteps or profiles; leave out --layer, --timestep and --by."
         )
     chosen = {"global": ()} if variant == "global" else _chosen_taps(defaults, profiles, layers, timestep)
-    network = model if model in PRESETS else str(find_model(model))
     requests = []
     for name, taps in chosen.items():
         settings = defaults.settings(taps, variant=variant, **changes)
-        name = f"{Path(network).name}/{name}{'-C' if variant == 'C' else ''}"
-        requests.append(SpaceRequest(name, network, adapter, settings))
+        name = f"{Path(network.reference).name}/{name}{'-C' if variant == 'C' else ''}"
+        requests.append(SpaceRequest(name, network.reference, adapter, settings))
     return requests
 
 
-def _variant(defaults: Preset, variant: str | None, adapter: str | None) -> tuple[str, str]:
+def _variant(network: KnownNetwork, variant: str | None, adapter: str | None) -> tuple[str, str]:
     """The variant, and the IP-Adapter's preset or path, empty without one. Raises InvalidSpace, UnknownModel."""
-    if variant == "C" and adapter is None:
-        adapter = defaults.adapter
-        if not adapter:
-            raise InvalidSpace(
-                f"No IP-Adapter is known for the network {defaults.name}; give one with --ip-adapter FOLDER."
-            )
-    if not adapter:
-        return variant or "S", ""
-    if variant not in (None, "C"):
+    if adapter and variant not in (None, "C"):
         raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
-    return "C", adapter if adapter in ADAPTERS else str(find_adapter(adapter))
+    known = network.family.variants
+    variant = variant or ("C" if adapter else known[0])
+    if variant not in known:
+        raise InvalidSpace(
+            f"The network {network.defaults.name} has no variant {variant}; choose {' or '.join(known)}."
+        )
+    if variant != "C":
+        return variant, ""
+    adapter = network.defaults.adapter if adapter is None else adapter
+    if not adapter:
+        raise InvalidSpace(
+            f"No IP-Adapter is known for the network {network.defaults.name}; give one with --ip-adapter FOLDER."
+        )
+    return variant, adapter if adapter in known_families().adapters else str(find_adapter(adapter))
 
 
 def _chosen_taps(
@@ -83,7 +88,8 @@ def _chosen_taps(
 ) -> dict[str, tuple[Tap, ...]]:
     """The taps of each space to make, by name: those of the profiles, else the layers, at the profiles' timesteps where
     neither they nor `timestep` say another. Raises InvalidSpace."""
-    own = {profile: defaults.tap(profile) for profile in profiles or (DEFAULT_PROFILE,)}
+    usual = DEFAULT_PROFILE if DEFAULT_PROFILE in defaults.profiles else next(iter(defaults.profiles), DEFAULT_PROFILE)
+    own = {profile: defaults.tap(profile) for profile in profiles or (usual,)}
     if not layers and timestep is None:
         return {profile: (tap,) for profile, tap in own.items()}
     taps = [tuple(parse_tap(layer, tap, timestep) for layer in layers or (tap.module,)) for tap in own.values()]

@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.families import locate
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import find_adapter, find_model
-from diffsim.retrieval.networks import Network, load_network
+from diffsim.retrieval.networks import Network
 from diffsim.retrieval.settings import InvalidSpace
 from diffsim.retrieval.space import FeatureSpace
 
@@ -39,15 +39,20 @@ class Networks:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._loaded: dict[tuple[str, str, str], Network] = {}
+        self._loaded: dict[tuple[str, ...], Network] = {}
 
-    def get(self, reference: str, dtype: str, adapter: str = "") -> Network:
-        """Raises UnknownModel, BadNetwork."""
-        key = (reference, dtype, adapter)
+    def get(self, reference: str, dtype: str, adapter: str = "", made_by: str | None = None) -> Network:
+        """A network by its preset or folder, with an IP-Adapter's preset or path. made_by: FeatureSpace.family of an
+        existing space that it is loaded for. Raises UnknownModel, BadNetwork, FamilyProblem."""
+        found = locate(reference, made_by)
+        key = (*found.key, dtype, adapter)
         if key not in self._loaded:
-            place = str(find_adapter(adapter)) if adapter else ""
-            self._loaded[key] = load_network(find_model(reference), dtype, self._device, place)
+            self._loaded[key] = found.load(dtype, self._device, adapter)
         return self._loaded[key]
+
+    def of(self, known: KnownSpace, space: FeatureSpace) -> Network:
+        """The network of an existing space, as far as it is still the same; raises as `get`."""
+        return self.get(known.network, space.settings.dtype, known.adapter, space.family)
 
 
 def known_spaces(index: IndexFolder, catalog: Catalog) -> list[OpenSpace]:
@@ -55,11 +60,11 @@ def known_spaces(index: IndexFolder, catalog: Catalog) -> list[OpenSpace]:
     return [OpenSpace(known, SpaceKit.load(index.space(known.fingerprint))) for known in catalog.spaces()]
 
 
-def settle_spaces(
+def resolve_spaces(
     index: IndexFolder, catalog: Catalog, requests: Sequence[SpaceRequest], networks: Networks
 ) -> list[OpenSpace]:
     """The space behind each request: one of the index where it was asked for in the same way, else a new one."""
-    return [_settle(index, catalog, request, networks) for request in requests]
+    return [_resolve(index, catalog, request, networks) for request in requests]
 
 
 def make_kit(request: SpaceRequest, networks: Networks) -> SpaceKit:
@@ -73,7 +78,7 @@ def find_space(catalog: Catalog, kit: SpaceKit) -> KnownSpace | None:
     return next((known for known in catalog.spaces() if _space_of(known).same_request(kit.space)), None)
 
 
-def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
+def _resolve(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
     kit = make_kit(request, networks)
     found = find_space(catalog, kit)
     if found:

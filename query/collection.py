@@ -80,7 +80,7 @@ class Collection:
         folder = self._index.shard(space.fingerprint, number)
         since = recorded.generation if recorded else -1
         changes = self._catalog.space_changes(space.id, since, number)
-        if folder.is_dir():
+        if recorded or len(changes.ids):  # else the space has nothing in this shard yet
             digest = recorded.digest if recorded else None
             whole = shard.open(space.fingerprint, folder, self.kit(space), digest)
             if not whole and not changes.complete:

@@ -156,7 +156,7 @@ class PictureExtractor:
         if wanted not in self._extractors:
             self._networks = self._networks or Networks(self._device)
             kits = [self._collection.kit(space) for space in spaces]
-            network = self._networks.get(spaces[0].network, kits[0].settings.dtype, spaces[0].adapter)
+            network = self._networks.of(spaces[0], kits[0].space)
             self._extractors[wanted] = Extractor(network, kits)
         return self._extractors[wanted]
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.shard.members import Members
 from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.recall import Found
 from diffsim.retrieval.shard.rerank import rank
@@ -103,7 +104,7 @@ def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ra
     order = rank(ids, scores, asked.parts[0].content_id)
     ids, scores = ids[order], scores[order]
     if asked.allowed is not None:
-        examples = np.intersect1d(examples, asked.allowed)
+        examples = examples[Members.of(asked.allowed).has(examples)]
     others = found.pictures - int(np.count_nonzero(collection.among(asked.fingerprints, examples)))
     by_chance = tail.expected(scores, others) if tail else [None] * len(ids)
     return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))

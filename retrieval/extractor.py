@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
+from .families import locate
 from .features import PictureFeatures
 from .kit import SpaceKit, constants_hash
-from .local_models import find_adapter, find_model
-from .networks import Network, Read, TapPlace, dtype_name, load_network
+from .networks import Network, Read, TapPlace, dtype_name
 from .pictures.images import DECODE_REVISION
 from .settings import InvalidSpace, SpaceSettings
 from .space import EXTRACTOR_REVISION, FeatureSpace, OtherRevision, SpaceMismatch
@@ -39,7 +39,7 @@ class Extractor:
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
-                raise SpaceMismatch(kit.space.fingerprint, network.folder)
+                raise _mismatch(kit.space, network)
             if (kit.space.decode_revision, kit.space.extractor_revision) != (DECODE_REVISION, EXTRACTOR_REVISION):
                 raise OtherRevision(kit.space.fingerprint)
         shared = {(kit.settings.size, kit.settings.fit, kit.settings.dtype) for kit in kits}
@@ -53,8 +53,8 @@ class Extractor:
     @classmethod
     def load(cls, reference: str, kits: Sequence[SpaceKit], device: str, adapter: str = "") -> "Extractor":
         """Load the network behind the spaces; it must be the very one they were made with (SpaceMismatch)."""
-        place = str(find_adapter(adapter)) if adapter else ""
-        return cls(load_network(find_model(reference), kits[0].settings.dtype, device, place), kits)
+        network = locate(reference, kits[0].space.family).load(kits[0].settings.dtype, device, adapter)
+        return cls(network, kits)
 
     def extract(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
         """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture.
@@ -91,6 +91,14 @@ class Extractor:
                 f"The network in {self.network.folder} overflows in {kit.settings.dtype}; choose bfloat16 or float32."
             )
         return numbers
+
+
+def _mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
+    """Why the network is not the one of the space: other weights, or another revision of a package's family."""
+    family, revision, _ = (*network.weights.split(":"), "", "")[:3]
+    if space.family == family != "" and not space.weights.startswith(f"{family}:{revision}:"):
+        return OtherRevision(space.fingerprint, f"the network family {family}")
+    return SpaceMismatch(space.fingerprint, network.folder)
 
 
 def make_space(network: Network, settings: SpaceSettings) -> SpaceKit:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .errors import RetrievalError
-from .names import DEFAULT_DTYPE, DEFAULT_SEED, DEFAULT_TIER, DTYPES, TIERS, VARIANTS
+from .names import DEFAULT_DTYPE, DEFAULT_SEED, DEFAULT_TIER, DTYPES, TIERS
 from .pictures.images import crop_side
 
 TIMESTEPS = 1000
@@ -51,8 +51,9 @@ class SpaceSettings:
 
     size: side of the square that a picture is resized to, pixels. fit: how; `squash`, or `crop N`: the short side to
     N pixels, at least the size, then the middle. noises: how many noise tensors the tokens are the mean over; 0 is a
-    clean picture. seed: of the noise. variant: `S`, self-attention; `C`, cross-attention to the picture as its own
-    prompt (IP-Adapter); `global`, the network's one embedding a picture, without taps and without a token stage.
+    clean picture. seed: of the noise.
+    variant: `S`, self-attention; `C`, cross-attention to the picture as its own prompt (IP-Adapter); `global`, the
+    network's one embedding a picture, without taps and without a token stage; or another that its family offers.
     dtype: what the network computes in. tier: how tokens are stored, `fp32`, `fp16` or `int8`.
 
     A setting without effect does not make a second space: the seed is 0 without noise, the tier of a global space
@@ -70,8 +71,6 @@ class SpaceSettings:
     tier: str = DEFAULT_TIER
 
     def __post_init__(self) -> None:
-        if self.variant not in VARIANTS:
-            raise InvalidSpace(f"The variant {self.variant} is unknown; choose one of {', '.join(VARIANTS)}.")
         if bool(self.taps) == (self.variant == "global"):
             raise InvalidSpace("A feature space needs at least one tap (a module and a timestep), a global one none.")
         if self.seed not in _SEEDS:

@@ -30,11 +30,12 @@ class SpaceMismatch(RetrievalError):
 
 
 class OtherRevision(RetrievalError):
-    """Another version of this program made a feature space; this one would compute other numbers."""
+    """Another version of a program made a feature space; this one would compute other numbers."""
 
-    def __init__(self, fingerprint: str) -> None:
+    def __init__(self, fingerprint: str, program: str = "this program") -> None:
+        self.program = program
         super().__init__(
-            f"The feature space {fingerprint} was made by another version of this program, and what this one computes "
+            f"The feature space {fingerprint} was made by another version of {program}, and what this one computes "
             "cannot be compared with it; query with an indexed picture, which needs no network, or make a new space "
             "with `diffsim index --by ...`."
         )
@@ -45,7 +46,8 @@ class FeatureSpace:
     """Everything that changes a number (DESIGN section 3).
 
     weights, constants: hash of the network's weights and configuration (what embeds the prompt included), and of the
-    tensors that every picture is given: the noise, the prompt embedding, ...
+    tensors that every picture is given: the noise, the prompt embedding, ... The weights of a network that another
+    package reads begin with the name and revision of its family, `FAMILY:REVISION:`.
     """
 
     settings: SpaceSettings
@@ -53,6 +55,11 @@ class FeatureSpace:
     constants: str
     decode_revision: int = DECODE_REVISION
     extractor_revision: int = EXTRACTOR_REVISION
+
+    @property
+    def family(self) -> str:
+        """Name of the network's family if another package brought it, else empty."""
+        return self.weights.split(":")[0] if ":" in self.weights else ""
 
     @property
     def fingerprint(self) -> str:

@@ -138,7 +138,7 @@ def test_one_run_feeds_several_spaces_and_a_new_one_leaves_the_old_alone(picture
 
 def test_a_profile_and_its_layer_spelled_out_are_one_space(pictures, tmp_path):
     (profile,) = requested_spaces(str(TINY), ["style"], size=64)
-    (tap,) = profile.taps
+    (tap,) = profile.settings.taps
     (layer,) = requested_spaces(str(TINY), layers=[f"{tap.module}@{tap.timestep}"], size=64)
     report = index_folders(IndexFolder.create(tmp_path / "index"), [pictures], [profile, layer], FAST)
     assert len({space.known.fingerprint for space in report.spaces}) == 1 and len(report.spaces) == 2
@@ -174,7 +174,7 @@ def test_a_dry_run_writes_nothing_and_tells_what_a_run_would_do(pictures, tmp_pa
     other = estimate(index, [], requested_spaces(str(TINY), ["style"], size=64, tier="fp32"), FAST)
     assert (other.pictures, other.known) == (12, 0) and other.disk == fresh.disk
     assert listing(index) == before
-    stored = IndexFolder.open(index).store(Searcher(index).spaces()[0].fingerprint, readonly=True)
+    stored = IndexFolder.open(index).store(Searcher(index).spaces()[0].fingerprint, 0, readonly=True)
     assert fresh.disk < stored.nbytes() < fresh.disk + 100_000
     stored.close()
     with pytest.raises(FolderNotFound):

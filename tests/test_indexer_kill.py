@@ -5,12 +5,14 @@
 
 import tempfile
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from conftest import TINY
 
 from benchmarks.kills import STEPS, Kill, Scenario, differences, prepare, run, run_and_kill, try_kill
+from diffsim.indexer.index_folder import IndexFolder
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +30,11 @@ def test_every_named_step_happens_and_features_come_before_their_rows(scenarios)
     assert {step for scenario in scenarios.values() for step in scenario.steps} == set(STEPS)
     for scenario in scenarios.values():
         steps = [step for step in scenario.steps if step.startswith("features")]
-        assert steps == ["features stored", "features committed"] * (len(steps) // 2)
+        commits = " ".join(steps).replace("features ", "").split(" committed")
+        # A commit that two shards share is stored in both before its rows are written.
+        assert commits.pop() == "" and {commit.strip() for commit in commits} == {"stored", "stored stored"}
+        with IndexFolder.open(scenario.after).catalog(readonly=True) as catalog:
+            assert [shard.number for shard in catalog.shards()] == [0, 1, 2]
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -38,6 +44,12 @@ def test_killed_after_a_step(scenarios, work, step):
     commits, found = try_kill(work, Kill(scenario, place), str(TINY), 64)
     assert commits == place + 1
     assert found == []
+
+
+def test_killed_between_the_two_shards_of_one_commit(scenarios, work):
+    scenario = scenarios["first run"]
+    place = next(n for n, pair in enumerate(pairwise(scenario.steps)) if pair == ("features stored",) * 2)
+    assert try_kill(work, Kill(scenario, place), str(TINY), 64) == (place + 1, [])
 
 
 @pytest.mark.parametrize("share", [0.5, 0.8])

@@ -158,7 +158,7 @@ def test_killed_between_the_catalog_and_the_folder_of_a_space(index, built):
     assert found(index, built / "first" / "03.png", "look") == before
     assert verify_index(index, MEMORY).strays == [index.space(names["style"])]
     ran = diffsim("verify", "--index", index.path)
-    assert ran.code == 0 and b"1 folders of forgotten spaces (harmless); `diffsim prune` removes them" in ran.out
+    assert ran.code == 0 and b"1 forgotten spaces or shards on disk (harmless); `diffsim prune` removes them" in ran.out
     own_copy = shutil.copytree(index.space(names["look"]), index.path / "spaces" / "my backup")
     prune_index(index, MEMORY)
     assert folders_of(index) == {names["look"], own_copy.name}

@@ -18,7 +18,7 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.indexer.skipped import reason
 from diffsim.query.search import Query, Searcher
-from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.families import UnknownModel
 from diffsim.retrieval.networks import BadNetwork
 from diffsim.retrieval.space import SpaceMismatch
 

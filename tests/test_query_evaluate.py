@@ -19,8 +19,7 @@ from diffsim.retrieval.drawings.gallery import draw
 from diffsim.retrieval.evaluation.benchmarks import READERS
 from diffsim.retrieval.evaluation.paper_scorer import PaperScorer
 from diffsim.retrieval.evaluation.triplets import SEED, read_triplets
-from diffsim.retrieval.local_models import UnknownModel
-from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.families import UnknownModel, load_network
 from diffsim.retrieval.paper import PaperProtocol
 from diffsim.retrieval.score import score_pair
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings
@@ -223,7 +222,7 @@ def test_specs():
     settings = parse_spec(f"{TINY}/mid_block.attentions.0@51*2+up_blocks.1@t101@64px").request.settings
     assert [str(tap) for tap in settings.taps] == ["mid_block.attentions.0@t51", "up_blocks.1@t101"]
     assert settings.size == 64 and settings.variant == "S" and settings.taps[0].weight == 2
-    assert parse_spec("mini/global").request.settings.variant == "global"
+    assert parse_spec("dinov2-small/global").request.settings.variant == "global"
     with pytest.raises(InvalidSpace, match="IP-Adapter"):
         parse_spec("mini/style-C")
     for spec in ("", "mini", "mini/", "mini/style:other", "mini/up@x", "/style"):

@@ -192,11 +192,10 @@ def test_what_a_shard_is_asked_and_answers_can_be_pickled(searchers: dict[int, S
 @pytest.fixture
 def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
     """How often networks are loaded, pictures encoded, and read to the taps."""
-    from diffsim.indexer import spaces
     from diffsim.retrieval.networks.unet import UNetNetwork
 
     counts = {"loads": 0, "encodes": 0, "reads": 0}
-    load, encode, read = spaces.load_network, UNetNetwork.encode, UNetNetwork.read
+    load, encode, read = UNetNetwork.load, UNetNetwork.encode, UNetNetwork.read
 
     def counting(name: str, work: object) -> object:
         def counted(*arguments: object, **more: object) -> object:
@@ -205,7 +204,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
 
         return counted
 
-    monkeypatch.setattr(spaces, "load_network", counting("loads", load))
+    monkeypatch.setattr(UNetNetwork, "load", counting("loads", load))
     monkeypatch.setattr(UNetNetwork, "encode", counting("encodes", encode))
     monkeypatch.setattr(UNetNetwork, "read", counting("reads", read))
     return counts

@@ -16,7 +16,8 @@ from tiny_vits import PREPROCESSING, make_vit
 from diffsim.query.evaluation.contenders import parse_spec
 from diffsim.query.evaluation.curves import draw_curves
 from diffsim.query.evaluation.sweep import TIMESTEPS, Setting, settings
-from diffsim.retrieval.networks import UnknownModule, load_network
+from diffsim.retrieval.families import load_network
+from diffsim.retrieval.networks import UnknownModule
 
 LAYERS = ("down_blocks.1.attentions.0", "mid_block.attentions.0")
 

@@ -10,8 +10,7 @@ from diffsim.indexer.requests import requested_spaces
 from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
 from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.local_models import find_model
-from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.families import find_model, load_network
 from diffsim.retrieval.score import AttentionFeatures, score
 from diffsim.retrieval.tiers import decode_tokens
 

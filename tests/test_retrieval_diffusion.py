@@ -26,11 +26,11 @@ from networks import ADAPTER, edit_json, tiny_dit, tiny_sdxl, tiny_sdxl_adapter
 from safetensors.torch import load_file, save_file
 
 from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.families import defaults_of, load_network
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import defaults_of
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, BadSize, Network, load_network
+from diffsim.retrieval.networks import BadNetwork, BadSize, Network
 from diffsim.retrieval.networks.latents import Latents
 from diffsim.retrieval.networks.prompts import embed_prompt
 from diffsim.retrieval.networks.taps import block_attentions

@@ -22,15 +22,15 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffsim.retrieval.extractor import Extractor, NotFinite, make_space
+from diffsim.retrieval.families import known_families, load_network
+from diffsim.retrieval.families.stable_diffusion import BUNDLED
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import BUNDLED
-from diffsim.retrieval.networks import BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks import BadSize, UnknownModule
 from diffsim.retrieval.networks.prompts import embed_prompt
 from diffsim.retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
 from diffsim.retrieval.networks.unet import UNetNetwork
 from diffsim.retrieval.pictures.images import decode
-from diffsim.retrieval.presets import PRESETS
 from diffsim.retrieval.score import score
 from diffsim.retrieval.settings import SpaceSettings, Tap
 from diffsim.retrieval.space import OtherRevision, SpaceMismatch
@@ -71,7 +71,7 @@ def assert_equal_features(kit: SpaceKit, ours: list[PictureFeatures], theirs: li
 
 
 def mini_taps() -> tuple[Tap, ...]:
-    return tuple(PRESETS["mini"].profiles.values())
+    return tuple(known_families().presets["mini"].profiles.values())
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 from conftest import DATA, TINY
 
-from diffsim.retrieval.networks import Network, load_network
+from diffsim.retrieval.families import load_network
+from diffsim.retrieval.networks import Network
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol, Role
 from diffsim.retrieval.pictures.images import open_picture
 from diffsim.retrieval.score import AttentionFeatures, score_pair

@@ -14,8 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.families import load_network
 from diffsim.retrieval.kit import DamagedKit, SpaceKit, constants_hash
-from diffsim.retrieval.networks import load_network
 from diffsim.retrieval.networks.unet import UNetNetwork
 from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
@@ -113,7 +113,6 @@ def test_the_record_comes_back() -> None:
         {name: value for name, value in SPACE.record().items() if name != "taps"},
         {**SPACE.record(), "taps": [{"module": "a", "timestep": 1, "depth": 2}]},
         {**SPACE.record(), "taps": []},
-        {**SPACE.record(), "variant": "X"},
         {**SPACE.record(), "tier": "int4"},
         {**SPACE.record(), "dtype": "float8"},
     ],

@@ -18,23 +18,28 @@ from conftest import TINY
 from diffusers import UNet2DConditionModel
 from networks import ADAPTER, edit_json, tiny_sdxl
 from safetensors.torch import load_file, save_file
+from tiny_vits import make_vit
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.local_models import (
-    BUNDLED,
-    CannotFetch,
+from diffsim.retrieval.families import (
+    AdapterPreset,
+    Preset,
     UnknownModel,
     defaults_of,
-    fetch,
     find_adapter,
     find_model,
+    known_families,
+    load_network,
 )
+from diffsim.retrieval.families.fetch import CannotFetch, fetch
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, load_network
-from diffsim.retrieval.presets import ADAPTERS, PRESETS, AdapterPreset, Preset
+from diffsim.retrieval.networks import BadNetwork
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 
 TAPS = (Tap("mid_block", 101),)
+BUILT_IN = [member.family for member in known_families().members if not member.package]
+PRESETS = [preset for family in BUILT_IN for preset in family.presets]
+ADAPTERS = [adapter for family in BUILT_IN for adapter in family.adapters]
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -255,14 +260,14 @@ def test_an_unknown_model_names_the_choices(tmp_path: Path) -> None:
         UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, sd15, sd21, .*, or .*\.$"
     ):
         find_model("nothing")
-    with pytest.raises(UnknownModel, match=r"has no unet/config.json or .*; --model takes mini, .*\.$"):
+    with pytest.raises(UnknownModel, match=r"has no unet/config.json, nor a .*; --model takes mini, .*\.$"):
         find_model(str(tmp_path))
     with pytest.raises(UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, .*\.$"):
         fetch("nothing")
     assert find_model(str(TINY)) == TINY.resolve()
 
 
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sources])
+@pytest.mark.parametrize("name", [preset.name for preset in PRESETS if preset.sources])
 def test_a_missing_preset_names_the_command_and_the_way_round(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -272,19 +277,23 @@ def test_a_missing_preset_names_the_command_and_the_way_round(
     ):
         find_model(name)
     shutil.copytree(TINY, tmp_path / name)
+    if known_families().of_preset(name).family.name == "vision-transformer":  # of another family: it is not the network
+        with pytest.raises(UnknownModel):
+            find_model(name)
+        make_vit(tmp_path / name, "dinov2")
     assert find_model(name) == tmp_path / name
     assert fetch(name) == tmp_path / name
 
 
-@pytest.mark.parametrize("preset", [*PRESETS.values(), *ADAPTERS.values()], ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", [*PRESETS, *ADAPTERS], ids=lambda preset: preset.name)
 def test_presets_are_pinned_to_a_commit(preset: Preset | AdapterPreset) -> None:
     for source in preset.sources:
         assert re.fullmatch("[0-9a-f]{40}", source.revision)
         assert not any(pattern.endswith((".bin", ".ckpt", ".py", "*")) for pattern in source.files)
     if isinstance(preset, Preset):
         assert set(preset.profiles) == set(PROFILES)
-        assert preset.adapter in ("", *ADAPTERS)
-        assert bool(preset.sources) + bool(preset.local_only) + (BUNDLED / preset.name).is_dir() == 1
+        assert preset.adapter in ("", *(adapter.name for adapter in ADAPTERS))
+        assert [bool(preset.sources), bool(preset.local_only), bool(preset.bundled)].count(True) == 1
 
 
 def test_a_network_that_is_only_published_as_pickles_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,7 +415,8 @@ def test_a_download_that_breaks_off_is_not_taken_for_the_network(
 def test_fetching_without_a_network_is_one_sentence(tmp_path: Path) -> None:
     code = (
         "import time; time.sleep = lambda seconds: None  # the hub's client waits long between its tries\n"
-        "from diffsim.retrieval.local_models import CannotFetch, UnknownModel, fetch, find_model\n"
+        "from diffsim.retrieval.families import UnknownModel, find_model\n"
+        "from diffsim.retrieval.families.fetch import CannotFetch, fetch\n"
         "for ask in (fetch, find_model):\n"
         "    try:\n        ask('sd15')\n"
         "    except (CannotFetch, UnknownModel) as problem:\n        print(type(problem).__name__, problem)\n"

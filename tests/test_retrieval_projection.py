@@ -20,8 +20,8 @@ from torch import nn
 
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.families import load_network
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.networks import load_network
 from diffsim.retrieval.projection import Norm, Projection, UnknownProjection
 from diffsim.retrieval.settings import SpaceSettings, Tap
 

@@ -21,16 +21,15 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
 from diffsim.indexer.requests import requested_spaces
 from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.families import defaults_of, find_model, known_families, load_network
+from diffsim.retrieval.families.vision_transformer import BadPreprocessing
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import defaults_of, find_model
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks import BadNetwork, BadSize, UnknownModule
 from diffsim.retrieval.networks.vit import VitNetwork
 from diffsim.retrieval.pictures.decode_pool import DecodePool
 from diffsim.retrieval.pictures.images import decode
-from diffsim.retrieval.preprocessing import BadPreprocessing
-from diffsim.retrieval.presets import PRESETS
 from diffsim.retrieval.score import score
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 from diffsim.retrieval.tiers import decode_tokens
@@ -337,10 +336,13 @@ def test_the_crop_grows_with_the_size(vits: dict[str, Path]) -> None:
 
 def test_presets_are_as_their_families(vits: dict[str, Path]) -> None:
     for preset, name in (("clip-vit-b32", "clip"), ("dinov2-small", "dinov2"), ("siglip-base", "siglip")):
-        found, expected = PRESETS[preset], {"clip": "crop 224", "dinov2": "crop 256", "siglip": "squash"}[name]
+        found, expected = (
+            known_families().presets[preset],
+            {"clip": "crop 224", "dinov2": "crop 256", "siglip": "squash"}[name],
+        )
         assert (found.size, found.fit, found.noises, found.prompt) == (224, expected, 0, "")
     for preset, fit in (("siglip-base", "squash"), ("dinov2-base", "crop 512")):
-        assert PRESETS[preset].settings(TAPS, size=448).fit == fit
+        assert known_families().presets[preset].settings(TAPS, size=448).fit == fit
 
 
 @pytest.fixture
@@ -412,7 +414,7 @@ def test_index_by_global_embedding(vits: dict[str, Path], gallery: Path, tmp_pat
     assert report.extracted == 5 and [space.known.name for space in report.spaces] == ["clip/global", "clip/look"]
     kit = SpaceKit.load(index.space(report.spaces[0].known.fingerprint))
     assert not kit.has_tokens and kit.settings.fit == "crop 36"
-    with index.catalog(readonly=True) as catalog, index.store(kit.space.fingerprint, readonly=True) as store:
+    with index.catalog(readonly=True) as catalog, index.store(kit.space.fingerprint, 0, readonly=True) as store:
         contents = catalog.indexed(report.spaces[0].known.id)
         wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))
         _, descriptors = store.descriptors(wanted)

@@ -24,7 +24,7 @@ def verify(index_path: Path, memory: int) -> None:
         if space.rebuilt:
             click.echo(f"{space.name}: the FAISS file was rebuilt")
     if found.strays:
-        click.echo(f"{len(found.strays)} folders of forgotten spaces (harmless); `diffsim prune` removes them")
+        click.echo(f"{len(found.strays)} forgotten spaces or shards on disk (harmless); `diffsim prune` removes them")
     damaged = sum(len(space.damaged) for space in found.spaces)
     if damaged:
         raise click.ClickException(

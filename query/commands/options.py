@@ -41,8 +41,9 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
     ),
     "variant": click.option(
         "--variant",
-        type=click.Choice(VARIANTS),
-        help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  [default: S]",
+        metavar="|".join(VARIANTS),
+        help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding; a network has some "
+        "of them.  [default: S]",
     ),
     "adapter": click.option(
         "--ip-adapter", "adapter", help="For variant C: the IP-Adapter's folder or safetensors file."

@@ -7,7 +7,7 @@ from typing import Any
 from diffsim.indexer.requests import DEFAULT_MODEL, requested_spaces
 from diffsim.indexer.spaces import Networks
 from diffsim.retrieval.devices import choose_device
-from diffsim.retrieval.local_models import defaults_of
+from diffsim.retrieval.families import defaults_of
 from diffsim.retrieval.settings import InvalidSpace, Tap
 
 from .contenders import Contender

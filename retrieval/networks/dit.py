@@ -12,9 +12,11 @@ import diffusers
 import torch
 from torch import Tensor
 
+from ..errors import BadNetwork
+from ..json_table import read_table
 from ..projection import Projection
 from ..settings import SpaceSettings, Tap
-from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
+from .files import DTYPES, hash_network, load_component
 from .latents import Latents
 from .network import Read
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
@@ -41,7 +43,7 @@ class DitNetwork:
     @classmethod
     def load(cls, folder: Path, dtype: str, device: str) -> "DitNetwork":
         """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
-        config = read_json(folder / "transformer" / "config.json")
+        config = read_table(folder / "transformer" / "config.json")
         if config.get("_class_name") not in _CLASSES or config.get("norm_type") != "ada_norm_zero":
             raise BadNetwork(
                 f"The transformer in {folder} ({config.get('_class_name')}) is no DiT; of the diffusion transformers "

@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..errors import BadNetwork
 from ..pictures.images import fitted
-from .files import BadNetwork, first_line, hash_files, load_component, quietly, weight_files
+from .files import first_line, hash_files, load_component, quietly, weight_files
 
 SCALE = 0.5
 """How strongly the image tokens act in the layers before the tap, as in DiffSim's released code."""

@@ -10,8 +10,10 @@ import diffusers
 import torch
 from torch import Tensor
 
+from ..errors import COPY_AGAIN, BadNetwork
+from ..json_table import read_table
 from ..settings import SpaceSettings, Tap
-from .files import COPY_AGAIN, BadNetwork, first_line, load_component, read_json
+from .files import first_line, load_component
 from .network import BadSize, Read, TapPlace
 from .patch_autoencoder import PatchAutoencoder
 
@@ -32,7 +34,7 @@ class Latents:
     @classmethod
     def load(cls, folder: Path, precision: torch.dtype, device: str) -> "Latents":
         """Read `vae/` and `scheduler/`. Raises BadNetwork."""
-        name = read_json(folder / "vae" / "config.json").get("_class_name")
+        name = read_table(folder / "vae" / "config.json").get("_class_name")
         if name not in AUTOENCODERS:
             raise BadNetwork(
                 f"The autoencoder class {name!r} in {folder / 'vae'} is not supported; "
@@ -108,13 +110,13 @@ class Latents:
 
 def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:
     """bfloat16 in place of float16 where the configuration asks to upcast: SDXL's autoencoder overflows in float16."""
-    upcast = precision is torch.float16 and read_json(folder / "vae" / "config.json").get("force_upcast", False)
+    upcast = precision is torch.float16 and read_table(folder / "vae" / "config.json").get("force_upcast", False)
     return torch.bfloat16 if upcast else precision
 
 
 def _load_signal(folder: Path) -> Tensor:
     path = folder / "scheduler_config.json"
-    config = read_json(path)
+    config = read_table(path)
     try:
         scheduler_class = getattr(diffusers, str(config.get("_class_name")))
         signal: Tensor = scheduler_class.from_config(config).alphas_cumprod.double()

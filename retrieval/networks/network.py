@@ -12,6 +12,11 @@ from ..projection import Projection
 from ..settings import SpaceSettings, Tap
 
 
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, `bfloat16` or `float16`."""
+    return str(dtype).removeprefix("torch.")
+
+
 class BadSize(RetrievalError, ValueError):
     """The network cannot take pictures of this size."""
 

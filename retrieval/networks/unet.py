@@ -14,9 +14,10 @@ import diffusers
 import torch
 from torch import Tensor
 
+from ..errors import BadNetwork
 from ..projection import Projection
 from ..settings import SpaceSettings, Tap
-from .files import DTYPES, BadNetwork, hash_network, load_component
+from .files import DTYPES, hash_network, load_component
 from .ip_adapter import IPAdapter
 from .latents import Latents
 from .network import Read

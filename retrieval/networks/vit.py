@@ -13,18 +13,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from ..preprocessing import KINDS, VisionSettings, vision_settings
+from ..json_table import read_table
 from ..projection import Projection
 from ..settings import InvalidSpace, SpaceSettings, Tap
-from .files import DTYPES, BadNetwork, hash_files, load_component, read_json, weight_files
+from .files import DTYPES, hash_files, load_component, weight_files
 from .network import BadSize, Read, TapPlace
 from .taps import hidden_states, resolve_module, run_to_taps
+
+if TYPE_CHECKING:
+    from ..families.vision_transformer import VisionSettings
 
 _LOADERS = {
     "clip": "CLIPVisionModelWithProjection",
@@ -57,24 +60,18 @@ class VitNetwork:
 
     folder: Path
     model: Any
-    settings: VisionSettings
+    settings: "VisionSettings"
     attentions: dict[str, str]
     weights: str
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
-    def load(cls, folder: Path, dtype: str, device: str) -> "VitNetwork":
-        """Read the folder. Raises BadNetwork, which names the file that is wrong, or BadPreprocessing."""
-        config = read_json(folder / "config.json")
-        settings = vision_settings(folder)
-        if settings is None:
-            raise BadNetwork(
-                f"The kind of network {config.get('model_type')!r} in {folder} is not supported; "
-                f"it must be one of {', '.join(KINDS)}."
-            )
+    def load(cls, folder: Path, settings: "VisionSettings", dtype: str, device: str) -> "VitNetwork":
+        """Read the folder. Raises BadNetwork, which names the file that is wrong."""
+        config = read_table(folder / "config.json")
         if (folder / "preprocessor_config.json").exists():
-            read_json(folder / "preprocessor_config.json")
+            read_table(folder / "preprocessor_config.json")
         headless = config.get("architectures") == ["CLIPVisionModel"]  # without the projection
         loader = getattr(transformers, "CLIPVisionModel" if headless else _LOADERS[settings.kind])
         if settings.kind in ("clip", "siglip"):
