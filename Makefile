@@ -6,12 +6,17 @@ GPU := $(shell command -v nvidia-smi >/dev/null 2>&1 && nvidia-smi -L 2>/dev/nul
 
 DEMO := butterfly-neon.png
 
-.PHONY: demo test clean
+# $(call apt,PACKAGES): install them, where that is ours to do: as root, on Debian or Ubuntu.
+apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing $(1) ..." && apt-get update -qq && \
+  DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >&2
+
+.PHONY: demo test browser clean
 
 # FAISS: one of two distributions of the same module. faiss-gpu where there is an NVIDIA GPU and it loads, else faiss-cpu.
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo "The venv module is missing; install it with: apt install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv .venv || { $(call apt,python3-venv) && $(PYTHON) -m venv .venv; } || { \
+	  echo "The venv module is missing; install it with: apt install python3-venv"; exit 1; }
 	@echo "Installing into .venv (PyTorch is the large part) ..."
 ifeq ($(GPU),yes)
 	@$(PIP) --editable '.[gpu]' && $(BIN)/python -c 'import faiss' 2>/dev/null || { \
@@ -34,13 +39,16 @@ demo: .venv/installed
 	@$(BIN)/diffsim query demo/gallery/$(DEMO) --index demo/index --by style --top 7 --sheet demo/sheet.png
 	@echo; echo "The ranked neighbours as a picture: demo/sheet.png"
 
-test: .venv/installed-dev
-	@command -v chromium >/dev/null && command -v chromedriver >/dev/null || { \
-	  echo "The page is tested in a real browser; install it with: apt install chromium chromium-driver fonts-dejavu-core"; exit 1; }
+# The page is tested in a real browser. Without one these tests are skipped, and the end of the run says so.
+browser:
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	  $(call apt,chromium chromium-driver fonts-dejavu-core) || true
+
+test: .venv/installed-dev browser
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
-	@$(BIN)/pytest
+	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
 
 clean:
 	rm -rf .venv demo

@@ -63,7 +63,7 @@ def main(index: Path, asking: Path | None, space: str | None, queries: int, pict
             record = asked_from.record(content_id)
             assert record is not None
             with torch.inference_mode():
-                features = kit.attention(decode_tokens([record[1]], kit.shapes, kit.space.tier))
+                features = kit.attention(decode_tokens([record[1]], kit.shapes, kit.settings.tier))
                 _, scores = score_records(kit, features, gallery.tokens(others))
             tail = fit_tail(scores[:NULL_SAMPLE])
             assert tail is not None

@@ -31,13 +31,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.networks import load_network
-from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.families import known_families, load_network
+from diffsim.retrieval.settings import SpaceSettings
 from diffsim.retrieval.shard.rerank import score_records
 from diffsim.retrieval.tiers import decode_tokens
 
-PROMPT = PRESETS["sd15"].prompt
-TAP = PRESETS["sd15"].profiles["style"]
+PROMPT = known_families().presets["sd15"].prompt
+TAP = known_families().presets["sd15"].profiles["style"]
 SIZE = 512
 WAYS = ("ours", "released")
 
@@ -82,7 +82,7 @@ def ways(folder: Path, dtype: str, device: str, only: str | None) -> dict[str, C
     network = load_network(folder, dtype, device)
     found: dict[str, Callable[[np.ndarray], Any]] = {}
     if only != "released":
-        kit = make_space(network, [TAP], size=SIZE, prompt=PROMPT, dtype=dtype)
+        kit = make_space(network, SpaceSettings((TAP,), SIZE, prompt=PROMPT, dtype=dtype))
         found["ours"] = Extractor(network, [kit]).extract
     if only == "ours":
         return found
@@ -178,7 +178,7 @@ def on_gpu(folder: Path, dtype: str, device: str, batches: tuple[int, ...]) -> N
                 kept: list[Any] = []
                 on_device = torch.from_numpy(pixels).to(device)
                 vae = seconds(lambda: kept.append(network.encode(on_device)), device)
-                unet = seconds(lambda: kept.append(network.read(kept[0], kit.space.taps, kit.constants)), device)
+                unet = seconds(lambda: kept.append(network.read(kept[0], kit.settings.taps, kit.constants)), device)
                 ((tokens,),) = kept[1].values()
                 back = seconds(lambda: tokens.cpu(), device)
             rows = [seconds(lambda way=way: both[way](pixels), device) for way in WAYS]
@@ -192,7 +192,7 @@ def on_gpu(folder: Path, dtype: str, device: str, batches: tuple[int, ...]) -> N
         )
     records = [features.tokens for features in extractor.extract(pictures(4))[0]]
     gallery = [(number, records[number % 4]) for number in range(1000)]
-    query = kit.attention([tap.to(device) for tap in decode_tokens(records[:1], kit.shapes, kit.space.tier)])
+    query = kit.attention([tap.to(device) for tap in decode_tokens(records[:1], kit.shapes, kit.settings.tier)])
     with torch.inference_mode():
         times = [seconds(lambda: score_records(kit, query, gallery), device) for _ in range(4)]
     click.echo(f"rerank of 1,000 candidates: {1e3 * statistics.median(times[1:]):.0f} ms")

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from diffsim.query.fold import NEAR, place_values
 from PIL import Image, ImageEnhance
 
 import diffsim
 from diffsim.db.filters import Filters
-from diffsim.query.fold import NEAR, place_values
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.images import fitted, open_picture
@@ -64,7 +64,7 @@ def main() -> None:
     chosen = gallery.ids
     if arguments.folder:
         with searcher.index.catalog(readonly=True) as catalog:
-            chosen = np.array(catalog.matching(Filters(folders=arguments.folder))[0])
+            chosen = catalog.matching(Filters(folders=arguments.folder))[0]
     asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
     extractor = Extractor.load(space.network, [kit], "cpu")
     sample = [bytes(record) for _, record in gallery.tokens(gallery.sample(64, np.empty(0, np.int64)))]
@@ -77,7 +77,7 @@ def main() -> None:
         near = gallery.recall(stored[0], 11)[0]
         others = [bytes(record) for _, record in gallery.tokens(near[near != content_id][:10])]
         picture, _ = open_picture(Path(os.fsdecode(files[content_id][0].path)).read_bytes())
-        fit = kit.space.size, kit.space.fit
+        fit = kit.settings.size, kit.settings.fit
         pixels = np.stack([np.array(fitted(alter(picture), *fit)) for alter in ALTERED.values()])
         altered = [features.tokens for features in extractor.extract(pixels)[0]]
         units = np.median(distances(kit, stored[1], sample), axis=1)

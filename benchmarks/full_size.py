@@ -28,8 +28,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks import full_size_networks as makers
 from benchmarks.kills import in_child
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.networks import load_network
-from diffsim.retrieval.presets import PRESETS
+from diffsim.retrieval.families import known_families, load_network
 
 
 @dataclass(frozen=True)
@@ -62,7 +61,7 @@ NETWORKS = {
 def measure(name: str) -> None:
     """One network, start to end; prints a line for each step."""
     what = NETWORKS[name]
-    preset = PRESETS[what.preset]
+    preset = known_families().presets[what.preset]
     tap = preset.profiles[what.profile]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
@@ -79,16 +78,7 @@ def measure(name: str) -> None:
         started = time.perf_counter()
         network = load_network(folder, what.dtype, "cpu", adapter)
         click.echo(f"  load             {time.perf_counter() - started:7.2f} s, weights hashed")
-        kit = make_space(
-            network,
-            [tap],
-            size=preset.size,
-            prompt=preset.prompt,
-            noises=preset.noises,
-            variant=network.variants[0],
-            fit=preset.fit_at(preset.size),
-            dtype=what.dtype,
-        )
+        kit = make_space(network, preset.settings((tap,), variant=network.variants[0], dtype=what.dtype))
         extractor = Extractor(network, [kit])
         pixels = np.random.default_rng(0).integers(0, 256, (3, preset.size, preset.size, 3), np.uint8)
         extractor.extract(pixels[:1])  # the first pass is slower
@@ -100,7 +90,7 @@ def measure(name: str) -> None:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         click.echo(f"  peak memory      {peak / 1e9:7.2f} GB")
         click.echo(
-            f"  record           {len(features.tokens) / 1e3:7.0f} KB ({kit.space.tier}), "
+            f"  record           {len(features.tokens) / 1e3:7.0f} KB ({kit.settings.tier}), "
             f"descriptor {len(features.descriptor)} numbers"
         )
         # As plain matrix products, because the counter does not know the CPU's fused attention.

@@ -29,7 +29,8 @@ from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.scan import scan
-from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES, decode, open_picture
@@ -191,7 +192,7 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
 
 
 def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
-    query = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+    query = kit.attention(decode_tokens([record], kit.shapes, kit.settings.tier))
     return score_records(kit, query, stored)[1]
 
 

@@ -17,10 +17,10 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
+from diffsim.query.gallery import Gallery
 from torch import Tensor
 
 import diffsim
-from diffsim.query.gallery import Gallery
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.score import AttentionFeatures, score
 from diffsim.retrieval.tiers import decode_tokens
@@ -78,7 +78,7 @@ def chunks(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> 
     """Attention features of the pictures, a few at a time."""
     for start in range(0, len(ids), size):
         records = [bytes(record) for _, record in gallery.tokens(ids[start : start + size])]
-        yield kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))[0]
+        yield kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))[0]
 
 
 def exhaustive(
@@ -119,7 +119,7 @@ def fewer_tokens(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, merge: bool) 
     parts = []
     for start in range(0, len(ids), 256):
         records = [bytes(record) for _, record in gallery.tokens(ids[start : start + 256])]
-        (tokens,) = decode_tokens(records, kit.shapes, kit.space.tier)
+        (tokens,) = decode_tokens(records, kit.shapes, kit.settings.tier)
         grid = tokens.transpose(1, 2).reshape(len(tokens), channels, side, side)
         step = side // FEWER
         small = F.adaptive_avg_pool2d(grid, FEWER) if merge else grid[:, :, step // 2 :: step, step // 2 :: step]

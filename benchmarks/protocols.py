@@ -205,9 +205,9 @@ NOISES = {"one noise": ({}, {}), "another noise per role": ({}, {"seed": 1}), "n
 def noise_scores(request: SpaceRequest, pairs: Sequence[Pair]) -> dict[str, np.ndarray]:
     """Scores of the pairs, [pairs], for each choice of noise."""
     networks = Networks("cpu")
-    network = networks.get(request.network, request.dtype, request.adapter)
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
     kits = {
-        (noise, role): make_kit(replace(request, tier="fp32", **changed), networks)
+        (noise, role): make_kit(replace(request, settings=replace(request.settings, tier="fp32", **changed)), networks)
         for noise, both in NOISES.items()
         for role, changed in enumerate(both)
     }
@@ -230,7 +230,7 @@ def pixels(pictures: Sequence[Image.Image], size: int) -> np.ndarray:
 
 
 def attention(kit: SpaceKit, records: Sequence[bytes]) -> tuple[AttentionFeatures, ...]:
-    return kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))
+    return kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
 
 
 def draw_sheet(settings: dict[str, list[Pair]], path: Path) -> None:

@@ -51,7 +51,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     gallery, kit = real.gallery(space), real.kit(space)
     some = gallery.ids[np.random.default_rng(0).permutation(len(gallery.ids))[:2000]]
     records = [bytes(record) for _, record in gallery.tokens(some)]
-    tokens = decode_tokens(records, kit.shapes, kit.space.tier)
+    tokens = decode_tokens(records, kit.shapes, kit.settings.tier)
     folder.mkdir(parents=True)
     target = IndexFolder.create(index)
     kit.save(target.space(space.fingerprint))
@@ -73,7 +73,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
             pairs = torch.randint(len(records), (2, len(names)), generator=generator)
             share = torch.rand(len(names), 1, 1, generator=generator) * 0.5
             blends = [(1 - share) * tap[pairs[0]] + share * tap[pairs[1]] for tap in tokens]
-            coded = [encode_tokens([tap[row] for tap in blends], kit.space.tier) for row in range(len(names))]
+            coded = [encode_tokens([tap[row] for tap in blends], kit.settings.tier) for row in range(len(names))]
             descriptors = kit.descriptors(kit.attention(blends)).half().numpy()
             ids = [held[finding.sha256].content_id for finding in findings if finding.sha256]
             shas = [finding.sha256 for finding in findings if finding.sha256]
@@ -114,7 +114,7 @@ def stages(index: Path, inside: list[Path], outside: Path) -> None:
     gallery, kit = searcher.gallery(space), searcher.kit(space)
     content_id = int(gallery.ids[5])
     descriptor, record = gallery.record(content_id) or (np.empty(0), b"")
-    query = kit.attention(decode_tokens([record], kit.shapes, kit.space.tier))
+    query = kit.attention(decode_tokens([record], kit.shapes, kit.settings.tier))
     recalled, _ = gallery.recall(descriptor, 200)
     sample = gallery.sample(NULL_SAMPLE, np.array([content_id]))
     wanted = np.concatenate([recalled, np.setdiff1d(sample, recalled)])

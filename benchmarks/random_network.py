@@ -14,7 +14,7 @@ import click
 import diffusers
 import torch
 
-from diffsim.retrieval.local_models import find_model
+from diffsim.retrieval.families import find_model
 
 
 @click.command()

@@ -20,7 +20,8 @@ import numpy as np
 import torch
 
 import diffsim
-from diffsim.retrieval.kit import Projection, SpaceKit
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import AttentionFeatures, attend, score
 from diffsim.retrieval.shard.rerank import score_records
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
@@ -34,7 +35,7 @@ def scores(kit: SpaceKit, records: list[tuple[int, bytes]], asking: np.ndarray) 
     """Float32 [queries, pictures]."""
     rows = []
     for row in asking:
-        query = kit.attention(decode_tokens([records[row][1]], kit.shapes, kit.space.tier))
+        query = kit.attention(decode_tokens([records[row][1]], kit.shapes, kit.settings.tier))
         rows.append(score_records(kit, query, records)[1])
     return np.stack(rows)
 
@@ -58,8 +59,8 @@ def compare(index: Path, queries: int, pictures: int | None) -> None:
     searcher = diffsim.open(index)
     space = searcher.choose(None)
     gallery, kit = searcher.gallery(space), searcher.kit(space)
-    if kit.space.tier != "fp32":
-        raise click.ClickException(f"{index} has the tier {kit.space.tier}; index the pictures with --tier fp32.")
+    if kit.settings.tier != "fp32":
+        raise click.ClickException(f"{index} has the tier {kit.settings.tier}; index the pictures with --tier fp32.")
     generator = np.random.default_rng(0)
     ids = gallery.ids if pictures is None else np.sort(generator.permutation(gallery.ids)[:pictures])
     asking = np.sort(generator.permutation(len(ids))[:queries])

@@ -24,7 +24,7 @@ from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders, offline_roots
 from .scan import ScanReport, scan
 from .skipped import UNUSABLE, SkippedSpace, reason
-from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, settle_spaces
+from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
 
 __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 
@@ -117,7 +117,7 @@ def begin(
     find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
     if not requests and not catalog.spaces():
         requests = requested_spaces(DEFAULT_MODEL, [])
-    asked = settle_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+    asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
     if options.shard_pictures not in (None, catalog.shards()[-1].capacity):
         catalog.set_shard_capacity(options.shard_pictures)
     if options.retry_failed:

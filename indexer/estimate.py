@@ -59,7 +59,7 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
                 continue
             first = spaces[0]
             try:
-                network = networks.get(first.known.network, first.kit.space.dtype, first.known.adapter)
+                network = networks.of(first.known, first.kit.space)
                 extractor = Extractor(network, [space.kit for space in spaces])
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in spaces]

@@ -15,7 +15,8 @@ import torch
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.pending import PendingContent
-from diffsim.retrieval.extractor import Extractor, PictureFeatures
+from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool, Failed, Job
 from diffsim.retrieval.shard.store import FeatureStore, Record
 
@@ -92,7 +93,7 @@ class Extraction:
 
     def _extract(self, pending: Iterator[PendingContent], total: int) -> int:
         space = self._spaces[0]
-        network = self._networks.get(space.known.network, space.kit.space.dtype, space.known.adapter)
+        network = self._networks.of(space.known, space.kit.space)
         extractor = Extractor(network, [each.kit for each in self._spaces])
         options = self._options
         extracted, self._done = 0, 0

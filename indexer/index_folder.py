@@ -9,9 +9,10 @@ INDEX/
     space.json, space.safetensors    the space's record and kit
     shards/0000/, 0001/, ...     one folder for each shard; the same picture is in the same shard of every space
       data.mdb, lock.mdb         descriptors and token records
-      recall.faiss               a cache over the descriptors
+      recall-<digest>.faiss, .npy    a cache over the descriptors, see retrieval/shard/snapshot.py
 """
 
+import fcntl
 import json
 import os
 import socket
@@ -32,6 +33,7 @@ from diffsim.retrieval.shard.store import FeatureStore
 from .errors import IndexerError
 
 FORMAT = 1
+_LOCK = "writer.lock"
 _CATALOG_FILE = "catalog.sqlite"
 
 
@@ -137,9 +139,6 @@ class IndexFolder:
         """The folder of one shard of a space. There is none until a picture of the shard is extracted."""
         return self.shards(fingerprint) / f"{number:04d}"
 
-    def recall_file(self, fingerprint: str, shard: int) -> Path:
-        return self.shard(fingerprint, shard) / "recall.faiss"
-
     def store(self, fingerprint: str, shard: int, *, readonly: bool) -> FeatureStore:
         """The features of one shard of a space; raises as FeatureStore does."""
         return FeatureStore(self.shard(fingerprint, shard), readonly=readonly)
@@ -147,7 +146,7 @@ class IndexFolder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
-        lock = FileLock(self.path / "writer.lock", timeout=0)
+        lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -160,6 +159,18 @@ class IndexFolder:
             yield
         finally:
             lock.release()
+
+    def being_written(self) -> str | None:
+        """Who is writing to the index now, in words; None if nobody is."""
+        try:
+            with open(self.path / _LOCK, "rb") as lock:
+                # Held for a moment, in which a writer that begins just then is refused.
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.writer()
+        except OSError:
+            pass  # nobody has written yet, or the lock cannot be read
+        return None
 
     def writer(self) -> str:
         """Who writes to the index, or was the last who did, in words."""

@@ -1,13 +1,18 @@
-"""Keep the FAISS file of each shard in line with the catalog: only the writer rebuilds it."""
+"""Keep the snapshot of each shard in line with the catalog: only the writer rebuilds it."""
 
-import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
 
 from diffsim.db.catalog import Catalog, KnownSpace
-from diffsim.db.shards import RecordedRecall
-from diffsim.retrieval.shard.recall import RecallFile, build_recall_file
+from diffsim.retrieval.shard.snapshot import (
+    BuiltSnapshot,
+    Rows,
+    build_snapshot,
+    remove_other_snapshots,
+    snapshot_is_sound,
+)
 
 from .index_folder import IndexFolder
 
@@ -18,12 +23,12 @@ opens the file must learn that from the catalog."""
 
 @dataclass(frozen=True)
 class RecallReport:
-    """A FAISS file that was built for a shard of a space, over so many pictures."""
+    """A snapshot that was built for a shard of a space, over so many pictures."""
 
     space: KnownSpace
     shard: int
     pictures: int
-    file: RecallFile
+    snapshot: BuiltSnapshot
 
 
 def refresh_recall(
@@ -33,9 +38,9 @@ def refresh_recall(
     memory: int,
     on_step: Callable[[str], None] = lambda step: None,
 ) -> list[RecallReport]:
-    """Rebuild the FAISS files of these spaces that are missing, damaged or stale. Raises OverBudget.
+    """Rebuild the snapshots of these spaces that are missing, damaged or stale. Raises OverBudget.
 
-    memory: bytes for the files of all shards of a space, each of which gets the share that it has of the pictures.
+    memory: bytes for the FAISS files of all shards of a space; each gets the share that it has of the pictures.
     """
     built = [report for space in spaces for report in _refresh_space(index, catalog, space, memory, on_step)]
     catalog.forget_changes()
@@ -52,7 +57,8 @@ def _refresh_space(
     built, unchanged = [], []
     for shard in catalog.shards():
         known = recorded.get(shard.number)
-        if known and _is_good(index.recall_file(space.fingerprint, shard.number), known):
+        folder = index.shard(space.fingerprint, shard.number)
+        if known and snapshot_is_sound(folder, known.digest):
             changed = catalog.count_changes(space.id, known.generation, shard.number)
             if not changed and known.generation < last_change:
                 unchanged.append(shard.number)
@@ -66,31 +72,25 @@ def _refresh_space(
     return built
 
 
-def _is_good(path: Path, recorded: RecordedRecall) -> bool:
-    """Whether the file is byte for byte the one that was built."""
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == recorded.digest
-    except OSError:
-        return False
-
-
 def _build(
     index: IndexFolder, catalog: Catalog, space: KnownSpace, shard: int, memory: int, on_step: Callable[[str], None]
 ) -> RecallReport | None:
     contents = catalog.indexed(space.id, shard)
-    path = index.recall_file(space.fingerprint, shard)
+    folder = index.shard(space.fingerprint, shard)
     if not len(contents.ids):
-        path.unlink(missing_ok=True)
         catalog.forget_recall_file(space.id, shard)
+        remove_other_snapshots(folder, None)
         return None
     with index.store(space.fingerprint, shard, readonly=False) as store:
         ids, descriptors = store.descriptors(contents.hashes())
     if not len(ids):
         return None
+    sound = np.isin(contents.ids, ids, assume_unique=True)
+    rows = Rows(ids, contents.sha256[sound], contents.visible[sound])
     share = len(contents.ids) / catalog.count_indexed(space.id)
-    built = build_recall_file(path, ids, descriptors, int(memory * share))
+    built = build_snapshot(folder, rows, descriptors, int(memory * share))
     on_step("recall written")
     catalog.set_recall_file(space.id, shard, contents.generation, built.digest)
+    remove_other_snapshots(folder, built.digest)
     on_step("recall committed")
     return RecallReport(space, shard, len(ids), built)

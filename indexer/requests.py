@@ -1,13 +1,13 @@
-"""Feature spaces as a person asks for them: a network, a profile or layers, and what else changes a number."""
+"""Feature spaces as a person requests them: a network, a profile or layers, and what else changes a number."""
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from diffsim.retrieval.local_models import defaults_of, find_adapter, find_model, profile_tap
-from diffsim.retrieval.presets import ADAPTERS, PRESETS
-from diffsim.retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.families import KnownNetwork, Preset, find_adapter, known_families, known_network
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 
 DEFAULT_MODEL = "mini"
 DEFAULT_PROFILE = "look"
@@ -15,88 +15,85 @@ DEFAULT_PROFILE = "look"
 
 @dataclass(frozen=True)
 class SpaceRequest:
-    """A feature space as a person asks for it; see FeatureSpace for the settings.
+    """A feature space as a person requests it.
 
     name: what it is called in questions. network: a preset or a folder. adapter: an IP-Adapter's preset or path, for
-    variant C.
+    variant C, else empty.
     """
 
     name: str
     network: str
-    taps: tuple[Tap, ...]
-    size: int
-    prompt: str
-    adapter: str = ""
-    variant: str = "S"
-    seed: int = 2334
-    noises: int = 1
-    fit: str = "squash"
-    dtype: str = "float32"
-    tier: str = "fp16"
+    adapter: str
+    settings: SpaceSettings
 
 
 def requested_spaces(
-    model: str,
+    model: str = DEFAULT_MODEL,
     profiles: Sequence[str] = (),
     *,
-    variant: str | None = None,
-    adapter: str | None = None,
     layers: Sequence[str] = (),
     timestep: int | None = None,
-    size: int | None = None,
-    prompt: str | None = None,
-    seed: int = 2334,
-    noises: int | None = None,
-    dtype: str = "float32",
-    tier: str = "fp16",
+    variant: str | None = None,
+    adapter: str | None = None,
+    **changes: Any,
 ) -> list[SpaceRequest]:
     """Requests for profiles of a network, named like `mini/style`.
 
     layers: taps to read instead of the profile's, `LAYER`, `LAYER@TIMESTEP` or `LAYER@TIMESTEP*WEIGHT`; several make
     one space, whose score is the weighted mean over them. timestep: for layers that name none.
-    variant: None is the network's own (S, or C where an adapter is given).
+    variant: None is the network's usual one (mostly S), or C with an adapter. changes: further settings (see
+    SpaceSettings) other than the network's defaults; None keeps a default.
 
-    Raises UnknownModel, InvalidSpace.
+    Raises UnknownModel, InvalidSpace, FamilyProblem.
     """
-    defaults = defaults_of(model)
-    network = model if model in PRESETS else str(find_model(model))
-    if variant == "C" and adapter is None:
-        adapter = defaults.adapter
-        if not adapter:
-            raise InvalidSpace(f"No IP-Adapter is known for the network {model}; give one with --ip-adapter FOLDER.")
-    if adapter and variant not in (None, "C"):
-        raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
-    place = "" if not adapter else adapter if adapter in ADAPTERS else str(find_adapter(adapter))
-    variant = variant or ("C" if adapter else "S")
+    network = known_network(model)
+    defaults = network.defaults
+    variant, adapter = _variant(network, variant, adapter)
     if variant == "global" and (profiles or layers or timestep is not None):
         raise InvalidSpace(
             "A global embedding has no layers, timesteps or profiles; leave out --layer, --timestep and --by."
         )
-    size = size or defaults.size
-    requests = {}
-    for profile in ("global",) if variant == "global" else profiles or (DEFAULT_PROFILE,):
-        taps: tuple[Tap, ...] = () if variant == "global" else (profile_tap(model, profile),)
-        name = profile
-        if variant != "global" and (layers or timestep is not None):
-            taps = tuple(parse_tap(text, taps[0], timestep) for text in layers or (taps[0].module,))
-            name = " + ".join(map(str, taps))
-        if variant == "C":
-            name += "-C"
-        requests[name] = SpaceRequest(
-            name=f"{Path(network).name}/{name}",
-            network=network,
-            taps=taps,
-            size=size,
-            prompt=defaults.prompt if prompt is None else prompt,
-            adapter=place,
-            variant=variant,
-            seed=seed,
-            noises=defaults.noises if noises is None else noises,
-            fit=defaults.fit_at(size),
-            dtype=dtype,
-            tier=tier,
+    chosen = {"global": ()} if variant == "global" else _chosen_taps(defaults, profiles, layers, timestep)
+    suffix = "" if variant in ("S", "global") else f"-{variant}"
+    requests = []
+    for name, taps in chosen.items():
+        settings = defaults.settings(taps, variant=variant, **changes)
+        name = f"{Path(network.reference).name}/{name}{suffix}"
+        requests.append(SpaceRequest(name, network.reference, adapter, settings))
+    return requests
+
+
+def _variant(network: KnownNetwork, variant: str | None, adapter: str | None) -> tuple[str, str]:
+    """The variant, and the IP-Adapter's preset or path, empty without one. Raises InvalidSpace, UnknownModel."""
+    if adapter and variant not in (None, "C"):
+        raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
+    known = network.family.variants
+    variant = variant or ("C" if adapter else known[0])
+    if variant not in known:
+        raise InvalidSpace(
+            f"The network {network.defaults.name} has no variant {variant}; choose {' or '.join(known)}."
         )
-    return list(requests.values())
+    if variant != "C":
+        return variant, ""
+    adapter = network.defaults.adapter if adapter is None else adapter
+    if not adapter:
+        raise InvalidSpace(
+            f"No IP-Adapter is known for the network {network.defaults.name}; give one with --ip-adapter FOLDER."
+        )
+    return variant, adapter if adapter in known_families().adapters else str(find_adapter(adapter))
+
+
+def _chosen_taps(
+    defaults: Preset, profiles: Sequence[str], layers: Sequence[str], timestep: int | None
+) -> dict[str, tuple[Tap, ...]]:
+    """The taps of each space to make, by name: those of the profiles, else the layers, at the profiles' timesteps where
+    neither they nor `timestep` say another. Raises InvalidSpace."""
+    usual = DEFAULT_PROFILE if DEFAULT_PROFILE in defaults.profiles else next(iter(defaults.profiles), DEFAULT_PROFILE)
+    own = {profile: defaults.tap(profile) for profile in profiles or (usual,)}
+    if not layers and timestep is None:
+        return {profile: (tap,) for profile, tap in own.items()}
+    taps = [tuple(parse_tap(layer, tap, timestep) for layer in layers or (tap.module,)) for tap in own.values()]
+    return {" + ".join(map(str, each)): each for each in taps}
 
 
 _TAP = re.compile(r"(?P<layer>[^@*]+)(?:@t?(?P<timestep>[0-9]+))?(?:\*(?P<weight>[0-9.]+))?")

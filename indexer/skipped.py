@@ -4,11 +4,11 @@ from dataclasses import dataclass
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.retrieval.errors import RetrievalError
-from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.families import FamilyProblem, MissingFamily, UnknownModel
 from diffsim.retrieval.networks import BadNetwork
 from diffsim.retrieval.space import OtherRevision, SpaceMismatch
 
-UNUSABLE = (UnknownModel, BadNetwork, SpaceMismatch, OtherRevision)
+UNUSABLE = (UnknownModel, FamilyProblem, BadNetwork, SpaceMismatch, OtherRevision)
 """What loading the network of an existing space may raise. One that is asked for fails earlier, and ends the run."""
 
 
@@ -36,7 +36,9 @@ def reason(space: KnownSpace, problem: RetrievalError) -> str:
     if isinstance(problem, SpaceMismatch):
         return f"the weights of {network} are not those that it was made with"
     if isinstance(problem, OtherRevision):
-        return "another version of this program made it"
+        return f"another version of {problem.program} made it"
+    if isinstance(problem, MissingFamily):
+        return f"no installed package provides the network family {problem.name} (install the one that does)"
     if isinstance(problem, UnknownModel):
         adapter_too = " --ip-adapter FOLDER" if space.adapter else ""
         return f"{network} is not on this machine (fetch it, or give a copy with --model FOLDER{adapter_too})"

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.retrieval.extractor import make_space
+from diffsim.retrieval.families import locate
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import find_adapter, find_model
-from diffsim.retrieval.networks import Network, load_network
-from diffsim.retrieval.space import FeatureSpace, InvalidSpace
+from diffsim.retrieval.networks import Network
+from diffsim.retrieval.settings import InvalidSpace
+from diffsim.retrieval.space import FeatureSpace
 
 from .index_folder import IndexFolder
 from .requests import SpaceRequest
@@ -29,7 +30,8 @@ PassKey = tuple[str, str, str, str, int, str]
 def pass_key(network: str, adapter: str, space: FeatureSpace) -> PassKey:
     """What spaces must have in common to be filled in one pass over the pictures: network, precision, picture size and
     fit."""
-    return network, adapter, space.weights, space.dtype, space.size, space.fit
+    settings = space.settings
+    return network, adapter, space.weights, settings.dtype, settings.size, settings.fit
 
 
 class Networks:
@@ -37,15 +39,20 @@ class Networks:
 
     def __init__(self, device: str) -> None:
         self._device = device
-        self._loaded: dict[tuple[str, str, str], Network] = {}
+        self._loaded: dict[tuple[str, ...], Network] = {}
 
-    def get(self, reference: str, dtype: str, adapter: str = "") -> Network:
-        """Raises UnknownModel, BadNetwork."""
-        key = (reference, dtype, adapter)
+    def get(self, reference: str, dtype: str, adapter: str = "", made_by: str | None = None) -> Network:
+        """A network by its preset or folder, with an IP-Adapter's preset or path. made_by: FeatureSpace.family of an
+        existing space that it is loaded for. Raises UnknownModel, BadNetwork, FamilyProblem."""
+        found = locate(reference, made_by)
+        key = (*found.key, dtype, adapter)
         if key not in self._loaded:
-            place = str(find_adapter(adapter)) if adapter else ""
-            self._loaded[key] = load_network(find_model(reference), dtype, self._device, place)
+            self._loaded[key] = found.load(dtype, self._device, adapter)
         return self._loaded[key]
+
+    def of(self, known: KnownSpace, space: FeatureSpace) -> Network:
+        """The network of an existing space, as far as it is still the same; raises as `get`."""
+        return self.get(known.network, space.settings.dtype, known.adapter, space.family)
 
 
 def known_spaces(index: IndexFolder, catalog: Catalog) -> list[OpenSpace]:
@@ -53,35 +60,25 @@ def known_spaces(index: IndexFolder, catalog: Catalog) -> list[OpenSpace]:
     return [OpenSpace(known, SpaceKit.load(index.space(known.fingerprint))) for known in catalog.spaces()]
 
 
-def settle_spaces(
+def resolve_spaces(
     index: IndexFolder, catalog: Catalog, requests: Sequence[SpaceRequest], networks: Networks
 ) -> list[OpenSpace]:
-    """The space behind each request: one of the index where it was asked for in the same way, else a new one."""
-    return [_settle(index, catalog, request, networks) for request in requests]
+    """The space behind each request: the one of the index that was requested in the same way, else a new one."""
+    return [_resolve(index, catalog, request, networks) for request in requests]
 
 
 def make_kit(request: SpaceRequest, networks: Networks) -> SpaceKit:
-    """A new feature space as it is asked for; raises as `Networks.get` and `make_space` do."""
-    return make_space(
-        networks.get(request.network, request.dtype, request.adapter),
-        request.taps,
-        size=request.size,
-        prompt=request.prompt,
-        seed=request.seed,
-        noises=request.noises,
-        variant=request.variant,
-        fit=request.fit,
-        dtype=request.dtype,
-        tier=request.tier,
-    )
+    """A new feature space as requested; raises as `Networks.get` and `make_space` do."""
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    return make_space(network, request.settings)
 
 
 def find_space(catalog: Catalog, kit: SpaceKit) -> KnownSpace | None:
-    """The space of the catalog that was asked for in the same way as this new one."""
+    """The space of the catalog that was requested in the same way as this new one."""
     return next((known for known in catalog.spaces() if _space_of(known).same_request(kit.space)), None)
 
 
-def _settle(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
+def _resolve(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networks: Networks) -> OpenSpace:
     kit = make_kit(request, networks)
     found = find_space(catalog, kit)
     if found:

@@ -1,6 +1,7 @@
-"""Filters of a question: which pictures of a gallery pass, asked anew only when the catalog has changed."""
+"""Filters of a query: which pictures pass, brought up to date when the catalog has changed."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,37 +9,50 @@ import numpy as np
 from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
 
-from .gallery import Gallery
-
 _KEPT = 8
 """Filters whose answer is remembered: a page asks with the same ones again and again."""
 
 
 class Allowed:
-    """Remembers what passed; one searcher's own."""
+    """Remembers what passed; one thread at a time."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
 
-    def within(self, gallery: Gallery, filters: Filters) -> Gallery:
-        """The gallery with only the pictures that pass."""
-        generation = gallery.contents.generation
+    def ids(self, filters: Filters) -> np.ndarray:
+        """The contents that pass: int64, ascending. The same array as before while none has changed. One that was never
+        decoded, and so is in no feature space, may be absent."""
         known = self._known.pop(filters, None)
-        if known is None or known[0] != generation:
-            known = generation, passing(self._catalog, filters)
-        self._known[filters] = known
+        self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
-        return gallery.within(known[1])
+        return self._known[filters][1]
+
+    def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
+        generation = self._catalog.generation()
+        return generation, passing(self._catalog, filters)
+
+    def _renewed(self, filters: Filters, since: int, ids: np.ndarray) -> tuple[int, np.ndarray]:
+        changed, generation = self._catalog.changed(since)
+        if generation == since:
+            return since, ids
+        # What changed is not noted for a file that was touched and holds the same bytes.
+        if changed is None or filters.dated or len(changed) > max(1000, len(ids) // 10):
+            return self._read(filters)
+        if not len(changed):
+            return generation, ids
+        now = passing(self._catalog, filters, changed.tolist())
+        ids = ids[~np.isin(ids, changed)]
+        return generation, np.insert(ids, np.searchsorted(ids, now), now)
 
 
-def passing(catalog: Catalog, filters: Filters) -> np.ndarray:
-    """The contents of the catalog that pass, int64, ascending."""
-    ids, undated = catalog.matching(filters)
+def passing(catalog: Catalog, filters: Filters, among: Sequence[int] | None = None) -> np.ndarray:
+    """The contents of the catalog that pass, int64, ascending. among: only these contents are looked at."""
+    ids, undated = catalog.matching(filters, among)
     # A file that had just been modified when it was scanned: the catalog keeps no time for it.
-    ids += [content_id for content_id, path in undated if _in_time(path, filters)]
-    return np.unique(np.array(ids, np.int64))
+    late = [content_id for content_id, path in undated if _in_time(path, filters)]
+    return np.union1d(ids, np.array(late, np.int64)) if late else ids
 
 
 def _in_time(path: bytes, filters: Filters) -> bool:

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from diffsim.errors import Error
-from diffsim.retrieval.pictures.images import UnreadableImage
 
 from .errors import QueryError
-from .query import Answer, BadQuery, Query
+from .query import Answer, Query
 from .search import Searcher
 
 
@@ -30,16 +29,16 @@ def compare(searcher: Searcher, query: Query, spaces: Sequence[str] = ()) -> Com
     A space that cannot be asked, for example because its network is not on this machine, is left out and said so.
     Raises NoSpaceAnswers where that is all of them, and as `Searcher.answer` does for a picture that cannot be read.
     """
-    names = spaces or dict.fromkeys(space.name for space in searcher.spaces()) or [None]
-    chosen = {space.fingerprint: space for space in map(searcher.choose, names)}
-    answers, problems = [], []
-    for fingerprint, space in chosen.items():
-        try:
-            answers.append(searcher.answer(replace(query, spaces=(fingerprint,))))
-        except (BadQuery, UnreadableImage):
-            raise
-        except Error as problem:
-            problems.append(f"{space.name}: {problem}")
+    names = spaces or list(dict.fromkeys(space.name for space in searcher.spaces()))
+    chosen = searcher.choose_all(names)
+    failed: dict[str, Error] = {}
+    examples = searcher.prepared(query.all_examples, chosen, failed)
+    answers = [
+        searcher.answer(replace(query, examples=examples, spaces=(space.fingerprint,)))
+        for space in chosen
+        if space.fingerprint not in failed
+    ]
+    problems = [f"{space.name}: {failed[space.fingerprint]}" for space in chosen if space.fingerprint in failed]
     if not answers:
-        raise NoSpaceAnswers(f"The picture {query.picture} can be asked in no feature space; {'; '.join(problems)}")
+        raise NoSpaceAnswers(f"The picture can be compared in none of the feature spaces; {'; '.join(problems)}")
     return Comparison(answers, problems)

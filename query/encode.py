@@ -1,110 +1,127 @@
-"""From what a person asks with to its features: read where the picture is indexed, else extracted."""
+"""From what a person queries with to its features: read from the index if present, else extracted.
+
+However many spaces are asked, a picture is decoded once per size and fit and encoded once per network, and a network is
+loaded once.
+"""
 
 import hashlib
-from collections.abc import Iterable
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-from diffsim.db.catalog import Catalog, KnownSpace
-from diffsim.indexer.index_folder import IndexFolder
-from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.pictures.decode_pool import DecodePool
-from diffsim.retrieval.regular_files import NotRegular, open_regular
+from diffsim.db.catalog import Catalog, KnownPicture, KnownSpace
+from diffsim.errors import Error
+from diffsim.retrieval.features import PictureFeatures
+from diffsim.retrieval.region import seen_part, within_part
+from diffsim.retrieval.shard.messages import SpaceQuery
 
-from .gallery import Gallery
-from .query import BadQuery, ExtractedPicture, Picture
-
-if TYPE_CHECKING:
-    from diffsim.retrieval.extractor import Extractor, PictureFeatures
-    from diffsim.retrieval.pictures.images import Picture as Decoded
+from .collection import Collection
+from .extract_pictures import PictureExtractor
+from .picture_files import sha256_of
+from .query import BadQuery, Example, ExtractedPicture, Subject
 
 
-class PictureReader:
-    """Keeps kits, networks and a decoding process between questions."""
+class Encoder:
+    """Turns examples into queries for shards."""
 
-    def __init__(self, index: IndexFolder, catalog: Catalog, device: str) -> None:
-        self._index = index
+    def __init__(self, catalog: Catalog, collection: Collection, pictures: PictureExtractor) -> None:
         self._catalog = catalog
-        self._device = device
-        self._kits: dict[str, SpaceKit] = {}
-        self._extractors: dict[str, Extractor] = {}
-        self._decoders: dict[tuple[int, str], DecodePool] = {}  # by size and fit: a process from the first picture on
+        self._collection = collection
+        self._pictures = pictures
 
-    def close(self) -> None:
-        """End the decoding process; the next picture starts another."""
-        for decoder in self._decoders.values():
-            decoder.close()
+    def encode(self, examples: Sequence[tuple[Example, Sequence[KnownSpace]]]) -> list[SpaceQuery]:
+        """Each example in each of its spaces; the weight of an example is shared among its spaces.
 
-    def kit(self, space: KnownSpace) -> SpaceKit:
-        """What the space needs to work on stored tokens."""
-        if space.fingerprint not in self._kits:
-            self._kits[space.fingerprint] = SpaceKit.load(self._index.space(space.fingerprint))
-        return self._kits[space.fingerprint]
+        Raises BadQuery, BadRegion, UnreadableImage, UnknownModel, ...
+        """
+        queries: list[SpaceQuery] = []
+        for ready, (_, spaces) in zip(without_errors(self.prepared(examples)), examples, strict=True):
+            queries += self._encoded(ready, spaces)
+        return queries
 
-    def content_id(self, picture: Picture) -> int | None:
-        """The content of the index that this picture is, None for a picture from elsewhere. Raises BadQuery."""
-        if isinstance(picture, int):
-            return picture
-        sha256 = picture.sha256 if isinstance(picture, ExtractedPicture) else _sha256(Path(picture))
-        return self._catalog.content_by_sha256(sha256)
+    def prepared(
+        self, examples: Sequence[tuple[Example, Sequence[KnownSpace]]], problems: dict[str, Error] | None = None
+    ) -> list[Example | Error]:
+        """Each example as one that needs no file and no network any more in its spaces: what the index does not have
+        of it is extracted, together with that of the others; an example that cannot be read is its error.
 
-    def features(
-        self, picture: Picture, content_id: int | None, space: KnownSpace, gallery: Gallery
-    ) -> tuple[np.ndarray, bytes, tuple[int, int]]:
-        """Descriptor, token record, and width and height in pixels. Raises BadQuery, UnreadableImage, ..."""
-        stored = gallery.record(content_id) if content_id is not None else None
-        if stored is not None and content_id is not None:
-            known = self._catalog.pictures([content_id])[content_id]
-            return *stored, (known.width, known.height)
-        if isinstance(picture, int):
-            raise BadQuery(
-                f"There is no picture {picture} in the feature space {space.name}; `diffsim index` fills every space."
-            )
-        if not isinstance(picture, ExtractedPicture):
-            picture = self.extract(Path(picture), [space])
-        elif space.fingerprint not in picture.features:
-            raise BadQuery(f"The picture was not extracted for the feature space {space.name}; extract it anew.")
-        features = picture.features[space.fingerprint]
-        return features.descriptor, features.tokens, (picture.width, picture.height)
+        problems: as in `PictureExtractor.extract`.
+        """
+        found: list[Example | Error] = []
+        lacking: dict[tuple[str, ...], list[int]] = {}  # examples that lack the same spaces
+        for number, (example, spaces) in enumerate(examples):
+            try:
+                content_id = self._content_id(example.subject)
+            except Error as problem:
+                found.append(problem)
+                continue
+            missing = [space.fingerprint for space in spaces if self._stored(space, content_id) is None]
+            if missing and not isinstance(example.subject, int | np.integer | ExtractedPicture):
+                lacking.setdefault(tuple(missing), []).append(number)
+            found.append(example if missing or content_id is None else replace(example, subject=content_id))
+        for fingerprints, numbers in lacking.items():
+            wanted = [space for space in examples[numbers[0]][1] if space.fingerprint in fingerprints]
+            subjects = [examples[number][0].subject for number in numbers]
+            for number, made in zip(numbers, self._pictures.extract_all(subjects, wanted, problems), strict=True):
+                found[number] = made if isinstance(made, Error) else replace(examples[number][0], subject=made)
+        return found
 
-    def extract(self, picture: Path, spaces: Iterable[KnownSpace]) -> ExtractedPicture:
-        """Decode a file and run the networks of these spaces."""
-        sha256 = _sha256(picture)
-        shown: dict[tuple[int, str], Decoded] = {}
-        features: dict[str, PictureFeatures] = {}
+    def _encoded(self, example: Example, spaces: Sequence[KnownSpace]) -> Iterator[SpaceQuery]:
+        """A prepared example in each of its spaces."""
+        content_id = self._content_id(example.subject)
         for space in spaces:
-            shape = self.kit(space).space.size, self.kit(space).space.fit
-            if shape not in shown:
-                shown[shape] = self._decode(picture, *shape)
-            ((features[space.fingerprint],),) = self._extractor(space).extract(shown[shape].pixels[None])
-        whole = next(iter(shown.values()))
-        return ExtractedPicture(sha256, whole.width, whole.height, features)
+            features = self._stored(space, content_id) or self._extracted(example.subject, space)
+            region = self._region(example, space, content_id) if example.region else None
+            weight = example.weight / len(spaces)
+            yield SpaceQuery(space.fingerprint, features.descriptor, features.tokens, region, weight, content_id)
 
-    def _decode(self, picture: Path, size: int, fit: str) -> "Decoded":
-        if (size, fit) not in self._decoders:
-            self._decoders[size, fit] = DecodePool(1, size, fit=fit)
-        return self._decoders[size, fit].decode(picture)
+    def _content_id(self, subject: Subject) -> int | None:
+        """The content of the index that a subject is, None for a picture from elsewhere. Raises BadQuery."""
+        if isinstance(subject, int | np.integer):
+            return int(subject)
+        if isinstance(subject, ExtractedPicture):
+            return self._catalog.content_by_sha256(subject.sha256)
+        if isinstance(subject, bytes):
+            return self._catalog.content_by_sha256(hashlib.sha256(subject).digest())
+        if isinstance(subject, str | os.PathLike):
+            return self._catalog.content_by_sha256(sha256_of(Path(subject)))
+        return None  # pixels: nobody knows of which file
 
-    def _extractor(self, space: KnownSpace) -> "Extractor":
-        # Only here: a picture that is indexed is asked with without loading a network, or the libraries around it.
-        from diffsim.retrieval.devices import choose_device
-        from diffsim.retrieval.extractor import Extractor
+    def _stored(self, space: KnownSpace, content_id: int | None) -> PictureFeatures | None:
+        return None if content_id is None else self._collection.features(space.fingerprint, content_id)
 
-        if space.fingerprint not in self._extractors:
-            self._extractors[space.fingerprint] = Extractor.load(
-                space.network, [self.kit(space)], choose_device(self._device), space.adapter
+    def _extracted(self, subject: Subject, space: KnownSpace) -> PictureFeatures:
+        if not isinstance(subject, ExtractedPicture):
+            assert isinstance(subject, int | np.integer)
+            raise BadQuery(
+                f"There is no picture {subject} in the feature space {space.name}; `diffsim index` fills every space."
             )
-        return self._extractors[space.fingerprint]
+        if space.fingerprint not in subject.features:
+            raise BadQuery(f"The picture was not extracted for the feature space {space.name}; extract it anew.")
+        return subject.features[space.fingerprint]
+
+    def _region(self, example: Example, space: KnownSpace, content_id: int | None) -> tuple[float, float, float, float]:
+        """The example's region in fractions of what the space's network sees of the picture."""
+        kit = self._collection.kit(space)
+        assert example.region is not None
+        if not kit.has_tokens:
+            raise BadQuery(f"The feature space {space.name} is one embedding a picture and has no regions.")
+        whole: ExtractedPicture | KnownPicture
+        if isinstance(example.subject, ExtractedPicture):
+            whole = example.subject
+        else:
+            assert content_id is not None
+            whole = self._catalog.pictures([content_id])[content_id]
+        seen = seen_part(whole.width, whole.height, kit.settings.size, kit.settings.fit)
+        return within_part(example.region, seen)
 
 
-def _sha256(picture: Path) -> bytes:
-    try:
-        with open_regular(picture, follow_links=True) as file:
-            return hashlib.file_digest(file, "sha256").digest()
-    except NotRegular:
-        raise BadQuery(f"{picture} is not a file; give the path of a picture.") from None
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BadQuery(f"The picture {picture} cannot be read ({reason}); give the path of a picture.") from problem
+def without_errors(found: Sequence[Example | Error]) -> list[Example]:
+    """The examples; the first error is raised."""
+    for each in found:
+        if isinstance(each, Error):
+            raise each
+    return [each for each in found if isinstance(each, Example)]

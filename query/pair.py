@@ -1,109 +1,57 @@
-"""Score one pair of picture files, without an index."""
+"""Two pictures in one feature space: why they score as they do, from their tokens."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-import torch.nn.functional as F
-from PIL import Image
+from torch import Tensor
 
-from diffsim.indexer.requests import SpaceRequest
-from diffsim.indexer.spaces import Networks, make_kit
-from diffsim.retrieval.agreement import Agreement, agreement, square_places
-from diffsim.retrieval.devices import choose_device
-from diffsim.retrieval.extractor import Extractor
-from diffsim.retrieval.paper import PaperProtocol
-from diffsim.retrieval.pictures.decode_pool import DecodePool
-from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
-from diffsim.retrieval.score import AttentionFeatures, PairScore, score_pair
+from diffsim.retrieval.agreement import Agreement, agreement, attention_map, square_places
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.score import AttentionFeatures
 
-from .errors import QueryError
+from .query import BadQuery
 
-
-class BadPair(QueryError, ValueError):
-    """This pair cannot be scored as asked."""
+_REGIONS = 4
+"""Parts of A that are found best in B and shown."""
 
 
 @dataclass(frozen=True)
-class ScoredPair:
-    """score: what was found. fingerprint: of all settings that it depends on. a, b: attention features per tap, one
-    picture each, empty for a global embedding. weights: of the taps. request: what was asked for."""
+class Pair:
+    """a, b: attention features per tap, one picture each. weights: of the taps. prefix: tokens before the grid.
 
-    score: PairScore
-    fingerprint: str
-    request: SpaceRequest
-    a: tuple[AttentionFeatures, ...]
-    b: tuple[AttentionFeatures, ...]
-    weights: tuple[float, ...]
-
-    def why(self) -> Agreement:
-        """Which parts of each picture are found in the other. Raises BadPair for a global embedding."""
-        if not self.a:
-            raise BadPair("A global embedding is one vector and has no parts to show; leave out --variant global.")
-        _, prefix = square_places(self.a[0].query.shape[2])
-        # The keys of DiffSim-C are tokens of the image prompt, no places in the picture.
-        return agreement(self.a, self.b, self.weights, prefix=prefix, regions=0 if self.request.variant == "C" else 4)
-
-
-def score_files(
-    a: Path,
-    b: Path,
-    request: SpaceRequest,
-    *,
-    protocol: str = "engine",
-    metric: str = "cosine",
-    device: str = "auto",
-) -> ScoredPair:
-    """Score two picture files as the request says (its `tier` is how exactly their tokens are kept meanwhile).
-
-    protocol: `engine`, what an index uses: symmetric, and 1 for a picture and itself; `paper`, as DiffSim's released
-    code, for one tap of a Stable Diffusion 1.x or 2.x network. metric: `cosine` or `mse`.
-    Raises BadPair, UnreadableImage, UnknownModel, NoPaperProtocol, ...
+    places: whether keys are places in a picture, which those of DiffSim-C are not.
     """
-    for path in (a, b):
-        if not path.exists():
-            raise BadPair(f"There is no file {path}; give the path of a picture.")
-    networks = Networks(choose_device(device))
-    if protocol == "paper":
-        return _by_paper(a, b, request, networks, metric)
-    kit = make_kit(request, networks)
-    network = networks.get(request.network, request.dtype, request.adapter)
-    extractor = Extractor(network, [kit])
-    with DecodePool(1, kit.space.size, fit=kit.space.fit) as pool:
-        pictures = [pool.decode(path).pixels for path in (a, b)]
-    features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
-    if not kit.has_tokens:
-        if metric != "cosine":
-            raise BadPair(f"The metric {metric} compares attention maps, which a global embedding has none of.")
-        x, y = (torch.from_numpy(one.descriptor).float() for one in features)
-        cosine = F.cosine_similarity(x, y, dim=0).item()
-        return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request, (), (), ())
-    first, second = (kit.read([one.tokens]) for one in features)
-    found = score_pair(first, second, kit.weights, metric)
-    return ScoredPair(found, kit.space.fingerprint, request, first, second, kit.weights)
 
+    a: Sequence[AttentionFeatures]
+    b: Sequence[AttentionFeatures]
+    weights: Sequence[float]
+    prefix: int
+    places: bool
 
-def _open(path: Path) -> Image.Image:
-    """The whole picture, which the released code's own preprocessing is given."""
-    try:
-        return open_picture(path.read_bytes())[0]
-    except OSError as problem:
-        raise BadPair(
-            f"The picture {path} cannot be read ({problem.strerror}); give the path of a picture."
-        ) from problem
-    except UnreadableImage as problem:
-        raise BadPair(f"The picture {path} cannot be read: {problem}.") from problem
+    @classmethod
+    def of(
+        cls, a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float], variant: str
+    ) -> "Pair":
+        """variant: of the feature space, `S` or `C`."""
+        _, prefix = square_places(a[0].query.shape[2])
+        return cls(a, b, weights, prefix, variant != "C")
 
+    @classmethod
+    def of_records(cls, kit: SpaceKit, name: str, a: bytes, b: bytes) -> "Pair":
+        """From the token records of two pictures. name: of the space. Raises BadQuery for a space without tokens."""
+        if not kit.has_tokens:
+            raise BadQuery(f"The feature space {name} is one embedding a picture and has no parts to show.")
+        return cls.of(kit.read([a]), kit.read([b]), kit.weights, kit.settings.variant)
 
-def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
-    if len(request.taps) != 1:
-        raise BadPair(f"The paper protocol reads one layer, not {len(request.taps)}; give one --layer.")
-    network = networks.get(request.network, request.dtype, request.adapter)
-    (tap,) = request.taps
-    paper = PaperProtocol(network, tap, size=request.size, prompt=request.prompt, seed=request.seed)
-    if request.noises != 1:
-        raise BadPair(f"The paper protocol adds one noise to each picture, not {request.noises}; leave out --noises.")
-    first = (paper.features(_open(a), "A"),)
-    second = (paper.features(_open(b), "B"),)
-    found = score_pair(first, second, (1.0,), metric)
-    return ScoredPair(found, paper.fingerprint, request, first, second, (1.0,))
+    def agreement(self) -> Agreement:
+        """How well every part of each is rebuilt from the other. The grids cover what the network sees of a picture,
+        see diffsim.retrieval.region.seen_part."""
+        regions = _REGIONS if self.places else 0
+        return agreement(self.a, self.b, self.weights, prefix=self.prefix, regions=regions)
+
+    def attention(self, place: tuple[int, int]) -> Tensor:
+        """Where in B the attention of A's token at (row, column) falls: float32 [rows, columns], sums to at most 1, on
+        the grid of the agreement. Raises NoGrid for a place beside it, BadQuery for DiffSim-C."""
+        if not self.places:
+            raise BadQuery("The keys of DiffSim-C are no places in a picture, so its attention falls nowhere in it.")
+        return attention_map(self.a, self.b, self.weights, place, prefix=self.prefix)

@@ -4,16 +4,20 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.db.filters import NO_FILTERS, Filters
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.region import Box, checked_box
 
 from .errors import QueryError
 
 if TYPE_CHECKING:
-    from diffsim.retrieval.extractor import PictureFeatures
+    import numpy as np
+    import pandas
+    import pyarrow
+    from PIL.Image import Image
 
 
 class BadQuery(QueryError, ValueError):
@@ -22,34 +26,40 @@ class BadQuery(QueryError, ValueError):
 
 @dataclass(frozen=True)
 class ExtractedPicture:
-    """A picture that was read once and can be asked with again without its file, see Searcher.extract.
+    """A picture that was read once and can be queried with again without its file, see Searcher.extract.
 
     sha256: of its bytes. width, height: of the whole picture, upright, in pixels. features: by fingerprint of the
-    feature space, as a record of that space has them.
+    feature space.
     """
 
     sha256: bytes
     width: int
     height: int
-    features: "Mapping[str, PictureFeatures]"
+    features: Mapping[str, PictureFeatures]
 
 
-Picture = str | os.PathLike[str] | int | ExtractedPicture
-"""A path; the id of a content of the index, of which then no file is read; or a picture that was extracted before."""
+Subject = Union[str, "os.PathLike[str]", bytes, int, "Image", "np.ndarray", ExtractedPicture]
+"""What an example shows: a path; the bytes of a picture file; a Pillow image; an array uint8 [height, width, 3] of RGB;
+the id of a content of the index, of which no file is read; or a picture that was extracted before."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A further picture to ask with. weight: of its likeness; below 0 pushes away what is like it; never 0.
+    """A picture to query with.
 
-    region: only the likeness to this part of it counts, see Query.
+    weight: of its similarity in the score; negative weights push results away; not 0.
+    region: (left, top, width, height) of a box in it, in fractions of its upright sides: only the tokens that it
+    touches are compared, in one direction; see retrieval/region.py. None is the whole picture.
+    spaces: names or beginnings of fingerprints of the feature spaces in which it is compared; none are the query's.
     """
 
-    picture: Picture
+    subject: Subject
     weight: float = 1.0
     region: Box | None = None
+    spaces: Sequence[str] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "spaces", _names(self.spaces))
         if not math.isfinite(self.weight) or self.weight == 0:
             raise BadQuery(f"The weight {self.weight:g} of an example is not allowed; give a number above or below 0.")
         if self.region is not None:
@@ -60,23 +70,23 @@ class Example:
 class Query:
     """What is asked.
 
-    picture: the example. region: (left, top, width, height) of a box in it, in fractions of its upright sides: only the
-    tokens that it touches ask, in one direction; see retrieval/region.py. A region recalls five times as many
-    candidates, or scores every picture of a small collection.
-    examples: further ones, each weighed against the weight 1 of the first. The score is then the sum of weight x
-    likeness, each likeness in units of its example's null spread; candidates come from those of positive weight.
-    spaces: names or beginnings of fingerprints of feature spaces; none is the index's
-    first. Where several spaces bear one name, the newest that holds as many pictures as the older ones answers for it.
-    With several spaces a likeness is the mean over them, each in units of its own null spread, see stages.py.
-    filters: what a picture must be to be a hit; asked before recall. by_chance then counts the pictures that pass.
-    k: how many neighbours. fold: near copies of a better hit stand in its `duplicates`, not among the k, see fold.py.
-    candidates: how many the first stage hands to the second.
+    examples: one or several, at least one of positive weight; a subject alone is an example of weight 1. With several
+    examples, or several spaces, the score is the sum of weight x similarity, each similarity in units of its own null
+    spread, see stages.py; an example in several spaces has the mean over them. Candidates come from those of positive
+    weight.
+    spaces: names or beginnings of fingerprints of feature spaces, for examples that name none; none is the index's
+    first. Among spaces that share a name, the newest that holds at least as many pictures as every older one.
+    filters: what a picture must be to be a hit; applied before recall. by_chance then counts the pictures that pass.
+    k: how many neighbours. fold: near copies of a better hit are its `duplicates`, not among the k.
+    candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
+    picture of a small collection.
     rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
-    include_self: list the examples' own contents too. max_by_chance: leave out hits that more pictures than this would
-    equal by chance.
+    include_self: list the examples' own contents too. max_by_chance: leave out hits with more matches than this
+    expected by chance.
+    Raises BadQuery.
     """
 
-    picture: Picture
+    examples: Sequence[Example | Subject] | Example | Subject
     spaces: Sequence[str] = ()
     k: int = 10
     candidates: int = 200
@@ -84,17 +94,17 @@ class Query:
     exact: bool = False
     include_self: bool = False
     max_by_chance: float | None = None
-    region: Box | None = None
-    examples: Sequence[Example] = ()
     filters: Filters = NO_FILTERS
     fold: bool = False
 
     def __post_init__(self) -> None:
-        if isinstance(self.spaces, str):  # one name is meant, not its letters
-            object.__setattr__(self, "spaces", (self.spaces,))
-        object.__setattr__(self, "examples", tuple(self.examples))
-        if self.region is not None:
-            object.__setattr__(self, "region", checked_box(self.region))
+        object.__setattr__(self, "spaces", _names(self.spaces))
+        several = isinstance(self.examples, list | tuple)
+        given = self.examples if several else (self.examples,)
+        examples = tuple(each if isinstance(each, Example) else Example(each) for each in given)  # type: ignore[union-attr, arg-type]
+        object.__setattr__(self, "examples", examples)
+        if not any(example.weight > 0 for example in examples):
+            raise BadQuery("A query needs a picture that results should be similar to; give one with a weight above 0.")
         if self.k < 1:
             raise BadQuery(f"The number of neighbours {self.k} is too small; ask for at least 1.")
         if self.candidates < 1:
@@ -103,19 +113,28 @@ class Query:
             raise BadQuery(
                 "An exact search scores every picture, so it cannot go without reranking; drop one of the two."
             )
-        if len(self.spaces) > 1 and not self.rerank:
+        if not self.rerank:
+            self._check_first_stage(examples)
+
+    def _check_first_stage(self, examples: Sequence[Example]) -> None:
+        """What only full scores can answer."""
+        if len(self.spaces) > 1 or any(len(example.spaces) > 1 for example in examples):
             raise BadQuery("Several feature spaces are weighed by their full scores; drop --no-rerank or ask in one.")
-        if self.examples and not self.rerank:
+        if len(examples) > 1:
             raise BadQuery("Several examples are weighed by their full scores; drop --no-rerank or ask with one.")
-        if any(example.region for example in self.all_examples) and not self.rerank:
-            raise BadQuery("The first stage knows whole pictures only; drop --no-rerank or the region.")
-        if self.max_by_chance is not None and not self.rerank:
+        if any(example.region for example in examples):
+            raise BadQuery("The first stage compares whole pictures only; drop --no-rerank or the region.")
+        if self.max_by_chance is not None:
             raise BadQuery("Likeness against chance needs the full score; drop --no-rerank or --max-by-chance.")
 
     @property
     def all_examples(self) -> tuple[Example, ...]:
-        """The first picture, of weight 1, and the further ones."""
-        return (Example(self.picture, region=self.region), *self.examples)
+        """The examples, as examples."""
+        return self.examples  # type: ignore[return-value]
+
+
+def _names(spaces: Sequence[str]) -> tuple[str, ...]:
+    return (spaces,) if isinstance(spaces, str) else tuple(spaces)  # one name is meant, not its letters
 
 
 @dataclass(frozen=True)
@@ -163,3 +182,28 @@ class Answer:
     def name(self) -> str:
         """The spaces' names, for a title."""
         return " + ".join(space.name for space in self.spaces)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The hits as a table, see query/tables.py. Raises MissingPackage."""
+        from .tables import to_pandas
+
+        return to_pandas(self.hits)
+
+    def to_arrow(self) -> "pyarrow.Table":
+        """The same as an Arrow table. Raises MissingPackage."""
+        from .tables import to_arrow
+
+        return to_arrow(self.hits)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The pictures of one feature space as vectors, ascending by id.
+
+    ids: int64 [n], of the contents. paths: a file of each. descriptors: float32 [n, dimensions], unit norm; their inner
+    product is the cosine by which candidates are recalled. They are stored as float16, which is how exact they are.
+    """
+
+    ids: "np.ndarray"
+    paths: list[str]
+    descriptors: "np.ndarray"

@@ -1,74 +1,59 @@
-"""Ask an index for a picture's neighbours: recall by descriptors, rerank by the full score, judge against chance.
+"""Ask an index for a picture's neighbours: encode, recall by descriptors, rerank by the full score, present.
 
 Nothing here writes: an index on a read-only disk can be asked, also while another process adds to it.
 """
 
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, overload
 
 import numpy as np
-from torch import Tensor
 
 from diffsim.db.catalog import KnownSpace
+from diffsim.db.chunks import chunks
 from diffsim.db.filters import NO_FILTERS, Filters
-from diffsim.indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
+from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexFolder
-from diffsim.retrieval.agreement import Agreement
-from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.region import region_features, seen_part, within_part
-from diffsim.retrieval.shard.rerank import rank as ranked
+from diffsim.retrieval.devices import choose_device
+from diffsim.retrieval.region import Box
 
 from .allowed import Allowed
-from .encode import PictureReader
-from .fold import Tiles
-from .gallery import Gallery
-from .locate import Locator
-from .query import Answer, BadQuery, Example, ExtractedPicture, Hit, Picture, Query
-from .stages import common_ids, examples_of, recall_candidates, score_candidates
-from .view import View
-from .why import Pair
-
-_NAMED = 3
-"""Pictures that a note names; of the others it gives the number."""
-
-
-@dataclass(frozen=True)
-class _Asked:
-    """A question after its first stage: recalled ids and cosines, and of them those that every space has."""
-
-    query: Query
-    views: list[View]
-    common: np.ndarray
-    recalled: np.ndarray
-    similarities: np.ndarray
-    notes: list[str]
+from .choose import SpaceChooser
+from .collection import Collection
+from .encode import Encoder, without_errors
+from .extract_pictures import TOGETHER, PictureExtractor
+from .pair import Pair
+from .present import present
+from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
+from .stages import EncodedQuery, first_order, recall, rerank
 
 
 class Searcher:
-    """An open index. Reads what has changed since the last question by itself.
+    """An open index. Reads what has changed since the last query by itself.
 
     One thread at a time: give each thread a searcher of its own. Searchers of one index in one process share its
-    memory-mapped files, and nothing else that a question changes.
+    memory-mapped files, and nothing else that a query changes. device: `auto`, `cpu`, `cuda` or `cuda:N`, where
+    networks run and scores are computed. Raises NoIndex, BadDevice, ...
     """
 
     def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
         self.index = IndexFolder.open(Path(index))
+        chosen = choose_device(device)
         self._catalog = self.index.catalog(readonly=True)
-        self._reader = PictureReader(self.index, self._catalog, device)
+        self.collection = Collection(self.index, self._catalog, chosen)
+        self._pictures = PictureExtractor(self.collection, chosen)
+        self._encoder = Encoder(self._catalog, self.collection, self._pictures)
         self._allowed = Allowed(self._catalog)
-        self._galleries: dict[str, Gallery] = {}
-        self._visible_at: tuple[int, dict[int, int]] | None = None  # the catalog's generation, and the counts
+        self._chooser = SpaceChooser(self.index.path, self._catalog)
 
     def close(self) -> None:
-        """Let go of the index's files and end the decoding process. Closing twice is harmless; a closed searcher opens
-        them again when asked."""
-        self._reader.close()
-        for gallery in self._galleries.values():
-            gallery.store.close()
-        self._galleries.clear()
+        """Let go of the index's files and end the decoding processes. Closing twice is harmless; a closed searcher
+        opens them again when asked."""
+        self._pictures.close()
+        self.collection.close()
 
     def __enter__(self) -> Self:
         return self
@@ -76,207 +61,167 @@ class Searcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def spaces(self) -> list[KnownSpace]:
-        """The feature spaces of the index, oldest first."""
-        return self._catalog.spaces()
+    # Queries
 
-    def search(self, picture: Picture | Query, **settings: object) -> list[Hit]:
-        """The neighbours of a picture, best first; the settings are Query's fields."""
-        query = picture if isinstance(picture, Query) else Query(picture)
-        return self.answer(replace(query, **settings)).hits  # type: ignore[arg-type]
+    def search(
+        self,
+        examples: Sequence[Example | Subject] | Example | Subject,
+        *,
+        spaces: Sequence[str] = (),
+        k: int = 10,
+        candidates: int = 200,
+        rerank: bool = True,
+        exact: bool = False,
+        include_self: bool = False,
+        max_by_chance: float | None = None,
+        region: Box | None = None,
+        filters: Filters = NO_FILTERS,
+        fold: bool = False,
+    ) -> list[Hit]:
+        """The neighbours of a picture, or of several examples, best first. region: of the one picture that is given;
+        the other settings are Query's fields. Raises as `answer` does."""
+        if region is not None:
+            if isinstance(examples, Example | list | tuple):
+                raise BadQuery("A region belongs to one picture; give it to the example: Example(picture, region=...).")
+            examples = Example(examples, region=region)  # type: ignore[arg-type]
+        query = Query(examples, spaces, k, candidates, rerank, exact, include_self, max_by_chance, filters, fold)
+        return self.answer(query).hits
 
     def answer(self, query: Query) -> Answer:
         """The neighbours and the account of how they were found. Raises BadQuery, BadRegion, UnknownSpace,
         UnreadableImage, ..."""
-        return self._answered(self._ask(query))
+        asked = self.encode(query)
+        found = recall(self.collection, asked)
+        ranking = rerank(self.collection, asked, found) if query.rerank else first_order(asked, found)
+        return present(self._catalog, self.collection, asked, found, ranking)
+
+    @overload
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["raise"] = "raise"
+    ) -> list[Answer]: ...
+
+    @overload
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["return"]
+    ) -> list[Answer | Error]: ...
+
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["raise", "return"] = "raise"
+    ) -> list[Answer] | list[Answer | Error]:
+        """What `answer` gives for each query, in their order; a picture alone is a query with the defaults.
+
+        Pictures that are not indexed go through the networks several at a time. errors: `return` puts a query's error
+        into the place of its answer and goes on; `raise` raises the first.
+        """
+        if errors not in ("raise", "return"):
+            raise BadQuery(f"Errors cannot be {errors!r}; choose `raise` or `return`.")
+        found: list[Answer | Error] = []
+        source = iter(queries)
+        while some := list(islice(source, TOGETHER)):
+            for answer in self._answer_together(some):
+                if errors == "raise" and isinstance(answer, Error):
+                    raise answer
+                found.append(answer)
+        return found
+
+    def _answer_together(self, asked: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
+        queries: list[Query | Error] = []
+        examples: list[tuple[Example, list[KnownSpace]]] = []
+        for each in asked:
+            try:
+                query = each if isinstance(each, Query) else Query(each)
+                placed = self._in_spaces(query)
+                self.collection.refresh([space for _, spaces in placed for space in spaces])
+            except Error as problem:
+                queries.append(problem)
+            else:
+                queries.append(query)
+                examples += placed
+        ready = iter(self._encoder.prepared(examples))
+        for known in queries:
+            if isinstance(known, Error):
+                yield known
+                continue
+            own = list(islice(ready, len(known.all_examples)))
+            try:
+                yield self.answer(replace(known, examples=without_errors(own)))
+            except Error as problem:
+                yield problem
 
     def answers(self, query: Query) -> Iterator[Answer]:
         """The same in two steps: as soon as they are known the hits in the order of the first stage, their scores
         cosines of descriptors and `reranked` False, then what `answer` gives."""
-        asked = self._ask(query)
+        asked = self.encode(query)
+        found = recall(self.collection, asked)
+        yield present(self._catalog, self.collection, asked, found, first_order(asked, found))
         if query.rerank:
-            yield self._recalled(asked)
-        yield self._answered(asked)
+            ranking = rerank(self.collection, asked, found)
+            yield present(self._catalog, self.collection, asked, found, ranking)
 
-    def extract(self, picture: str | os.PathLike[str], spaces: Sequence[str] = ()) -> ExtractedPicture:
-        """Read a picture once, to ask with it later without its file, also in another searcher of this index or another
-        process. spaces: as in Query. Raises UnreadableImage, ..."""
-        return self._reader.extract(Path(picture), self._chosen(spaces))
+    def encode(self, query: Query) -> EncodedQuery:
+        """The first step: every example as features in each of its spaces, which are up to date with the catalog then.
+        A picture that is indexed is read, another one extracted: one decoding, one pass of each network."""
+        examples = self._in_spaces(query)
+        spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
+        self.collection.refresh(spaces)
+        parts = self._encoder.encode(examples)
+        return EncodedQuery(query, spaces, parts, self._allowed.ids(query.filters) if query.filters else None)
 
-    def why(self, a: Picture, b: Picture, space: str | None = None) -> Agreement:
-        """Which parts of two pictures are found in each other, in a space (None: the index's first)."""
-        return self.pair(a, b, space).agreement()
+    def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
+        return [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]
 
-    def attention(self, a: Picture, b: Picture, place: tuple[int, int], space: str | None = None) -> Tensor:
-        """Where in `b` the attention of one place of `a` falls: float32 [rows, columns] of b, see Pair.attention."""
-        return self.pair(a, b, space).attention(place)
+    # Pictures
 
-    def pair(self, a: Picture, b: Picture, space: str | None = None) -> Pair:
-        """Two pictures in one space, from their stored tokens where they are indexed. Raises BadQuery, ..."""
+    def extract(
+        self, picture: Subject, spaces: Sequence[str] = (), problems: dict[str, Error] | None = None
+    ) -> ExtractedPicture:
+        """Read a picture once, to query with it later without its file, also in another searcher of this index or
+        another process. spaces: as in Query. problems: is given what a space that could not be extracted raised, by
+        fingerprint; None raises it. Raises UnreadableImage, ..."""
+        return self._pictures.extract(picture, self.choose_all(spaces), problems)
+
+    def prepared(
+        self, examples: Sequence[Example], spaces: Sequence[KnownSpace], problems: dict[str, Error]
+    ) -> list[Example]:
+        """Examples that can be asked in these spaces one after the other: what the index does not have of them is
+        extracted now, in one pass. problems: as in `extract`. Raises as `extract` does."""
+        self.collection.refresh(spaces)
+        return without_errors(self._encoder.prepared([(example, spaces) for example in examples], problems))
+
+    def pair(self, a: Subject, b: Subject, space: str | None = None) -> Pair:
+        """Two pictures in one space (None: the index's first), from their stored tokens if they are indexed: which
+        parts of each are found in the other, and where attention falls. Raises BadQuery, ..."""
         chosen = self.choose(space)
-        first, second = (self.view(Example(picture), chosen) for picture in (a, b))
-        return Pair.of(first, second)
+        self.collection.refresh([chosen])
+        first, second = self._encoder.encode([(Example(subject), [chosen]) for subject in (a, b)])
+        return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens)
 
-    def _chosen(self, names: Sequence[str]) -> list[KnownSpace]:
-        return list({space.fingerprint: space for space in map(self.choose, names or (None,))}.values())
-
-    def _ask(self, query: Query) -> _Asked:
-        """The first stage."""
-        spaces = self._chosen(query.spaces)
-        views = [
-            self.view(example, space, query.filters, example.weight / len(spaces))
-            for example in query.all_examples
-            for space in spaces
+    def embeddings(self, space: str | None = None) -> Embeddings:
+        """The descriptors of all pictures of a space (None: the index's first) that can be hits, for one's own use:
+        clustering, a plot, another vector search. Raises UnknownSpace, ..."""
+        chosen = self.choose(space)
+        self.collection.refresh([chosen])
+        ids, descriptors = self.collection.descriptors(chosen.fingerprint, self.collection.ids(chosen.fingerprint))
+        paths = [
+            os.fsdecode(files[0].path) if files else None
+            for some in chunks(ids.tolist())
+            for files in self._catalog.files_of(some).values()
         ]
-        count = None if query.exact else max(query.candidates, query.k)
-        recalled, similarities = recall_candidates(views, count, include_self=query.include_self)
-        common = common_ids(views)
-        absent = recalled[~np.isin(recalled, common)]
-        notes = self._absent(absent, views)
-        if query.filters and not len(common):
-            notes.append("No picture passes the filters; ask for less, or see what is there with `diffsim status`.")
-        if not query.exact and any(view.region for view in views):
-            notes.append(_how_recalled(views))
-        return _Asked(query, views, common, recalled, similarities, notes)
+        there = np.array([path is not None for path in paths], np.bool_)
+        return Embeddings(
+            ids[there], [path for path in paths if path is not None], descriptors[there].astype(np.float32)
+        )
 
-    def _recalled(self, asked: _Asked) -> Answer:
-        """The answer of the first stage."""
-        order = np.flatnonzero(np.isin(asked.recalled, asked.common) | (not asked.query.rerank))
-        chances = [None] * len(order)
-        hits = self._hits(asked, asked.recalled[order], asked.similarities[order], chances)
-        return self._account(asked, hits, 0, reranked=False)
+    # Spaces
 
-    def _answered(self, asked: _Asked) -> Answer:
-        """The final answer."""
-        if not asked.query.rerank:
-            return self._recalled(asked)
-        wanted = asked.recalled[np.isin(asked.recalled, asked.common)]
-        if not len(wanted):
-            return self._account(asked, [], 0)
-        ids, scores, tail = score_candidates(asked.views, wanted)
-        order = ranked(ids, scores, asked.views[0].itself)
-        others = len(np.setdiff1d(asked.common, examples_of(asked.views), assume_unique=True))
-        chances = tail.expected(scores[order], others) if tail else [None] * len(order)
-        hits = self._hits(asked, ids[order], scores[order], chances)
-        return self._account(asked, hits, len(ids), unread=len(wanted) - len(ids))
-
-    def _account(
-        self, asked: _Asked, hits: list[Hit], scored: int, *, reranked: bool = True, unread: int = 0
-    ) -> Answer:
-        views = {view.space.fingerprint: view for view in asked.views}.values()
-        notes = [note for number, view in enumerate(views) for note in view.gallery.notes(0 if number else unread)]
-        spaces = [view.space for view in views]
-        return Answer(hits, spaces, len(asked.common), len(asked.recalled), scored, asked.notes + notes, reranked)
-
-    def _absent(self, ids: np.ndarray, views: Sequence[View]) -> list[str]:
-        """Name the candidates that one of the spaces does not have."""
-        if not len(ids):
-            return []
-        files = self._catalog.files_of(ids[:_NAMED].tolist())
-        names = [os.fsdecode(found[0].path) for found in files.values() if found]
-        more = f" and {len(ids) - len(names)} more" if len(ids) > len(names) else ""
-        lacking = list(dict.fromkeys(view.space.name for view in views if not np.isin(ids, view.gallery.ids).all()))
-        return [
-            f"Left out because {' and '.join(lacking)} {'lacks' if len(lacking) == 1 else 'lack'} them: "
-            f"{', '.join(names)}{more}; `diffsim index` fills every space."
-        ]
-
-    def _hits(self, asked: _Asked, ids: np.ndarray, scores: np.ndarray, chances: Sequence[float | None]) -> list[Hit]:
-        """The first k contents that still have a file; a file that is gone since the last scan is no hit."""
-        query = asked.query
-        hits: list[Hit] = []
-        copies: list[list[Hit]] = []
-        tiles = _tiles(asked.views) if query.fold else None
-        places = Locator(self._catalog).locate_all(ids.tolist())
-        recall_ranks = {int(content_id): place for place, content_id in enumerate(asked.recalled, 1)}
-        for content_id, score, by_chance, located in zip(ids.tolist(), scores.tolist(), chances, places, strict=True):
-            if not tiles and len(hits) == query.k:
-                break
-            if query.max_by_chance is not None and by_chance is not None and by_chance > query.max_by_chance:
-                break
-            if located is None:
-                continue
-            paths, offline = located
-            tile = tiles.fold(content_id) if tiles else None
-            if tile is None and len(hits) == query.k:
-                break
-            rank = (len(hits) if tile is None else tile) + 1
-            hit = Hit(rank, score, paths[0], recall_ranks[content_id], by_chance, paths, offline, content_id)
-            if tile is None:
-                hits.append(hit)
-                copies.append([])
-            else:
-                copies[tile].append(hit)
-        return [replace(hit, duplicates=tuple(more)) if more else hit for hit, more in zip(hits, copies, strict=True)]
+    def spaces(self) -> list[KnownSpace]:
+        """The feature spaces of the index, oldest first."""
+        return self._chooser.all()
 
     def choose(self, wanted: str | None) -> KnownSpace:
         """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
-        spaces = self.spaces()
-        if not spaces:
-            raise UnknownSpace(
-                f"The index in {self.index.path} holds no pictures yet; add some with `diffsim index FOLDER`."
-            )
-        found = find_spaces(spaces, spaces[0].name if wanted is None else wanted)
-        if len(found) == 1:
-            return found[0]
-        if len({space.name for space in found}) > 1:
-            raise ambiguous(str(wanted), found)
-        return answering(found, self._visible())
+        return self._chooser.one(wanted)
 
-    def _visible(self) -> dict[int, int]:
-        """How many pictures of each space could be hits, counted anew only when the catalog has changed."""
-        generation = self._catalog.generation()
-        if self._visible_at is None or self._visible_at[0] != generation:
-            self._visible_at = generation, self._catalog.visible_pictures()
-        return self._visible_at[1]
-
-    def gallery(self, space: KnownSpace) -> Gallery:
-        """The pictures of a space as the catalog has them now; read anew only when the catalog has changed."""
-        known = self._galleries.get(space.fingerprint)
-        if known is not None and known.contents.generation == self._catalog.generation():
-            return known
-        contents, recall = self._catalog.indexed(space.id), self._catalog.recall_files(space.id)
-        if known is not None and known.is_current(contents, recall):
-            known = replace(known, contents=contents)  # the change was elsewhere
-        else:
-            if known is not None:
-                self._galleries.pop(space.fingerprint).store.close()
-            known = Gallery.load(self.index, space.fingerprint, contents, recall)
-        self._galleries[space.fingerprint] = known
-        return known
-
-    def kit(self, space: KnownSpace) -> SpaceKit:
-        """What the space needs to work on stored tokens."""
-        return self._reader.kit(space)
-
-    def view(self, example: Example, space: KnownSpace, filters: Filters = NO_FILTERS, weight: float = 1.0) -> View:
-        """The space as an example sees it: the picture's features are read where it is indexed (no network is loaded),
-        else extracted. weight: of this view among several. Raises BadQuery, BadRegion, UnreadableImage, ..."""
-        gallery, kit = self.gallery(space), self.kit(space)
-        content_id = self._reader.content_id(example.picture)
-        descriptor, record, sides = self._reader.features(example.picture, content_id, space, gallery)
-        features = kit.read([record])
-        if example.region:
-            if not kit.has_tokens:
-                raise BadQuery(f"The feature space {space.name} is one embedding a picture and knows no regions.")
-            part = seen_part(*sides, kit.space.size, kit.space.fit)
-            features = region_features(features, within_part(example.region, part))
-        if filters:
-            gallery = self._allowed.within(gallery, filters)
-        return View(space, gallery, kit, descriptor, features, content_id, weight, bool(example.region))
-
-
-def _tiles(views: Sequence[View]) -> Tiles:
-    """In the first space that has tokens. Raises BadQuery where none has."""
-    for view in views:
-        if view.kit.has_tokens:
-            return Tiles(view.gallery, view.kit)
-    raise BadQuery(
-        f"The feature space {views[0].space.name} is one embedding a picture, which does not tell near copies."
-    )
-
-
-def _how_recalled(views: Sequence[View]) -> str:
-    if any(view.scores_all for view in views if view.weight > 0):
-        return "The region was scored against every picture."
-    return "Candidates for the region were recalled by the whole picture; --exact scores every picture."
+    def choose_all(self, names: Sequence[str]) -> list[KnownSpace]:
+        """The same for several names, each space once; none is the index's first."""
+        return self._chooser.several(names)

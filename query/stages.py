@@ -1,90 +1,174 @@
-"""The two stages over one or several views, each an example in a feature space: recall by descriptors, then the full
-score, judged by chance."""
+"""The two stages of a query over a collection: recall by descriptors, then the full score, judged against chance."""
 
 from collections.abc import Sequence
-from functools import reduce
+from dataclasses import dataclass
 
 import numpy as np
 
-from diffsim.retrieval.chance import NULL_SAMPLE, Tail, fit_tail
+from diffsim.db.catalog import KnownSpace
+from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.shard.members import Members
+from diffsim.retrieval.shard.messages import SpaceQuery
+from diffsim.retrieval.shard.recall import Found
+from diffsim.retrieval.shard.rerank import rank
 
-from .view import REGION_FACTOR, View, score_views
+from .collection import Collection
+from .query import Query
+
+REGION_FACTOR = 5
+"""So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
+brings in more of the true nearest than one of the region's own map (docs/querying.md)."""
+
+EXHAUSTIVE_NUMBERS = 32_000_000
+"""Up to this many token numbers, pictures x tokens x channels, a region is scored against every picture."""
 
 
-def recall_candidates(views: Sequence[View], count: int | None, *, include_self: bool) -> tuple[np.ndarray, np.ndarray]:
-    """The first stage: the `count` nearest of each view of positive weight (None: every picture), best place first.
+@dataclass(frozen=True, eq=False)
+class EncodedQuery:
+    """A query after its first step. spaces: all that are asked. parts: each example in each of its spaces. allowed: ids
+    of the pictures that pass the filters, int64, None without filters."""
 
-    A region recalls more, see view.py. Returns ids int64 and cosines float32 in the view that ranks a picture highest.
+    query: Query
+    spaces: list[KnownSpace]
+    parts: list[SpaceQuery]
+    allowed: np.ndarray | None
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """Of the spaces."""
+        return [space.fingerprint for space in self.spaces]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """What the first stage found, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
+    highest. everywhere: bool [n], whether every space has it. whole: spaces whose regions are scored against every
+    picture. pictures: how many could be hits."""
+
+    ids: np.ndarray
+    cosines: np.ndarray
+    everywhere: np.ndarray
+    whole: list[str]
+    pictures: int
+
+
+@dataclass(frozen=True, eq=False)
+class Ranking:
+    """An order of candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines where that is all that is
+    known. by_chance: how many pictures would be expected to score as high by chance, None where it was not judged.
+    reranked: whether these are full scores. unread: candidates whose features could not be read."""
+
+    ids: np.ndarray
+    scores: np.ndarray
+    by_chance: Sequence[float | None]
+    reranked: bool
+    unread: int = 0
+
+
+def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
+    """The first stage."""
+    query = asked.query
+    whole = _scored_whole(collection, asked)
+    count = None if query.exact else max(query.candidates, query.k)
+    ids, cosines = recall_candidates(
+        collection, asked.parts, count, allowed=asked.allowed, include_self=query.include_self, whole=whole
+    )
+    everywhere = collection.among(asked.fingerprints, ids)
+    return Candidates(ids, cosines, everywhere, whole, collection.count(asked.fingerprints, asked.allowed))
+
+
+def first_order(asked: EncodedQuery, found: Candidates) -> Ranking:
+    """The candidates in the order of the first stage; with reranking to come, only those that will be scored."""
+    shown = found.everywhere | (not asked.query.rerank)
+    return Ranking(found.ids[shown], found.cosines[shown], [None] * int(shown.sum()), reranked=False)
+
+
+def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ranking:
+    """The second stage: the candidates by their full scores, each judged against chance.
+
+    With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
+    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
+    the filters: what is alike by chance does not depend on where one looks.
     """
-    best: dict[int, tuple[int, float]] = {}
-    left_out = np.empty(0, np.int64) if include_self else examples_of(views)
-    for view in views:
-        if view.weight < 0:
+    wanted = found.ids[found.everywhere]
+    if not len(wanted):
+        return Ranking(wanted, np.empty(0, np.float32), [], reranked=True)
+    examples = examples_of(asked.parts)
+    sample = collection.null_sample(asked.fingerprints, NULL_SAMPLE, examples)
+    ids, rows = collection.score(asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]))
+    null, candidate = np.isin(ids, sample), np.isin(ids, wanted)
+    alone = len(asked.parts) == 1
+    scores = rows[0] if alone else _summed(asked.parts, rows, null)
+    tail = fit_tail(scores[null], cosines=alone)
+    ids, scores = ids[candidate], scores[candidate]
+    order = rank(ids, scores, asked.parts[0].content_id)
+    ids, scores = ids[order], scores[order]
+    if asked.allowed is not None:
+        examples = examples[Members.of(asked.allowed).has(examples)]
+    others = found.pictures - int(np.count_nonzero(collection.among(asked.fingerprints, examples)))
+    by_chance = tail.expected(scores, others) if tail else [None] * len(ids)
+    return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))
+
+
+def recall_candidates(
+    collection: Collection,
+    parts: Sequence[SpaceQuery],
+    count: int | None,
+    *,
+    allowed: np.ndarray | None = None,
+    include_self: bool = False,
+    whole: Sequence[str] = (),
+) -> Found:
+    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best place first.
+
+    allowed: ids, only among these. whole: spaces in which a region recalls every picture; elsewhere it recalls
+    REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
+    """
+    first: dict[int, tuple[int, float]] = {}
+    left_out = np.empty(0, np.int64) if include_self else examples_of(parts)
+    for part in parts:
+        if part.weight < 0:
             continue
-        wanted = None if count is None or view.scores_all else count * (REGION_FACTOR if view.region else 1)
-        ids, similarities = view.recall(None if wanted is None else wanted + len(left_out))
-        keep = ~np.isin(ids, left_out)
-        kept = zip(ids[keep][:wanted].tolist(), similarities[keep][:wanted].tolist(), strict=True)
-        for place, (content_id, similarity) in enumerate(kept):
-            if content_id not in best or place < best[content_id][0]:
-                best[content_id] = place, similarity
-    ordered = sorted(best, key=lambda content_id: best[content_id][0])
-    return np.array(ordered, np.int64), np.array([best[content_id][1] for content_id in ordered], np.float32)
+        every = count is None or (part.region is not None and part.space in whole)
+        wanted = None if every or count is None else count * (REGION_FACTOR if part.region else 1)
+        ids, cosines = collection.recall(part, None if wanted is None else wanted + len(left_out), allowed)
+        kept = ~np.isin(ids, left_out)
+        rows = zip(ids[kept][:wanted].tolist(), cosines[kept][:wanted].tolist(), strict=True)
+        for place, (row, cosine) in enumerate(rows):
+            if row not in first or place < first[row][0]:
+                first[row] = place, cosine
+    ordered = sorted(first, key=lambda row: first[row][0])
+    return np.array(ordered, np.int64), np.array([first[row][1] for row in ordered], np.float32)
 
 
-def examples_of(views: Sequence[View]) -> np.ndarray:
+def examples_of(parts: Sequence[SpaceQuery]) -> np.ndarray:
     """The ids of the examples that are in the index, int64, ascending."""
-    return np.unique(np.array([view.itself for view in views if view.itself is not None], np.int64))
+    return np.unique(np.array([part.content_id for part in parts if part.content_id is not None], np.int64))
 
 
-def common_ids(views: Sequence[View]) -> np.ndarray:
-    """The pictures that can be hits in every view, int64, ascending."""
-    return reduce(np.intersect1d, (of_space[0].gallery.ids for of_space in _by_space(views)))
+def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
+    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens."""
+    with_region = {part.space for part in asked.parts if part.region is not None}
+    spaces = [space for space in asked.spaces if space.fingerprint in with_region]
+
+    def numbers(space: KnownSpace) -> int:
+        tokens = sum(tokens * channels for tokens, channels in collection.kit(space).shapes)
+        return collection.count([space.fingerprint], asked.allowed) * tokens
+
+    return [space.fingerprint for space in spaces if numbers(space) <= EXHAUSTIVE_NUMBERS]
 
 
-def score_candidates(views: Sequence[View], candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray, Tail | None]:
-    """The second stage: the candidates that every view could read, their scores, and what chance looks like.
-
-    With several views a score is the sum over them of weight x score in units of the view's null spread: (score -
-    mean) / standard deviation of its scores against the chance sample. The candidates are of the common pictures; the
-    sample is of the whole collection, whatever the filters: what is like by chance is no matter of where one looks.
-    """
-    sample = _sample(views)
-    wanted = np.concatenate([candidates, np.setdiff1d(sample, candidates)])
-    by_space = _by_space(views)
-    found = [score_views(of_space, wanted) for of_space in by_space]
-    alone = len(views) == 1
-    if alone:
-        ids, (scores,) = found[0]
-    else:
-        ids = reduce(np.intersect1d, (ids for ids, _ in found))
-        scores = np.zeros(len(ids), np.float64)
-        for of_space, (read, rows) in zip(by_space, found, strict=True):
-            for view, row in zip(of_space, rows, strict=True):
-                scores += view.weight * _in_null_spreads(read, row, ids, sample)
-        scores = scores.astype(np.float32)
-    tail = fit_tail(scores[np.isin(ids, sample)], cosines=alone)
-    candidate = np.isin(ids, candidates)
-    return ids[candidate], scores[candidate], tail
+def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them are of the null sample."""
+    total = np.zeros(rows.shape[1], np.float64)
+    for part, row in zip(parts, rows.astype(np.float64), strict=True):
+        total += part.weight * _in_null_spreads(row, row[null])
+    return total.astype(np.float32)
 
 
-def _by_space(views: Sequence[View]) -> list[list[View]]:
-    spaces = dict.fromkeys(view.space.id for view in views)
-    return [[view for view in views if view.space.id == space] for space in spaces]
-
-
-def _sample(views: Sequence[View]) -> np.ndarray:
-    galleries = [of_space[0].gallery for of_space in _by_space(views)]
-    everywhere = reduce(np.intersect1d, (gallery.by_hash for gallery in galleries)) if len(galleries) > 1 else None
-    return galleries[0].sample(NULL_SAMPLE, examples_of(views), everywhere)
-
-
-def _in_null_spreads(ids: np.ndarray, scores: np.ndarray, wanted: np.ndarray, sample: np.ndarray) -> np.ndarray:
-    """Scores of `wanted` (ascending) as distances from the mean of chance, in its standard deviations."""
-    null = scores[np.isin(ids, sample)].astype(np.float64)
-    order = np.argsort(ids)
-    raw = scores[order][np.searchsorted(ids[order], wanted)]
+def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
+    """Scores as distances from the mean of chance, in its standard deviations."""
     if not len(null):
-        return raw
-    standardised: np.ndarray = (raw - null.mean()) / max(float(null.std()), 1e-6)
+        return scores
+    standardised: np.ndarray = (scores - null.mean()) / max(float(null.std()), 1e-6)
     return standardised

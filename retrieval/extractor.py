@@ -6,7 +6,7 @@ differ by about 1e-5 relative, because the matrix kernels sum in another order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,25 +14,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
+from .families import locate
+from .features import PictureFeatures
 from .kit import SpaceKit, constants_hash
-from .local_models import find_adapter, find_model
-from .networks import Network, Read, TapPlace, dtype_name, load_network
+from .networks import Network, Read, TapPlace, dtype_name
 from .pictures.images import DECODE_REVISION
-from .space import EXTRACTOR_REVISION, FeatureSpace, InvalidSpace, OtherRevision, SpaceMismatch, Tap
+from .settings import InvalidSpace, SpaceSettings
+from .space import EXTRACTOR_REVISION, FeatureSpace, OtherRevision, SpaceMismatch
 from .tiers import encode_tokens
 
 
 class NotFinite(RetrievalError):
-    """The network overflowed: its numbers are no features."""
-
-
-@dataclass(frozen=True)
-class PictureFeatures:
-    """One picture in one space. descriptor: float16 [dimensions]. tokens: a record of the tier (see tiers.py), empty
-    where the space has no token stage."""
-
-    descriptor: np.ndarray
-    tokens: bytes
+    """The network overflowed: its numbers cannot be used as features."""
 
 
 class Extractor:
@@ -46,22 +39,22 @@ class Extractor:
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
-                raise SpaceMismatch(kit.space.fingerprint, network.folder)
+                raise _mismatch(kit.space, network)
             if (kit.space.decode_revision, kit.space.extractor_revision) != (DECODE_REVISION, EXTRACTOR_REVISION):
                 raise OtherRevision(kit.space.fingerprint)
-        shared = {(kit.space.size, kit.space.fit, kit.space.dtype) for kit in kits}
-        if len(shared) != 1 or kits[0].space.dtype != dtype_name(network.dtype):
+        shared = {(kit.settings.size, kit.settings.fit, kit.settings.dtype) for kit in kits}
+        if len(shared) != 1 or kits[0].settings.dtype != dtype_name(network.dtype):
             raise ValueError("the spaces of one extractor share picture size, fit and the network's precision")
         self.network = network
         self.kits = [kit.to(network.device) for kit in kits]
-        self.size = kits[0].space.size
-        self.fit = kits[0].space.fit
+        self.size = kits[0].settings.size
+        self.fit = kits[0].settings.fit
 
     @classmethod
     def load(cls, reference: str, kits: Sequence[SpaceKit], device: str, adapter: str = "") -> "Extractor":
         """Load the network behind the spaces; it must be the very one they were made with (SpaceMismatch)."""
-        place = str(find_adapter(adapter)) if adapter else ""
-        return cls(load_network(find_model(reference), kits[0].space.dtype, device, place), kits)
+        network = locate(reference, kits[0].space.family).load(kits[0].settings.dtype, device, adapter)
+        return cls(network, kits)
 
     def extract(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
         """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture.
@@ -72,7 +65,7 @@ class Extractor:
             encoded = self.network.encode(torch.from_numpy(pixels).to(self.network.device))
             reads: dict[str, Read] = {}
             for name, constants in {kit.space.constants: kit.constants for kit in self.kits}.items():
-                taps = [tap for kit in self.kits if kit.space.constants == name for tap in kit.space.taps]
+                taps = [tap for kit in self.kits if kit.space.constants == name for tap in kit.settings.taps]
                 reads[name] = self.network.read(encoded, taps, constants) if taps else {}
             return [self._features(kit, encoded, reads[kit.space.constants]) for kit in self.kits]
 
@@ -81,10 +74,12 @@ class Extractor:
             embedding = self._checked(kit, self.network.embed(encoded))
             return [PictureFeatures(row.half().numpy(), b"") for row in F.normalize(embedding, dim=1)]
         matrices = [
-            self._checked(kit, matrix) for tap in kit.space.taps for matrix in read[TapPlace(tap.module, tap.timestep)]
+            self._checked(kit, matrix)
+            for tap in kit.settings.taps
+            for matrix in read[TapPlace(tap.module, tap.timestep)]
         ]
         pictures = range(len(matrices[0]))
-        records = [encode_tokens([matrix[row] for matrix in matrices], kit.space.tier) for row in pictures]
+        records = [encode_tokens([matrix[row] for matrix in matrices], kit.settings.tier) for row in pictures]
         # What is stored decides: the descriptor is made of the tokens as they will be read back.
         descriptors = kit.descriptors(kit.read(records)).half().cpu().numpy()
         return [PictureFeatures(descriptor, record) for descriptor, record in zip(descriptors, records, strict=True)]
@@ -93,60 +88,49 @@ class Extractor:
         numbers = numbers.float().cpu()
         if not numbers.isfinite().all():
             raise NotFinite(
-                f"The network in {self.network.folder} overflows in {kit.space.dtype}; choose bfloat16 or float32."
+                f"The network in {self.network.folder} overflows in {kit.settings.dtype}; choose bfloat16 or float32."
             )
         return numbers
 
 
-def make_space(
-    network: Network,
-    taps: Sequence[Tap],
-    *,
-    size: int,
-    prompt: str = "",
-    seed: int = 2334,
-    noises: int = 1,
-    variant: str = "S",
-    fit: str = "squash",
-    dtype: str = "float32",
-    tier: str = "fp16",
-) -> SpaceKit:
+def _mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
+    """Why the network is not the one of the space: other weights, or another revision of a package's family."""
+    family, revision, _ = (*network.weights.split(":"), "", "")[:3]
+    if space.family == family != "" and not space.weights.startswith(f"{family}:{revision}:"):
+        return OtherRevision(space.fingerprint, f"the network family {family}")
+    return SpaceMismatch(space.fingerprint, network.folder)
+
+
+def make_space(network: Network, settings: SpaceSettings) -> SpaceKit:
     """A new feature space of a network: names resolved, noise drawn on the CPU, prompt embedded, layers copied.
 
-    Raises UnknownModule, BadSize, InvalidSpace, BadNetwork; ValueError where `dtype` is not the network's.
+    Raises UnknownModule, BadSize, InvalidSpace, BadNetwork; ValueError if the network was loaded in another precision.
     """
-    if dtype != dtype_name(network.dtype):
-        raise ValueError(f"the network was loaded in {dtype_name(network.dtype)}, not in {dtype}")
-    if variant not in network.variants:
+    if settings.dtype != dtype_name(network.dtype):
+        raise ValueError(f"the network was loaded in {dtype_name(network.dtype)}, not in {settings.dtype}")
+    if settings.variant not in network.variants:
         raise InvalidSpace(
-            f"The network in {network.folder} has no variant {variant}; choose {' or '.join(network.variants)} "
-            "(C, DiffSim's cross-attention, wants an IP-Adapter: --ip-adapter FOLDER)."
+            f"The network in {network.folder} has no variant {settings.variant}; choose "
+            f"{' or '.join(network.variants)} (C, DiffSim's cross-attention, wants an IP-Adapter: --ip-adapter FOLDER)."
         )
-    taps = tuple(replace(network.resolve(tap), weight=tap.weight) for tap in taps)
-    constants = network.constants(size=size, prompt=prompt, seed=seed, noises=noises)
-    space = FeatureSpace(
-        weights=network.weights,
-        taps=taps,
-        size=size,
-        constants=constants_hash(constants),
-        prompt=prompt,
-        seed=seed,
-        noises=noises,
-        variant=variant,
-        fit=fit,
-        dtype=dtype,
-        tier=tier,
-    )
+    taps = tuple(replace(network.resolve(tap), weight=tap.weight) for tap in settings.taps)
+    settings = replace(settings, taps=taps)
+    constants = network.constants(settings)
+    space = FeatureSpace(settings, network.weights, constants_hash(constants))
     projections = tuple(network.projection(tap.module) for tap in taps)
-    return SpaceKit(space, constants, projections, _shapes(network, space, constants))
+    return SpaceKit(space, constants, projections, _shapes(network, settings, constants))
 
 
-def _shapes(network: Network, space: FeatureSpace, constants: dict[str, Tensor]) -> tuple[tuple[int, int], ...]:
+def _shapes(network: Network, settings: SpaceSettings, constants: dict[str, Tensor]) -> tuple[tuple[int, int], ...]:
     """(tokens, channels) of every matrix of a record, by running one black picture."""
+    if not settings.taps:
+        return ()
     with torch.inference_mode():
-        blank = torch.zeros((1, space.size, space.size, 3), dtype=torch.uint8, device=network.device)
+        blank = torch.zeros((1, settings.size, settings.size, 3), dtype=torch.uint8, device=network.device)
         given = {name: tensor.to(network.device) for name, tensor in constants.items()}
-        read = network.read(network.encode(blank), space.taps, given) if space.taps else {}
+        read = network.read(network.encode(blank), settings.taps, given)
     return tuple(
-        (matrix.shape[1], matrix.shape[2]) for tap in space.taps for matrix in read[TapPlace(tap.module, tap.timestep)]
+        (matrix.shape[1], matrix.shape[2])
+        for tap in settings.taps
+        for matrix in read[TapPlace(tap.module, tap.timestep)]
     )

@@ -1,9 +1,12 @@
-"""Names that a person may give, apart from what they stand for: `--help` must load neither NumPy nor Pillow."""
+"""Names that a person may give, apart from what they mean: `--help` must load neither NumPy nor Pillow."""
 
 PROFILES = ("style", "instance", "look")
 VARIANTS = ("S", "C", "global")
 DTYPES = ("float32", "bfloat16", "float16")
+DEFAULT_DTYPE = "float32"
 TIERS = ("fp32", "fp16", "int8")
+DEFAULT_TIER = "fp16"
+DEFAULT_SEED = 2334
 METRICS = ("cosine", "mse")
 PROTOCOLS = ("engine", "paper")
 BENCHMARKS = ("sref", "ip", "nights", "cute", "tid2013", "instantstyle", "dreambench", "triplets", "retrieval")

@@ -8,6 +8,7 @@ seed the four draws are constants: `features` may be kept per picture and role. 
 
 import hashlib
 import json
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -16,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from .errors import RetrievalError
-from .kit import Projection
 from .networks.unet import UNetNetwork
 from .pictures.images import fitted
+from .projection import Projection
 from .score import AttentionFeatures
-from .space import EXTRACTOR_REVISION, Tap
+from .settings import SpaceSettings
+from .space import EXTRACTOR_REVISION
 
 Role = Literal["A", "B"]
 
@@ -32,26 +34,37 @@ class NoPaperProtocol(RetrievalError):
 class PaperProtocol:
     """One tap of one network under the released protocol.
 
+    settings: of them the tap, size, prompt and seed count; fit, precision and tier are the protocol's or the network's.
     Raises NoPaperProtocol, UnknownModule, BadSize, BadNetwork.
     """
 
-    def __init__(self, network: object, tap: Tap, *, size: int, prompt: str, seed: int) -> None:
+    def __init__(self, network: object, settings: SpaceSettings) -> None:
         if not isinstance(network, UNetNetwork) or network.is_sdxl:
             raise NoPaperProtocol(
                 "The paper protocol is that of Stable Diffusion 1.x and 2.x U-Nets; leave out --protocol paper, "
                 "or choose such a network with --model."
             )
+        if len(settings.taps) != 1:
+            raise NoPaperProtocol(
+                f"The paper protocol reads one layer, not {len(settings.taps)}; name one, or leave out "
+                "--protocol paper."
+            )
+        if settings.noises != 1:
+            raise NoPaperProtocol(
+                f"The paper protocol adds one noise to each picture, not {settings.noises}; leave out "
+                "--noises or --protocol paper."
+            )
         self.network = network
-        self.tap = network.resolve(tap)
-        self.size = size
-        prompts = [
-            network.constants(size=size, prompt=text, seed=seed, noises=0)["conditioning"] for text in ("", prompt)
-        ]
+        self.tap = network.resolve(settings.taps[0])
+        self.size = settings.size
+        prompts = [network.constants(replace(settings, prompt=text))["conditioning"] for text in ("", settings.prompt)]
         self._constants = {"conditioning": torch.cat(prompts).to(network.device)}
-        side = size // network.latents.factor
+        side = settings.size // network.latents.factor
         shape = (4, 1, network.latents.channels, side, side)
-        self._draws = torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed)).to(network.device)
-        record = [network.weights, str(self.tap), size, prompt, seed, str(network.dtype), EXTRACTOR_REVISION]
+        generator = torch.Generator("cpu").manual_seed(settings.seed)
+        self._draws = torch.randn(shape, generator=generator).to(network.device)
+        tap, asked = str(self.tap), (settings.size, settings.prompt, settings.seed)
+        record = [network.weights, tap, *asked, str(network.dtype), EXTRACTOR_REVISION]
         self.fingerprint = "paper-" + hashlib.sha256(json.dumps(record).encode()).hexdigest()[:12]
         self._projection: Projection = network.projection(self.tap.module).to(network.device)
 

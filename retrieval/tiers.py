@@ -15,6 +15,7 @@ Shapes = Sequence[tuple[int, int]]
 """(tokens, channels) of each tap."""
 
 _FLOAT: dict[str, np.dtype] = {"fp32": np.dtype("<f4"), "fp16": np.dtype("<f2")}
+_TORCH_FLOAT = {"fp32": torch.float32, "fp16": torch.float16}
 
 
 def encode_tokens(tokens: Sequence[Tensor], tier: str) -> bytes:
@@ -40,18 +41,25 @@ def record_bytes(shapes: Shapes, tier: str) -> int:
     return sum((tokens + 2) * channels for tokens, channels in shapes)
 
 
-def decode_tokens(records: Sequence[bytes | memoryview], shapes: Shapes, tier: str) -> tuple[Tensor, ...]:
-    """Token records of several pictures as one float32 tensor per tap, [pictures, tokens, channels].
+def decode_tokens(
+    records: Sequence[bytes | memoryview], shapes: Shapes, tier: str, device: torch.device | str = "cpu"
+) -> tuple[Tensor, ...]:
+    """Token records of several pictures as one float32 tensor per tap, [pictures, tokens, channels], on the device.
 
-    Raises ValueError for a record of another length: it cannot be of this space.
+    The bytes travel as they are stored, in one transfer, and become numbers on the device. Raises ValueError for a
+    record of another length: it cannot be of this space.
     """
     size = record_bytes(shapes, tier)
     for record in records:
         if len(record) != size:
             raise ValueError(f"a token record has {len(record)} bytes where this space has {size}")
-    raw = np.empty((len(records), size), np.uint8)
+    rows = np.empty((len(records), size), np.uint8)
     for row, record in enumerate(records):
-        raw[row] = np.frombuffer(record, np.uint8)
+        rows[row] = np.frombuffer(record, np.uint8)
+    raw = torch.from_numpy(rows)
+    if torch.device(device).type == "cuda" and torch.cuda.is_available():
+        raw = raw.pin_memory()  # the copy to the GPU is quicker then, and nobody waits for it
+    raw = raw.to(device, non_blocking=True)
     taps, start = [], 0
     for tokens, channels in shapes:
         end = start + record_bytes([(tokens, channels)], tier)
@@ -60,10 +68,14 @@ def decode_tokens(records: Sequence[bytes | memoryview], shapes: Shapes, tier: s
     return tuple(taps)
 
 
-def _decode_tap(raw: np.ndarray, tokens: int, channels: int, tier: str) -> Tensor:
-    raw = np.ascontiguousarray(raw)
+def _decode_tap(raw: Tensor, tokens: int, channels: int, tier: str) -> Tensor:
     if tier in _FLOAT:
-        return torch.from_numpy(raw.view(_FLOAT[tier]).reshape(len(raw), tokens, channels)).float()
-    scale = torch.from_numpy(raw[:, : 2 * channels].copy().view("<f2")).float()
-    steps = torch.from_numpy(raw[:, 2 * channels :].view(np.int8).reshape(len(raw), tokens, channels))
+        return _as(raw, _TORCH_FLOAT[tier]).reshape(len(raw), tokens, channels).float()
+    scale = _as(raw[:, : 2 * channels], torch.float16).float()
+    steps = _as(raw[:, 2 * channels :], torch.int8).reshape(len(raw), tokens, channels)
     return steps.float() * scale[:, None, :]
+
+
+def _as(raw: Tensor, dtype: torch.dtype) -> Tensor:
+    """Bytes as numbers; a copy, because a view needs an aligned beginning."""
+    return raw.clone(memory_format=torch.contiguous_format).view(dtype)

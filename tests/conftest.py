@@ -1,6 +1,7 @@
 """What the tests share: a tiny network in the real layout, small pictures, one thread for torch."""
 
 import os
+import shutil
 import signal
 from pathlib import Path
 
@@ -27,6 +28,25 @@ def random_picture(seed: int, width: int = 96, height: int = 72) -> Image.Image:
     generator = np.random.default_rng(seed)
     coarse = Image.fromarray(generator.integers(0, 256, (6, 8, 3), np.uint8))
     return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+NO_BROWSER = "there is no browser; install one with: apt-get install chromium chromium-driver fonts-dejavu-core"
+
+
+def find_browser() -> tuple[str, str]:
+    """Chromium and its driver. Without them the test is skipped; with DIFFSIM_REQUIRE_BROWSER set it fails."""
+    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
+    if chromium and driver:
+        return chromium, driver
+    if os.environ.get("DIFFSIM_REQUIRE_BROWSER"):
+        pytest.fail(NO_BROWSER)
+    pytest.skip(NO_BROWSER)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)]
+    if skipped:
+        terminalreporter.write_line(f"{len(skipped)} tests of the page were skipped: {NO_BROWSER}", yellow=True)
 
 
 @pytest.fixture

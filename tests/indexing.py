@@ -15,6 +15,7 @@ from benchmarks.kills import in_child
 from diffsim.indexer.build import IndexOptions, IndexReport, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
+from diffsim.query.search import Searcher
 from diffsim.retrieval.drawings.gallery import draw as drawing
 
 NOBODY = 65534
@@ -98,6 +99,13 @@ def problem(ran: Ran) -> str:
     assert len(lines) == 1 and lines[0].startswith("Error: "), ran
     assert lines[0].endswith("."), lines
     return lines[0].removeprefix("Error: ")
+
+
+def block_sizes(searcher: Searcher) -> list[int]:
+    """How many pictures are in the blocks of the first space: the snapshot's first, then what came since."""
+    space = searcher.choose(None)
+    searcher.collection.refresh([space])
+    return [len(block) for part in searcher.collection.parts(space.fingerprint) for block in part.blocks]
 
 
 def listing(folder: Path) -> dict[str, tuple[int, int]]:

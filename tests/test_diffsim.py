@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import diffsim
 
 def test_the_public_names_are_a_promise():
     assert diffsim.__all__ == [
+        "Agreement",
         "Answer",
         "CatalogError",
+        "Embeddings",
         "Error",
         "Example",
         "ExtractedPicture",
@@ -22,17 +25,24 @@ def test_the_public_names_are_a_promise():
         "IndexOptions",
         "IndexReport",
         "IndexerError",
+        "KnownSpace",
+        "Pair",
         "PairScore",
         "Query",
         "QueryError",
         "RetrievalError",
         "Searcher",
+        "Space",
+        "SpaceSettings",
+        "Subject",
         "Tap",
+        "explain",
         "index",
         "open",
         "score",
     ]
     assert all(hasattr(diffsim, name) for name in diffsim.__all__)
+    assert diffsim.__version__ == version("diffsim-search")
 
 
 def test_index_and_search_with_the_bundled_network(pictures, tmp_path):
@@ -67,7 +77,7 @@ def test_without_choices_every_space_of_the_index_is_filled(pictures, tmp_path):
 def test_settings_are_keywords_of_query(pictures, tmp_path):
     diffsim.index(tmp_path / "index", [pictures], options=diffsim.IndexOptions(workers=1))
     searcher = diffsim.open(tmp_path / "index")
-    assert len(searcher.search(diffsim.Query(pictures / "03.png"), k=3)) == 3
+    assert len(searcher.search(pictures / "03.png", k=3)) == 3
     answer = searcher.answer(diffsim.Query(pictures / "03.png", k=2, exact=True))
     assert isinstance(answer, diffsim.Answer) and answer.scored == 11
     assert answer.hits == searcher.search(pictures / "03.png", k=2, exact=True)

@@ -140,7 +140,7 @@ def test_one_run_feeds_several_spaces_and_a_new_one_leaves_the_old_alone(picture
 
 def test_a_profile_and_its_layer_spelled_out_are_one_space(pictures, tmp_path):
     (profile,) = requested_spaces(str(TINY), ["style"], size=64)
-    (tap,) = profile.taps
+    (tap,) = profile.settings.taps
     (layer,) = requested_spaces(str(TINY), layers=[f"{tap.module}@{tap.timestep}"], size=64)
     report = index_folders(IndexFolder.create(tmp_path / "index"), [pictures], [profile, layer], FAST)
     assert len({space.known.fingerprint for space in report.spaces}) == 1 and len(report.spaces) == 2

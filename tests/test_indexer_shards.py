@@ -60,7 +60,7 @@ def spaces_of(index: IndexFolder) -> list[KnownSpace]:
 def files_of(index: IndexFolder) -> dict[tuple[str, int], tuple[int, int]]:
     """Every FAISS file by space and shard, with what tells whether it was written anew."""
     files = {}
-    for path in sorted(index.path.glob("spaces/*/shards/*/recall.faiss")):
+    for path in sorted(index.path.glob("spaces/*/shards/*/recall-*.faiss")):
         files[path.parents[2].name, int(path.parent.name)] = (path.stat().st_ino, path.stat().st_mtime_ns)
     return files
 
@@ -105,7 +105,7 @@ def test_answers_are_those_of_one_shard(built, tmp_path):
     build(tmp_path / "one", built / "pictures")
     with Searcher(built / "index", "cpu") as several, Searcher(tmp_path / "one", "cpu") as one:
         for number in (0, 4, 11):
-            query = Query(built / "pictures" / f"{number:02d}.png", "look", k=100, include_self=True)
+            query = Query(built / "pictures" / f"{number:02d}.png", spaces="look", k=100, include_self=True)
             ours, theirs = several.answer(query).hits, one.answer(query).hits
             assert [hit.path for hit in ours] == [hit.path for hit in theirs]
             assert np.allclose([hit.score for hit in ours], [hit.score for hit in theirs], atol=1e-5)
@@ -197,7 +197,8 @@ def test_a_shard_that_lost_everything_has_no_file(index, pictures):
 def test_only_a_bad_file_is_built_anew(index, harm):
     style, _ = spaces_of(index)
     before = files_of(index)
-    harm(index.recall_file(style.fingerprint, 1))
+    (file,) = index.shard(style.fingerprint, 1).glob("recall-*.faiss")
+    harm(file)
     report = run(index)
     assert [(file.space, file.shard) for file in report.recall] == [(style, 1)]
     after = files_of(index)

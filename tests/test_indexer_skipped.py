@@ -18,7 +18,7 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.indexer.skipped import reason
 from diffsim.query.search import Query, Searcher
-from diffsim.retrieval.local_models import UnknownModel
+from diffsim.retrieval.families import UnknownModel
 from diffsim.retrieval.networks import BadNetwork
 from diffsim.retrieval.space import SpaceMismatch
 
@@ -188,7 +188,9 @@ def test_the_whole_way_out_through_the_command(index, network, tmp_path):
 
     old = lines[3].split("(")[1].split(")")[0]
     text = problem(diffsim("query", tmp_path / "outside.png", "--space", old, *cpu))
-    assert text.startswith(f"The weights of the network {network} are not those that the feature space {old} was made")
+    assert text.startswith(
+        f"The weights of the network {network} differ from those that the feature space {old} was made"
+    )
     assert text.count(". ") == 0 and "indexed picture" in text and "diffsim index --by" in text
 
     assert diffsim("index", "--model", network, "--size", "64", *cpu).code == 0

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from indexing import build, copy_index, diffsim, draw, problem
+from indexing import block_sizes, build, copy_index, diffsim, draw, problem
 
 from diffsim.query.evaluation.audit import COUNTS, audit
 from diffsim.query.search import Query, Searcher
@@ -34,10 +34,9 @@ def test_agrees_with_the_answers_of_the_searcher(
 ) -> None:
     monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (10, 25))
     (space,) = searcher.spaces()
-    gallery = searcher.gallery(space)
-    assert len(gallery.files) == 1 and len(gallery.files[0][1]) == 37 and len(gallery.tail_ids) == 3
+    assert block_sizes(searcher) == [37, 3]
     calls: list[tuple[int, int]] = []
-    found = audit(space, gallery, searcher.kit(space), queries=100, on_progress=lambda *at: calls.append(at))
+    found = audit(searcher.collection, space, queries=100, on_progress=lambda *at: calls.append(at))
     assert found is not None and (found.pictures, found.queries, found.top) == (40, 40, 10)
     assert calls[0] == (0, 40) and calls[-1] == (40, 40)
     shares = []
@@ -53,21 +52,19 @@ def test_agrees_with_the_answers_of_the_searcher(
 
 def test_the_fewest_that_are_enough(searcher: Searcher, monkeypatch: pytest.MonkeyPatch) -> None:
     (space,) = searcher.spaces()
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
     monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (1, 38, 39))
-    found = audit(space, gallery, kit, queries=20)
+    found = audit(searcher.collection, space, queries=20)
     assert found is not None and [one.count for one in found.candidates] == [1, 38]
     assert found.candidates[0].recall.value <= 0.1  # one candidate holds at most one of ten
     assert found.candidates[1].recall.low >= 0.99 and found.enough == 38
     monkeypatch.setattr("diffsim.query.evaluation.audit.COUNTS", (1,))
-    none = audit(space, gallery, kit, queries=20)
+    none = audit(searcher.collection, space, queries=20)
     assert none is not None and none.enough is None
 
 
 def test_the_seed_chooses_who_asks(searcher: Searcher) -> None:
     (space,) = searcher.spaces()
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
-    first, again, other = (audit(space, gallery, kit, queries=12, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (audit(searcher.collection, space, queries=12, seed=seed) for seed in (0, 0, 1))
     assert first and again and other
     shares = [[one.recall for one in found.candidates] for found in (first, again, other)]
     assert shares[0] == shares[1] != shares[2]
@@ -75,7 +72,7 @@ def test_the_seed_chooses_who_asks(searcher: Searcher) -> None:
 
 def test_a_lost_faiss_file_is_said(work: Path, tmp_path: Path) -> None:
     index = copy_index(work / "index", tmp_path / "index")
-    next(index.glob("spaces/*/shards/0000/recall.faiss")).unlink()
+    next(index.glob("spaces/*/shards/*/recall-*.faiss")).unlink()
     ran = diffsim("audit", "--index", index, "--queries", "10")
     assert ran.code == 0 and "FAISS file is missing" in ran.err
 

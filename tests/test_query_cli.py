@@ -10,6 +10,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -314,7 +315,7 @@ def test_ctrl_c_is_no_traceback_and_the_next_run_goes_on(tmp_path):
     process = command(*arguments, start_new_session=True)
     store = tmp_path / "index" / "spaces"
     while process.poll() is None and not list(store.glob("*/shards/0000/data.mdb")):
-        pass
+        time.sleep(0.002)
     os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=60)
     assert process.returncode == 1, err

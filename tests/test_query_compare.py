@@ -12,11 +12,13 @@ from indexing import FAST, diffsim, draw, problem
 from PIL import Image
 
 from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.compare import NoSpaceAnswers, compare
 from diffsim.query.figures.sheet import CAPTION, CELL, GAP, HEADER, LABEL, MARGIN, SheetHit, draw_comparison
-from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.query.query import BadQuery, Query
+from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
 
 
@@ -73,7 +75,7 @@ def test_a_space_whose_network_is_gone_is_left_out_and_named(work: Path) -> None
     assert {json.loads(line)["space"] for line in ran.out.splitlines()} == {"tiny-sd15/style", "tiny-sd15/look"}
     assert ran.err.startswith("left out gone/look: ") and ran.err.count("\n") == 1
     ran = diffsim("compare", work / "outside.png", "--index", work / "index", "--space", "gone/look")
-    assert "no feature space; gone/look: " in problem(ran)
+    assert "none of the feature spaces; gone/look: " in problem(ran)
     with Searcher(work / "index", "cpu") as searcher, pytest.raises(NoSpaceAnswers):
         compare(searcher, Query(work / "outside.png"), ["gone/look"])
 

@@ -19,11 +19,10 @@ from diffsim.retrieval.drawings.gallery import draw
 from diffsim.retrieval.evaluation.benchmarks import READERS
 from diffsim.retrieval.evaluation.paper_scorer import PaperScorer
 from diffsim.retrieval.evaluation.triplets import SEED, read_triplets
-from diffsim.retrieval.local_models import UnknownModel
-from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.families import UnknownModel, load_network
 from diffsim.retrieval.paper import PaperProtocol
 from diffsim.retrieval.score import score_pair
-from diffsim.retrieval.space import InvalidSpace
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings
 
 STYLES = ("neon", "pencil", "glass")
 SPEC = f"{TINY}/style@64px"
@@ -42,8 +41,8 @@ def evaluate(work: Path, *arguments: str | Path) -> list[dict]:
 
 
 def paper_protocol(prompt: str) -> PaperProtocol:
-    tap = parse_spec(SPEC).request.taps[0]
-    return PaperProtocol(load_network(TINY, "float32", "cpu"), tap, size=64, prompt=prompt, seed=2334)
+    settings = SpaceSettings(parse_spec(SPEC).request.settings.taps, 64, prompt=prompt)
+    return PaperProtocol(load_network(TINY, "float32", "cpu"), settings)
 
 
 def nothing(done: int, total: int) -> None:
@@ -220,10 +219,10 @@ def test_specs():
     assert style.pooled and style.request == requested_spaces("mini", ["style"])[0]
     layer = parse_spec("mini/up_blocks.1.attentions.1@t101")
     assert layer.request == requested_spaces("mini", layers=["up_blocks.1.attentions.1@101"])[0]
-    taps = parse_spec(f"{TINY}/mid_block.attentions.0@51*2+up_blocks.1@t101@64px").request
-    assert [str(tap) for tap in taps.taps] == ["mid_block.attentions.0@t51", "up_blocks.1@t101"]
-    assert taps.size == 64 and taps.variant == "S" and taps.taps[0].weight == 2
-    assert parse_spec("mini/global").request.variant == "global"
+    settings = parse_spec(f"{TINY}/mid_block.attentions.0@51*2+up_blocks.1@t101@64px").request.settings
+    assert [str(tap) for tap in settings.taps] == ["mid_block.attentions.0@t51", "up_blocks.1@t101"]
+    assert settings.size == 64 and settings.variant == "S" and settings.taps[0].weight == 2
+    assert parse_spec("dinov2-small/global").request.settings.variant == "global"
     with pytest.raises(InvalidSpace, match="IP-Adapter"):
         parse_spec("mini/style-C")
     for spec in ("", "mini", "mini/", "mini/style:other", "mini/up@x", "/style"):

@@ -14,14 +14,14 @@ import pytest
 from conftest import TINY, random_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from indexing import FAST, build, diffsim, draw
+from indexing import FAST, block_sizes, build, diffsim, draw
 from PIL import Image, ImageEnhance
 
 from diffsim.db.filters import BadFilter, Filters
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query import view
+from diffsim.query import stages
 from diffsim.query.query import BadQuery, Example, Query
 from diffsim.query.search import Searcher
 from diffsim.retrieval.agreement import NoGrid
@@ -96,12 +96,13 @@ def test_a_region_scores_one_way_as_defined(searcher, work, picture):
     box = (0.1, 0.2, 0.3, 0.4)
     hits = searcher.search(work / picture, region=box, k=100)
     space = searcher.choose(None)
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
-    asked = searcher.view(Example(work / picture), space)
-    (region,) = region_features(asked.features, box)
-    assert 0 < region.query.shape[2] < asked.features[0].query.shape[2]
+    kit = searcher.collection.kit(space)
+    (asked,) = searcher.encode(Query(work / picture)).parts
+    features = kit.read([asked.tokens])
+    (region,) = region_features(features, box)
+    assert 0 < region.query.shape[2] < features[0].query.shape[2]
     for hit in hits[:5] + hits[-5:]:
-        (other,) = kit.read([gallery.record(hit.content_id)[1]])
+        (other,) = kit.read([searcher.collection.features(space.fingerprint, hit.content_id).tokens])
         assert hit.score == pytest.approx(aligned_attention(region, other)[0].item(), abs=1e-5)
     assert len(hits) == 40 - (picture != "outside.png")
 
@@ -115,22 +116,23 @@ def test_the_whole_picture_as_a_region_asks_in_one_direction(searcher, work):
 
 
 def test_a_small_collection_is_scored_whole_and_a_large_one_recalls_more(searcher, work, monkeypatch):
-    query = Query(work / "pictures" / "07.png", region=(0, 0, 0.5, 0.5), k=3, candidates=3)
+    example = Example(work / "pictures" / "07.png", region=(0, 0, 0.5, 0.5))
+    query = Query(example, k=3, candidates=3)
     whole = searcher.answer(query)
     assert whole.scored == 39 and whole.notes == ["The region was scored against every picture."]
-    monkeypatch.setattr(view, "EXHAUSTIVE_NUMBERS", 0)
+    monkeypatch.setattr(stages, "EXHAUSTIVE_NUMBERS", 0)
     staged = searcher.answer(query)
     assert staged.scored == staged.recalled == 15 and "recalled by the whole picture" in staged.notes[0]
     assert staged.hits[0].recall_rank <= 15
-    exact = searcher.answer(Query(query.picture, region=query.region, k=3, exact=True))
+    exact = searcher.answer(Query(example, k=3, exact=True))
     assert ids(exact.hits) == ids(whole.hits) and exact.notes == []
 
 
 def test_regions_that_are_not_allowed(work):
     with pytest.raises(BadRegion, match=r"does not lie in the picture.*\.$"):
-        Query(work / "outside.png", region=(0.5, 0.5, 0.6, 0.1))
+        Example(work / "outside.png", region=(0.5, 0.5, 0.6, 0.1))
     with pytest.raises(BadQuery, match=r"drop --no-rerank or the region\.$"):
-        Query(work / "outside.png", region=(0, 0, 1, 1), rerank=False)
+        Query(Example(work / "outside.png", region=(0, 0, 1, 1)), rerank=False)
 
 
 # ------------------------------------------------------------------------------------------- several examples
@@ -141,7 +143,7 @@ def test_regions_that_are_not_allowed(work):
 def test_the_same_picture_twice_keeps_the_order(searcher, work, number, weight):
     picture = work / "pictures" / f"{number:02d}.png"
     plain = searcher.search(picture, k=100)
-    twice = searcher.search(picture, k=100, examples=[Example(picture, weight)])
+    twice = searcher.search([picture, Example(picture, weight)], k=100)
     # Scores in null spreads are ties where cosines differ in the seventh digit.
     assert [hit.score for hit in twice] == sorted((hit.score for hit in twice), reverse=True)
     cosines = {hit.content_id: hit.score for hit in plain}
@@ -152,7 +154,7 @@ def test_scores_are_the_weighted_sum_in_null_spreads(searcher, work):
     """Against numpy, from each example's own exact answer: all but the examples are the sample of chance here."""
     examples = {work / "pictures" / "03.png": 1.0, work / "outside.png": 0.5, work / "pictures" / "09.png": -0.7}
     first, *more = examples
-    answer = searcher.answer(Query(first, examples=[Example(path, examples[path]) for path in more], k=100, exact=True))
+    answer = searcher.answer(Query([first, *(Example(path, examples[path]) for path in more)], k=100, exact=True))
     assert answer.pictures == 40 and len(answer.hits) == 38
     expected = np.zeros(38)
     for path, weight in examples.items():
@@ -169,14 +171,14 @@ def test_candidates_are_those_of_the_positive_examples(searcher, work):
     own = {searcher.search(p, include_self=True, k=1)[0].content_id for p in pictures}
     orders = [ids(searcher.search(p, k=100, rerank=False)) for p in pictures[:2]]
     recalled = {i for order in orders for i in [i for i in order if i not in own][:5]}
-    query = Query(pictures[0], examples=[Example(pictures[1], 2), Example(pictures[2], -1)], k=5, candidates=5)
+    query = Query([pictures[0], Example(pictures[1], 2), Example(pictures[2], -1)], k=5, candidates=5)
     answer = searcher.answer(query)
     assert answer.recalled == answer.scored == len(recalled) and set(ids(answer.hits)) <= recalled
-    exact = {hit.content_id: hit for hit in searcher.search(replace(query, exact=True, k=100))}
+    exact = {hit.content_id: hit for hit in searcher.answer(replace(query, exact=True, k=100)).hits}
     for hit in answer.hits:
         assert hit.score == pytest.approx(exact[hit.content_id].score, abs=1e-5)
         assert hit.by_chance == exact[hit.content_id].by_chance
-    pushed = searcher.search(pictures[0], examples=[Example(pictures[2], -50)], k=100)
+    pushed = searcher.search([pictures[0], Example(pictures[2], -50)], k=100)
     near = searcher.search(pictures[2], k=100)
     assert ids(pushed)[-1] in ids(near)[:3] and ids(pushed)[0] in ids(near)[-3:]
 
@@ -184,9 +186,11 @@ def test_candidates_are_those_of_the_positive_examples(searcher, work):
 def test_examples_regions_spaces_and_filters_together(searcher, work):
     answer = searcher.answer(
         Query(
-            work / "outside.png",
-            region=(0, 0, 0.5, 1),
-            examples=[Example(5, -0.5, (0.5, 0.5, 0.2, 0.2)), Example(work / "pictures" / "07.png", 2)],
+            [
+                Example(work / "outside.png", region=(0, 0, 0.5, 1)),
+                Example(5, -0.5, (0.5, 0.5, 0.2, 0.2)),
+                Example(work / "pictures" / "07.png", 2),
+            ],
             spaces=["look", "style"],
             filters=Filters(formats=["png"]),
             k=100,
@@ -204,7 +208,7 @@ def test_weights_that_are_not_allowed(weight):
 
 def test_without_reranking_examples_cannot_be_weighed():
     with pytest.raises(BadQuery, match=r"drop --no-rerank"):
-        Query(1, examples=[Example(2)], rerank=False)
+        Query([1, 2], rerank=False)
 
 
 # ------------------------------------------------------------------------------------------- filters
@@ -253,8 +257,7 @@ def test_filters_come_before_recall(searcher, work):
     wanted = [i for hit, i in zip(everything, ids(everything), strict=True) if "/old/" in hit.path][:2]
     found = searcher.search(work / "outside.png", k=2, candidates=2, rerank=False, filters=old)
     assert ids(found) == wanted
-    gallery = searcher.gallery(searcher.choose(None))
-    assert len(gallery.files[0][1]) == 40 and len(gallery.tail_ids) == 0
+    assert block_sizes(searcher) == [40]
     draw(work / "more" / "a", range(50, 52))
     draw(work / "more" / "b", range(52, 54))
     shutil.copytree(work / "index", work / "grown")
@@ -262,7 +265,7 @@ def test_filters_come_before_recall(searcher, work):
     index_folders(IndexFolder.open(work / "grown"), [work / "more"], requests, FAST)
     with Searcher(work / "grown", "cpu") as grown:
         everything = grown.search(work / "outside.png", k=100, rerank=False)
-        assert len(grown.gallery(grown.choose(None)).tail_ids) == 4 and len(everything) == 44
+        assert block_sizes(grown) == [40, 4] and len(everything) == 44
         for folders in ([work / "more" / "b"], [work / "more" / "a", work / "pictures" / "old"], [work]):
             wanted = [hit for hit in everything if any(Path(hit.path).is_relative_to(folder) for folder in folders)]
             answer = grown.answer(Query(work / "outside.png", k=100, rerank=False, filters=Filters(folders=folders)))
@@ -321,7 +324,7 @@ def test_near_copies_are_folded_and_k_counts_tiles(tmp_path):
 
 
 def test_an_answer_in_two_steps(searcher, work):
-    query = Query(work / "outside.png", k=5, examples=[Example(3, -1)])
+    query = Query([work / "outside.png", Example(3, -1)], k=5)
     first, second = searcher.answers(query)
     assert not first.reranked and second.reranked and second == searcher.answer(query)
     assert [hit.recall_rank for hit in first.hits] == [1, 2, 3, 4, 5]
@@ -336,18 +339,20 @@ def test_an_answer_in_two_steps(searcher, work):
 
 def test_why_from_stored_tokens(searcher, work):
     hit = searcher.search(work / "pictures" / "07.png", k=1)[0]
-    why = searcher.why(work / "pictures" / "07.png", hit.content_id)
+    pair = searcher.pair(work / "pictures" / "07.png", hit.content_id)
+    why = pair.agreement()
     assert why.score == pytest.approx(hit.score, abs=1e-6)
     rows, columns = why.a_from_b.shape
-    attention = searcher.attention(work / "pictures" / "07.png", hit.content_id, (rows - 1, 0))
+    attention = pair.attention((rows - 1, 0))
     assert attention.shape == (rows, columns) and attention.sum().item() == pytest.approx(1, abs=1e-5)
     for region in why.regions:
-        same = searcher.attention(work / "pictures" / "07.png", hit.content_id, (region.row, region.column))
+        same = pair.attention((region.row, region.column))
         assert np.allclose(same, region.attention, atol=1e-6)
     with pytest.raises(NoGrid, match=r"not on the grid"):
-        searcher.attention(1, 2, (rows, 0))
-    outside = searcher.why(work / "outside.png", 1, "style")
-    assert outside.score == pytest.approx(searcher.why(1, work / "outside.png", "style").score, abs=1e-6)
+        searcher.pair(1, 2).attention((rows, 0))
+    outside = searcher.pair(work / "outside.png", 1, "style").agreement()
+    other_way = searcher.pair(1, work / "outside.png", "style").agreement()
+    assert outside.score == pytest.approx(other_way.score, abs=1e-6)
 
 
 # ------------------------------------------------------------------------------------------- threads
@@ -385,10 +390,12 @@ def test_through_the_command(searcher, work, tmp_path):
     assert ran.code == 0, ran
     rows = [json.loads(line) for line in ran.out.splitlines()]
     expected = searcher.search(
-        work / "outside.png",
+        [
+            Example(work / "outside.png", region=(0.1, 0.2, 0.5, 0.5)),
+            Example(work / "pictures" / "03.png", 0.5),
+            Example(work / "pictures" / "05.png", -1),
+        ],
         k=4,
-        region=(0.1, 0.2, 0.5, 0.5),
-        examples=[Example(work / "pictures" / "03.png", 0.5), Example(work / "pictures" / "05.png", -1)],
         filters=Filters(folders=work / "pictures" / "old"),
     )
     assert [row["content_id"] for row in rows] == ids(expected) and len(rows) == 4

@@ -9,13 +9,15 @@ from indexing import FAST
 from networks import ADAPTER
 from tiny_vits import PREPROCESSING, make_vit
 
+from diffsim.db.catalog import KnownSpace
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.query import BadQuery, Example, Query
 from diffsim.query.search import Searcher
 from diffsim.retrieval.agreement import attention_weights
-from diffsim.retrieval.region import BadRegion
+from diffsim.retrieval.region import BadRegion, region_features
+from diffsim.retrieval.score import AttentionFeatures
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +44,21 @@ def searcher(work: Path) -> Searcher:
     return Searcher(work / "index", "cpu")
 
 
+def features(searcher: Searcher, example: Example, space: KnownSpace) -> AttentionFeatures:
+    """Of an example, or of its region, in the space's one tap."""
+    (asked,) = searcher.encode(Query(example, spaces=[space.fingerprint])).parts
+    (whole,) = searcher.collection.kit(space).read([asked.tokens])
+    return region_features([whole], asked.region)[0] if asked.region else whole
+
+
 @pytest.mark.parametrize("picture", [7, "outside.png"])
 def test_a_box_is_placed_in_the_middle_that_a_vit_is_shown(searcher: Searcher, work: Path, picture: int | str) -> None:
     """Of 128 x 64 pixels, the middle 57 x 57: from 0.278 to 0.722 across, from 0.056 to 0.944 down; 4 x 4 tokens."""
     space = searcher.spaces()[0]
     asked = work / picture if isinstance(picture, str) else picture
-    whole = searcher.view(Example(asked), space).features[0]
+    whole = features(searcher, Example(asked), space)
     box = (0.51, 0.51, 0.08, 0.2)
-    region = searcher.view(Example(asked, region=box), space).features[0]
+    region = features(searcher, Example(asked, region=box), space)
     assert torch.equal(region.query[0, :, 0], whole.query[0, :, 3 + 4 * 2 + 2]) and region.query.shape[2] == 1
     hits = searcher.search(asked, region=box, spaces=space.fingerprint, k=100)
     assert len(hits) == 24 - isinstance(picture, int)
@@ -62,11 +71,11 @@ def test_an_embedding_has_no_parts(searcher: Searcher, work: Path) -> None:
     for question in (
         lambda: searcher.search(work / "outside.png", region=(0, 0, 1, 1), spaces=space),
         lambda: searcher.search(work / "outside.png", fold=True, spaces=space),
-        lambda: searcher.why(1, 2, space),
+        lambda: searcher.pair(1, 2, space),
     ):
         with pytest.raises(BadQuery, match=r"is one embedding a picture.*\.$"):
             question()
-    answer = searcher.answer(Query(1, examples=[Example(2, 0.5), Example(3, -1)], spaces=[space], k=100))
+    answer = searcher.answer(Query([1, Example(2, 0.5), Example(3, -1)], spaces=[space], k=100))
     assert len(answer.hits) == 21
     both = searcher.answer(Query(1, spaces=[space, searcher.spaces()[0].fingerprint], fold=True, k=100))
     assert len(both.hits) == 23
@@ -74,19 +83,20 @@ def test_an_embedding_has_no_parts(searcher: Searcher, work: Path) -> None:
 
 def test_the_queries_of_diffsim_c_are_places_and_its_keys_are_not(searcher: Searcher) -> None:
     space = searcher.spaces()[2]
-    whole = searcher.view(Example(1), space).features[0]
-    half = searcher.view(Example(1, region=(0, 0, 1, 0.5)), space).features[0]
+    whole = features(searcher, Example(1), space)
+    half = features(searcher, Example(1, region=(0, 0, 1, 0.5)), space)
     assert half.query.shape[2] * 2 == whole.query.shape[2] and half.key.shape[2] == 16
     assert len(searcher.search(1, region=(0, 0, 1, 0.5), spaces=space.fingerprint, k=100)) == 23
-    why = searcher.why(1, 2, space.fingerprint)
+    pair = searcher.pair(1, 2, space.fingerprint)
+    why = pair.agreement()
     assert why.a_from_b.numel() == whole.query.shape[2] and why.regions == ()
     with pytest.raises(BadQuery, match=r"no places in a picture.*\.$"):
-        searcher.attention(1, 2, (0, 0), space.fingerprint)
+        pair.attention((0, 0))
 
 
 def test_attention_leaves_out_what_is_no_place(searcher: Searcher) -> None:
     space = searcher.spaces()[0]
-    attention = searcher.attention(1, 2, (2, 3), space.fingerprint)
-    a, b = (searcher.view(Example(number), space).features[0] for number in (1, 2))
+    attention = searcher.pair(1, 2, space.fingerprint).attention((2, 3))
+    a, b = (features(searcher, Example(number), space) for number in (1, 2))
     shares = attention_weights(a, b, 3 + 4 * 2 + 3)
     assert torch.allclose(attention.flatten(), shares[3:], atol=1e-6) and attention.sum() < 1

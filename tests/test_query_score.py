@@ -9,7 +9,7 @@ from indexing import diffsim, problem
 from PIL import Image
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.pair import BadPair, ScoredPair
+from diffsim.query.score_pictures import BadPair, ScoredPair
 from diffsim.retrieval.score import PairScore
 
 IMAGES = DATA / "images"
@@ -123,6 +123,6 @@ def test_the_heat_map_is_drawn(tmp_path: Path, more: tuple[str, ...]) -> None:
 
 def test_a_heat_map_wants_parts(tmp_path: Path) -> None:
     (request,) = requested_spaces(str(TINY))
-    pair = ScoredPair(PairScore(1, 1, 1), "", request, (), (), ())
+    pair = ScoredPair(PairScore(1, 1, 1), "", request, None)
     with pytest.raises(BadPair, match=r"no parts to show; .*\.$"):
         pair.why()

@@ -14,14 +14,16 @@ from safetensors.torch import load_file, save_file
 
 from benchmarks.kills import in_child
 from diffsim.indexer.build import index_folders
+from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.search import BadQuery, Query, Searcher, UnknownSpace
+from diffsim.query.query import BadQuery, Query
+from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
+from diffsim.retrieval.score import score
 from diffsim.retrieval.shard import rerank
-from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.space import SpaceMismatch
-from diffsim.retrieval.tiers import decode_tokens
 
 
 @pytest.fixture(scope="module")
@@ -60,14 +62,15 @@ def test_two_stages_agree_with_the_exact_search(searcher, gallery):
 
 def test_scores_know_no_batch(searcher, gallery, monkeypatch):
     space = searcher.choose(None)
-    kit, pictures = searcher.kit(space), searcher.gallery(space)
-    records = [(content_id, bytes(record)) for content_id, record in pictures.tokens(pictures.ids)]
-    query = kit.attention(decode_tokens([records[4][1]], kit.shapes, kit.space.tier))
-    ids, scores = score_records(kit, query, records)
-    assert ids.tolist() == pictures.ids.tolist() and scores[4] == pytest.approx(1, abs=1e-6)
+    searcher.collection.refresh([space])
+    kit, pictures = searcher.collection.kit(space), searcher.collection.ids(space.fingerprint)
+    records = [(row, bytes(record)) for row, record in searcher.collection.tokens(space.fingerprint, pictures)]
+    query = kit.read([records[4][1]])
+    ids, (scores,) = score_queries(kit, [(query, score)], records)
+    assert ids.tolist() == pictures.tolist() and scores[4] == pytest.approx(1, abs=1e-6)
     for floats in (1, 7 * sum(tokens * channels for tokens, channels in kit.shapes), 10**9):
         monkeypatch.setattr(rerank, "_CPU_BATCH_FLOATS", floats)
-        again, same = score_records(kit, query, records)
+        again, (same,) = score_queries(kit, [(query, score)], records)
         assert np.array_equal(again, ids) and np.allclose(same, scores, rtol=0, atol=1e-6)
 
 

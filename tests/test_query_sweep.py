@@ -16,7 +16,8 @@ from tiny_vits import PREPROCESSING, make_vit
 from diffsim.query.evaluation.contenders import parse_spec
 from diffsim.query.evaluation.curves import draw_curves
 from diffsim.query.evaluation.sweep import TIMESTEPS, Setting, settings
-from diffsim.retrieval.networks import UnknownModule, load_network
+from diffsim.retrieval.families import load_network
+from diffsim.retrieval.networks import UnknownModule
 
 LAYERS = ("down_blocks.1.attentions.0", "mid_block.attentions.0")
 
@@ -85,7 +86,7 @@ def test_every_layer_in_the_order_in_which_a_picture_meets_it():
     assert [point.timestep for point in bundled] == list(TIMESTEPS)
     adapter = str(DATA / "tiny-ip-adapter-plus")
     cross = settings(str(TINY), layers=("mid_block",), timesteps=(51,), sizes=(64,), adapter=adapter, device="cpu")
-    assert cross[0].contender.request.variant == "C" and cross[0].contender.spec.endswith("@t51-C@64px")
+    assert cross[0].contender.request.settings.variant == "C" and cross[0].contender.spec.endswith("@t51-C@64px")
     with pytest.raises(UnknownModule, match="nowhere"):
         settings(str(TINY), layers=("nowhere",), device="cpu")
 
@@ -95,7 +96,7 @@ def test_every_block_of_a_deep_transformer_has_a_name(tmp_path):
         folder = make(tmp_path / make.__name__)
         network = load_network(folder, "float32", "cpu")
         points = settings(str(folder), timesteps=(51,), sizes=(size,), device="cpu")
-        modules = [network.resolve(point.contender.request.taps[0]).module for point in points]
+        modules = [network.resolve(point.contender.request.settings.taps[0]).module for point in points]
         assert len(points) == len(set(modules)) == len(network.layers) > 1
 
 
@@ -107,7 +108,7 @@ def test_a_network_without_noise_is_swept_by_its_layers(work, tmp_path):
     assert [(row["layer"], row["timestep"], row["size"]) for row in rows] == [(f"layers.{n}", 0, 32) for n in range(3)]
     with Image.open(tmp_path / "layers.png") as picture:
         assert picture.width > 300
-    assert "knows no noise" in problem(diffsim(*sweep(*asked[:2], "--timestep", 5, work=work, model=vit)))
+    assert "was trained without noise" in problem(diffsim(*sweep(*asked[:2], "--timestep", 5, work=work, model=vit)))
 
 
 @pytest.mark.parametrize("timesteps", [(51, 501), (0,)])

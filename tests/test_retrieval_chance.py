@@ -10,8 +10,7 @@ from diffsim.indexer.requests import requested_spaces
 from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
 from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw
 from diffsim.retrieval.extractor import Extractor, make_space
-from diffsim.retrieval.local_models import find_model
-from diffsim.retrieval.networks import load_network
+from diffsim.retrieval.families import find_model, load_network
 from diffsim.retrieval.score import AttentionFeatures, score
 from diffsim.retrieval.tiers import decode_tokens
 
@@ -58,13 +57,13 @@ def test_too_few_pictures_support_no_figure() -> None:
 def test_drawings_without_a_relative() -> None:
     """The bundled network, every drawing against those of other subjects in other styles: 9 of 10 raise no alarm."""
     (request,) = requested_spaces("mini", ["style"])
-    network = load_network(find_model("mini"), request.dtype, "cpu")
-    kit = make_space(network, request.taps, size=request.size, prompt=request.prompt)
+    network = load_network(find_model("mini"), request.settings.dtype, "cpu")
+    kit = make_space(network, request.settings)
     names = [(subject, style) for subject in SUBJECTS for style in STYLES]
     pixels = np.stack([np.array(draw(subject, style, 0, 128)) for subject, style in names])
     (features,) = Extractor(network, [kit]).extract(pixels)
     records = [picture.tokens for picture in features]
-    (tap,) = kit.attention(decode_tokens(records, kit.shapes, kit.space.tier))
+    (tap,) = kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
     alarms = []
     for row in range(0, len(names), 3):
         strangers = [i for i, name in enumerate(names) if name[0] != names[row][0] and name[1] != names[row][1]]

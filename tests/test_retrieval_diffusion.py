@@ -25,17 +25,18 @@ from indexing import diffsim, draw
 from networks import ADAPTER, edit_json, tiny_dit, tiny_sdxl, tiny_sdxl_adapter
 from safetensors.torch import load_file, save_file
 
-from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.families import defaults_of, load_network
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import defaults_of
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, BadSize, Network, load_network
+from diffsim.retrieval.networks import BadNetwork, BadSize, Network
 from diffsim.retrieval.networks.latents import Latents
 from diffsim.retrieval.networks.prompts import embed_prompt
 from diffsim.retrieval.networks.taps import block_attentions
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
 from diffsim.retrieval.score import score
-from diffsim.retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 from diffsim.retrieval.tiers import decode_tokens
 
 EULER_WARNS = "ignore:__array__ implementation:DeprecationWarning"  # diffusers' scheduler on numpy 2
@@ -80,9 +81,9 @@ def network(kind: str) -> Network:
 
 def space(kind: str, taps: tuple[Tap, ...] = (), size: int = 64, noises: int = 1) -> SpaceKit:
     variant = "C" if kind.endswith("-C") else "S"
-    return make_space(
-        network(kind), taps or TAPS[kind], size=size, prompt="a house", noises=noises, variant=variant, tier="fp32"
-    )
+    taps = taps or TAPS[kind]
+    settings = SpaceSettings(taps, size, prompt="a house", noises=noises, variant=variant, tier="fp32")
+    return make_space(network(kind), settings)
 
 
 @cache
@@ -132,8 +133,8 @@ def test_several_noises_are_averaged(kind: str) -> None:
     assert len(noises) == 4 and len({float(noise.sum()) for noise in noises}) == 4
     net = network(kind)
     encoded = net.encode(torch.from_numpy(pictures(2)))
-    each = [net.read(encoded, kit.space.taps, {**kit.constants, "noise": noise[None]}) for noise in noises]
-    for place, matrices in net.read(encoded, kit.space.taps, kit.constants).items():
+    each = [net.read(encoded, kit.settings.taps, {**kit.constants, "noise": noise[None]}) for noise in noises]
+    for place, matrices in net.read(encoded, kit.settings.taps, kit.constants).items():
         for part, matrix in enumerate(matrices):
             mean = torch.stack([one[place][part] for one in each]).mean(0)
             assert matrix.numpy() == pytest.approx(mean.numpy(), abs=1e-6)
@@ -146,15 +147,15 @@ def test_no_noise_is_the_clean_picture_at_the_timestep(kind: str) -> None:
     assert "noise" not in kit.constants
     net = network(kind)
     encoded = net.encode(torch.from_numpy(pictures(2)))
-    (clean,) = net.read(encoded, kit.space.taps, kit.constants).values()
+    (clean,) = net.read(encoded, kit.settings.taps, kit.constants).values()
     none = {**kit.constants, "noise": torch.zeros(1, *encoded["latents"].shape[1:])}
     net.latents.signal[251], kept = 1.0, float(net.latents.signal[251])  # type: ignore[attr-defined]
     try:
-        (unmixed,) = net.read(encoded, kit.space.taps, none).values()
+        (unmixed,) = net.read(encoded, kit.settings.taps, none).values()
     finally:
         net.latents.signal[251] = kept  # type: ignore[attr-defined]
     assert all(torch.equal(x, y) for x, y in zip(clean, unmixed, strict=True))
-    (noisy,) = net.read(encoded, kit.space.taps, space(kind).constants).values()
+    (noisy,) = net.read(encoded, kit.settings.taps, space(kind).constants).values()
     assert (clean[0] - noisy[0]).abs().max() > 1e-2
 
 
@@ -256,7 +257,7 @@ def refusal(place: Path, adapter: Path | str = "", embed: bool = False) -> str:
     with pytest.raises(BadNetwork) as caught:
         net = load_network(place, "float32", "cpu", str(adapter))
         if embed:
-            net.constants(size=64, prompt="a house", seed=0, noises=0)
+            net.constants(SpaceSettings((Tap("mid_block", 1),), 64, prompt="a house"))
     assert re.fullmatch(r"[A-Z/][^\n]*[^.\n]\.", str(caught.value)), str(caught.value)
     return str(caught.value)
 
@@ -306,7 +307,7 @@ def test_without_text_encoders_the_conditioning_is_stored_or_zero(tmp_path: Path
     save_file(stored, place / "conditioning.safetensors")
     after = load_network(place, "float32", "cpu")
     assert after.weights != before
-    constants = after.constants(size=64, prompt="ignored", seed=0, noises=0)
+    constants = after.constants(SpaceSettings(TAPS["sdxl"], 64, prompt="ignored"))
     assert torch.equal(constants["conditioning"], stored["prompt_embeds"])
     assert torch.equal(constants["pooled"], stored["pooled_prompt_embeds"])
     save_file({"prompt_embeds": torch.randn(1, 5, 47)}, place / "conditioning.safetensors")
@@ -337,7 +338,7 @@ def test_what_changes_a_number_changes_the_hash(kind: str, file: str, tmp_path: 
 def test_other_transformers_are_refused(tmp_path: Path) -> None:
     place = broken("dit", tmp_path)
     edit_json(place / "transformer" / "config.json", _class_name="Transformer2DModel", norm_type="ada_norm_single")
-    assert "is no DiT" in refusal(place)
+    assert "is not a DiT" in refusal(place)
     edit_json(place / "transformer" / "config.json", _class_name="SD3Transformer2DModel", norm_type="ada_norm_zero")
     assert "SD3Transformer2DModel" in refusal(place)
 
@@ -345,16 +346,16 @@ def test_other_transformers_are_refused(tmp_path: Path) -> None:
 def test_an_adapter_of_another_network_is_one_sentence(tmp_path: Path) -> None:
     for place, adapter in ((folder("sdxl"), ADAPTER), (TINY, folder("sdxl-adapter"))):
         sentence = refusal(place, adapter)
-        assert "is no IP-Adapter for the network" in sentence and "size mismatch for to_k_ip" in sentence
+        assert "is not an IP-Adapter for the network" in sentence and "size mismatch for to_k_ip" in sentence
     assert "takes no IP-Adapter" in refusal(folder("dit"), ADAPTER)
     with pytest.raises(InvalidSpace, match=r"has no variant C; choose S "):
-        make_space(network("dit"), TAPS["dit"], size=64, variant="C")
+        make_space(network("dit"), SpaceSettings(TAPS["dit"], 64, variant="C"))
 
 
 def test_the_paper_protocol_is_not_that_of_sdxl_or_dit() -> None:
     for kind in ("sdxl", "dit"):
         with pytest.raises(NoPaperProtocol):
-            PaperProtocol(network(kind), TAPS[kind][0], size=64, prompt="", seed=0)
+            PaperProtocol(network(kind), SpaceSettings(TAPS[kind][:1], 64))
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
@@ -367,7 +368,7 @@ def test_half_precision_is_close(kind: str, dtype: str) -> None:
     for net in (low, network(kind)):
         encoded = net.encode(torch.from_numpy(pictures(2)))
         sides.append(
-            [matrix for matrices in net.read(encoded, kit.space.taps, kit.constants).values() for matrix in matrices]
+            [matrix for matrices in net.read(encoded, kit.settings.taps, kit.constants).values() for matrix in matrices]
         )
     for x, y in zip(*sides, strict=True):
         assert x.dtype == torch.float32

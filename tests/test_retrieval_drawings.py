@@ -6,7 +6,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw, label_map, main
+from diffsim.retrieval.drawings.__main__ import main
+from diffsim.retrieval.drawings.gallery import STYLES, SUBJECTS, draw, label_map
 from diffsim.retrieval.drawings.subjects import ROLES
 from diffsim.retrieval.drawings.subjects import SUBJECTS as SHAPES
 
@@ -72,8 +73,8 @@ def test_what_is_not_offered_is_refused_by_name(arguments: tuple, named: str) ->
 
 def test_the_command_writes_one_file_per_pair_and_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two subjects and styles stand for all: the loop is the same and 140 pictures take their time.
-    monkeypatch.setattr("diffsim.retrieval.drawings.gallery.SUBJECTS", SUBJECTS[:2])
-    monkeypatch.setattr("diffsim.retrieval.drawings.gallery.STYLES", STYLES[:2])
+    monkeypatch.setattr("diffsim.retrieval.drawings.__main__.SUBJECTS", SUBJECTS[:2])
+    monkeypatch.setattr("diffsim.retrieval.drawings.__main__.STYLES", STYLES[:2])
     result = CliRunner().invoke(main, [str(tmp_path / "gallery")])
     assert result.exit_code == 0, result.output
     assert result.stdout == ""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,17 +21,19 @@ from safetensors.torch import save_file
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
-from diffsim.retrieval.extractor import Extractor, NotFinite, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, NotFinite, make_space
+from diffsim.retrieval.families import known_families, load_network
+from diffsim.retrieval.families.stable_diffusion import BUNDLED
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import BUNDLED
-from diffsim.retrieval.networks import BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks import BadSize, UnknownModule
 from diffsim.retrieval.networks.prompts import embed_prompt
 from diffsim.retrieval.networks.taps import block_attentions, resolve_module, run_to_taps
 from diffsim.retrieval.networks.unet import UNetNetwork
 from diffsim.retrieval.pictures.images import decode
-from diffsim.retrieval.presets import PRESETS
 from diffsim.retrieval.score import score
-from diffsim.retrieval.space import OtherRevision, SpaceMismatch, Tap
+from diffsim.retrieval.settings import SpaceSettings, Tap
+from diffsim.retrieval.space import OtherRevision, SpaceMismatch
 from diffsim.retrieval.tiers import decode_tokens
 
 MINI = BUNDLED / "mini"
@@ -49,16 +52,17 @@ def pictures(count: int, size: int) -> np.ndarray:
     return np.stack([np.asarray(picture) for picture in drawn])
 
 
-def space(folder: Path = TINY, taps: Sequence[Tap] = (Tap(UP, 251),), size: int = 64, **settings: str) -> SpaceKit:
-    return make_space(network(folder, settings.get("dtype", "float32")), taps, size=size, **settings)  # type: ignore[arg-type]
+def space(folder: Path = TINY, taps: Sequence[Tap] = (Tap(UP, 251),), size: int = 64, **more: Any) -> SpaceKit:
+    settings = SpaceSettings(tuple(taps), size, **more)
+    return make_space(network(folder, settings.dtype), settings)
 
 
 def extractor(*kits: SpaceKit, folder: Path = TINY) -> Extractor:
-    return Extractor(network(folder, kits[0].space.dtype), kits)
+    return Extractor(network(folder, kits[0].settings.dtype), kits)
 
 
 def assert_equal_features(kit: SpaceKit, ours: list[PictureFeatures], theirs: list[PictureFeatures]) -> None:
-    assert kit.space.tier == "fp32" and len(ours) == len(theirs)
+    assert kit.settings.tier == "fp32" and len(ours) == len(theirs)
     read = [decode_tokens([one.tokens for one in side], kit.shapes, "fp32") for side in (ours, theirs)]
     for tap, (x, y) in enumerate(zip(*read, strict=True)):
         assert (x - y).abs().max() <= 1e-5 * y.abs().max(), f"tap {tap}"
@@ -67,7 +71,7 @@ def assert_equal_features(kit: SpaceKit, ours: list[PictureFeatures], theirs: li
 
 
 def mini_taps() -> tuple[Tap, ...]:
-    return tuple(PRESETS["mini"].profiles.values())
+    return tuple(known_families().presets["mini"].profiles.values())
 
 
 @pytest.mark.parametrize(
@@ -202,7 +206,7 @@ def test_module_names_may_be_cut() -> None:
 def test_a_wrong_module_lists_all_others(name: str) -> None:
     unet = network().unet
     problem, listed = choices(unet, name)
-    assert problem == f"The layer {name!r} is no attention layer that can be read here"
+    assert problem == f"The layer {name!r} is not an attention layer that can be read here"
     valid = block_attentions(unet, "attn1")
     assert [resolve_module(valid, choice) for choice in listed] == valid
     assert len(listed) == 16
@@ -211,7 +215,7 @@ def test_a_wrong_module_lists_all_others(name: str) -> None:
 def test_an_ambiguous_module_lists_its_own() -> None:
     unet = network().unet
     problem, listed = choices(unet, "up_blocks.1")
-    assert "stands for several" in problem
+    assert "means several" in problem
     assert listed == [f"up_blocks.1.attentions.{number}" for number in range(3)]
 
 
@@ -273,7 +277,7 @@ def test_an_extractor_has_one_size_and_precision() -> None:
     with pytest.raises(ValueError, match="precision"):
         Extractor(network(TINY, "bfloat16"), [space()])
     with pytest.raises(ValueError, match="float32, not in bfloat16"):
-        make_space(network(), (Tap(UP, 1),), size=64, dtype="bfloat16")
+        make_space(network(), SpaceSettings((Tap(UP, 1),), 64, dtype="bfloat16"))
 
 
 @pytest.mark.parametrize("size", [-64, 0, 4, 63, 65, 100])
@@ -287,7 +291,7 @@ def test_prompt_seed_and_timestep_make_another_space() -> None:
     (base,) = extractor(ours).extract(pictures(1, 64))
     for other in (
         space(tier="fp32", prompt="a house"),
-        make_space(network(), (Tap(UP, 251),), size=64, seed=1, tier="fp32"),
+        space(tier="fp32", seed=1),
         space(tier="fp32", taps=(Tap(UP, 252),)),
     ):
         assert other.space.fingerprint != ours.space.fingerprint
@@ -298,7 +302,7 @@ def test_prompt_seed_and_timestep_make_another_space() -> None:
 def test_numbers_that_overflow_are_an_error(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "network"))
     net = load_network(folder, "float32", "cpu")
-    kit = make_space(net, (Tap(UP, 251),), size=64)
+    kit = make_space(net, SpaceSettings((Tap(UP, 251),), 64))
     net.unet.conv_in.weight.fill_(float("inf"))
     with pytest.raises(NotFinite, match=r"overflows in float32; .*\.$"):
         Extractor(net, [kit]).extract(pictures(1, 64))
@@ -330,7 +334,7 @@ def test_without_a_text_encoder_the_conditioning_is_stored_or_zero(tmp_path: Pat
     stored = load_network(folder, "float32", "cpu")
     assert torch.equal(embed_prompt(stored.folder, "ignored", 32)["conditioning"], embedding)
     assert stored.weights != plain.weights
-    kits = [make_space(net, (Tap(UP, 251),), size=64, tier="fp32") for net in (plain, stored)]
+    kits = [make_space(net, SpaceSettings((Tap(UP, 251),), 64, tier="fp32")) for net in (plain, stored)]
     first, second = (
         Extractor(net, [kit]).extract(pictures(1, 64)) for net, kit in zip((plain, stored), kits, strict=True)
     )
@@ -360,9 +364,8 @@ def sd2(folder: Path) -> Path:
 
 def test_stable_diffusion_2_layout(tmp_path: Path) -> None:
     net = load_network(sd2(tmp_path / "sd2"), "float32", "cpu")
-    kit = make_space(
-        net, [Tap(name, 251) for name in block_attentions(net.unet, "attn1")], size=64, prompt="a house", tier="fp32"
-    )
+    taps = tuple(Tap(name, 251) for name in block_attentions(net.unet, "attn1"))
+    kit = make_space(net, SpaceSettings(taps, 64, prompt="a house", tier="fp32"))
     assert kit.constants["conditioning"].shape == (1, 77, 48)
     assert {projection.heads for projection in kit.projections} == {1, 2, 4}
     run = Extractor(net, [kit])

@@ -12,11 +12,12 @@ from pathlib import Path
 import pytest
 from conftest import DATA, TINY
 
-from diffsim.retrieval.networks import Network, load_network
+from diffsim.retrieval.families import load_network
+from diffsim.retrieval.networks import Network
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol, Role
 from diffsim.retrieval.pictures.images import open_picture
 from diffsim.retrieval.score import AttentionFeatures, score_pair
-from diffsim.retrieval.space import Tap
+from diffsim.retrieval.settings import SpaceSettings, Tap
 
 GOLDEN = json.loads((DATA / "golden_scores.json").read_text())
 ROWS = GOLDEN["scores"]
@@ -30,8 +31,9 @@ def network(variant: str) -> Network:
 
 @cache
 def protocol(variant: str, module: str, timestep: int) -> PaperProtocol:
-    settings = {"size": GOLDEN["image_size"], "prompt": GOLDEN["prompt"], "seed": GOLDEN["seed"]}
-    return PaperProtocol(network(variant), Tap(module, timestep), **settings)
+    taps = (Tap(module, timestep),)
+    settings = SpaceSettings(taps, GOLDEN["image_size"], prompt=GOLDEN["prompt"], seed=GOLDEN["seed"])
+    return PaperProtocol(network(variant), settings)
 
 
 @cache
@@ -60,7 +62,7 @@ def test_golden_score(row: dict) -> None:
 
 def test_only_unets_have_a_paper_protocol() -> None:
     with pytest.raises(NoPaperProtocol, match=r"--model\.$"):
-        PaperProtocol(object(), Tap("mid_block", 101), size=128, prompt="", seed=0)
+        PaperProtocol(object(), SpaceSettings((Tap("mid_block", 101),), 128))
 
 
 def test_another_seed_gives_another_score() -> None:
@@ -68,7 +70,7 @@ def test_another_seed_gives_another_score() -> None:
     picture, _ = open_picture((DATA / "images" / name).read_bytes())
     scores = []
     for seed in (2334, 2335):
-        paper = PaperProtocol(network("S"), tap, size=64, prompt="", seed=seed)
+        paper = PaperProtocol(network("S"), SpaceSettings((tap,), 64, seed=seed))
         scores.append(score_pair([paper.features(picture, "A")], [paper.features(picture, "B")], [1.0]).score)
     assert scores[0] != scores[1]
     assert max(scores) < 1

@@ -18,21 +18,28 @@ from conftest import TINY
 from diffusers import UNet2DConditionModel
 from networks import ADAPTER, edit_json, tiny_sdxl
 from safetensors.torch import load_file, save_file
+from tiny_vits import make_vit
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.local_models import (
-    BUNDLED,
-    CannotFetch,
+from diffsim.retrieval.families import (
+    AdapterPreset,
+    Preset,
     UnknownModel,
-    fetch,
+    defaults_of,
     find_adapter,
     find_model,
-    profile_tap,
+    known_families,
+    load_network,
 )
+from diffsim.retrieval.families.fetch import CannotFetch, fetch
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, load_network
-from diffsim.retrieval.presets import ADAPTERS, PRESETS, AdapterPreset, Preset
-from diffsim.retrieval.space import InvalidSpace, Tap
+from diffsim.retrieval.networks import BadNetwork
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
+
+TAPS = (Tap("mid_block", 101),)
+BUILT_IN = [member.family for member in known_families().members if not member.package]
+PRESETS = [preset for family in BUILT_IN for preset in family.presets]
+ADAPTERS = [adapter for family in BUILT_IN for adapter in family.adapters]
 
 UNET = "unet/diffusion_pytorch_model.safetensors"
 VAE = "vae/diffusion_pytorch_model.safetensors"
@@ -61,7 +68,7 @@ def refusal(folder: Path, prompt: str | None = None) -> str:
     with pytest.raises(BadNetwork) as caught:
         network = load_network(folder, "float32", "cpu")
         if prompt is not None:
-            network.constants(size=64, prompt=prompt, seed=0, noises=0)
+            network.constants(SpaceSettings(TAPS, 64, prompt=prompt))
     assert ONE_SENTENCE.fullmatch(str(caught.value)), str(caught.value)
     return str(caught.value)
 
@@ -150,7 +157,7 @@ def test_loading_is_silent_and_leaves_the_libraries_settings_alone(capfd, caplog
     try:
         for library in libraries:
             library.enable_progress_bar() if shown else library.disable_progress_bar()
-        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(size=64, prompt="a house", seed=0, noises=0)
+        load_network(TINY, "float32", "cpu", str(ADAPTER)).constants(SpaceSettings(TAPS, 64, prompt="a house"))
         assert [library.is_progress_bar_enabled() for library in libraries] == [shown, shown]
         assert [library.get_verbosity() for library in libraries] == verbosity
     finally:
@@ -253,14 +260,14 @@ def test_an_unknown_model_names_the_choices(tmp_path: Path) -> None:
         UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, sd15, sd21, .*, or .*\.$"
     ):
         find_model("nothing")
-    with pytest.raises(UnknownModel, match=r"has no unet/config.json or .*; --model takes mini, .*\.$"):
+    with pytest.raises(UnknownModel, match=r"has no unet/config.json, nor a .*; --model takes mini, .*\.$"):
         find_model(str(tmp_path))
     with pytest.raises(UnknownModel, match=r"^The network 'nothing' is unknown; choose one of mini, .*\.$"):
         fetch("nothing")
     assert find_model(str(TINY)) == TINY.resolve()
 
 
-@pytest.mark.parametrize("name", [name for name, preset in PRESETS.items() if preset.sources])
+@pytest.mark.parametrize("name", [preset.name for preset in PRESETS if preset.sources])
 def test_a_missing_preset_names_the_command_and_the_way_round(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -270,19 +277,23 @@ def test_a_missing_preset_names_the_command_and_the_way_round(
     ):
         find_model(name)
     shutil.copytree(TINY, tmp_path / name)
+    if known_families().of_preset(name).family.name == "vision-transformer":  # of another family: it is not the network
+        with pytest.raises(UnknownModel):
+            find_model(name)
+        make_vit(tmp_path / name, "dinov2")
     assert find_model(name) == tmp_path / name
     assert fetch(name) == tmp_path / name
 
 
-@pytest.mark.parametrize("preset", [*PRESETS.values(), *ADAPTERS.values()], ids=lambda preset: preset.name)
+@pytest.mark.parametrize("preset", [*PRESETS, *ADAPTERS], ids=lambda preset: preset.name)
 def test_presets_are_pinned_to_a_commit(preset: Preset | AdapterPreset) -> None:
     for source in preset.sources:
         assert re.fullmatch("[0-9a-f]{40}", source.revision)
         assert not any(pattern.endswith((".bin", ".ckpt", ".py", "*")) for pattern in source.files)
     if isinstance(preset, Preset):
         assert set(preset.profiles) == set(PROFILES)
-        assert preset.adapter in ("", *ADAPTERS)
-        assert bool(preset.sources) + bool(preset.local_only) + (BUNDLED / preset.name).is_dir() == 1
+        assert preset.adapter in ("", *(adapter.name for adapter in ADAPTERS))
+        assert [bool(preset.sources), bool(preset.local_only), bool(preset.bundled)].count(True) == 1
 
 
 def test_a_network_that_is_only_published_as_pickles_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,7 +351,8 @@ def test_a_clean_network_is_put_together_from_two_repositories(hub: Hub, folder:
     assert set(files_of(place)) == wanted
     assert load_network(place, "float32", "cpu").weights == load_network(folder, "float32", "cpu").weights
     (request,) = requested_spaces("cleandift-sd15", ["style"])
-    assert (request.noises, request.taps, request.prompt) == (0, (Tap("up_blocks.2.attentions.2", 261),), "")
+    settings = request.settings
+    assert (settings.noises, settings.taps, settings.prompt) == (0, (Tap("up_blocks.2.attentions.2", 261),), "")
 
 
 def test_an_adapter_is_fetched_with_its_image_encoder(hub: Hub) -> None:
@@ -375,14 +387,14 @@ def test_sdxl_is_fetched_in_half_precision(hub: Hub, tmp_path: Path) -> None:
         name.replace("model.safetensors", "model.fp16.safetensors") for name in files_of(sdxl)
     }
     network = load_network(place, "float32", "cpu")
-    assert set(network.constants(size=64, prompt="", seed=0, noises=0)) == {"conditioning", "pooled", "time_ids"}
+    assert set(network.constants(SpaceSettings(TAPS, 64, noises=0))) == {"conditioning", "pooled", "time_ids"}
 
 
 def test_profiles_are_the_released_timesteps() -> None:
-    assert [profile_tap("sd15", profile).timestep for profile in PROFILES] == [101, 251, 501]
-    assert profile_tap(str(TINY), "look") == profile_tap("sd15", "look")
+    assert [defaults_of("sd15").tap(profile).timestep for profile in PROFILES] == [101, 251, 501]
+    assert defaults_of(str(TINY)).tap("look") == defaults_of("sd15").tap("look")
     with pytest.raises(InvalidSpace, match=r"'colour' is unknown; choose one of style, instance, look\.$"):
-        profile_tap("mini", "colour")
+        defaults_of("mini").tap("colour")
 
 
 def test_a_download_that_breaks_off_is_not_taken_for_the_network(
@@ -403,7 +415,8 @@ def test_a_download_that_breaks_off_is_not_taken_for_the_network(
 def test_fetching_without_a_network_is_one_sentence(tmp_path: Path) -> None:
     code = (
         "import time; time.sleep = lambda seconds: None  # the hub's client waits long between its tries\n"
-        "from diffsim.retrieval.local_models import CannotFetch, UnknownModel, fetch, find_model\n"
+        "from diffsim.retrieval.families import UnknownModel, find_model\n"
+        "from diffsim.retrieval.families.fetch import CannotFetch, fetch\n"
         "for ask in (fetch, find_model):\n"
         "    try:\n        ask('sd15')\n"
         "    except (CannotFetch, UnknownModel) as problem:\n        print(type(problem).__name__, problem)\n"

@@ -1,20 +1,11 @@
 """Candidate recall on real FAISS indices, against brute force in numpy."""
 
-from pathlib import Path
-
 import faiss
 import numpy as np
 import pytest
 
 from diffsim.retrieval.shard import recall
-from diffsim.retrieval.shard.recall import (
-    build_recall_file,
-    choose_factory,
-    merge,
-    open_recall_file,
-    search_exact,
-    search_file,
-)
+from diffsim.retrieval.shard.recall import build_index, choose_factory, merge, search_exact, search_index
 from diffsim.retrieval.shard.rerank import rank
 
 DIMENSIONS = 32
@@ -36,16 +27,21 @@ def brute_force(ids: np.ndarray, vectors: np.ndarray, asked: np.ndarray, count: 
     return ids[inside][np.argsort(-products, kind="stable")[:count]].tolist()
 
 
+def search_file(
+    index: faiss.Index, ids: np.ndarray, asked: np.ndarray, count: int, allowed: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """By ids, where the index knows positions."""
+    positions, similarities = search_index(index, asked, count, np.isin(ids, allowed))
+    return ids[positions], similarities
+
+
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[faiss.Index, np.ndarray, np.ndarray]:
-    """A file over 500 pictures with gaps between the ids."""
+def built() -> tuple[faiss.Index, np.ndarray, np.ndarray]:
+    """An index over 500 pictures with gaps between the ids."""
     vectors = descriptors(500)
     ids = np.cumsum(np.random.default_rng(1).integers(1, 9, 500)).astype(np.int64)
-    path = tmp_path_factory.mktemp("recall") / "recall.faiss"
-    made = build_recall_file(path, ids, vectors, PLENTY)
-    assert (made.factory, made.loss) == ("SQfp16", 0.0)
-    index = open_recall_file(path, made.digest)
-    assert index is not None
+    index, factory, loss = build_index(vectors, PLENTY)
+    assert (factory, loss) == ("SQfp16", 0.0)
     return index, ids, vectors
 
 
@@ -53,7 +49,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> tuple[faiss.Index, np.nda
 def test_file_finds_what_brute_force_finds(built: tuple, count: int) -> None:
     index, ids, vectors = built
     for row in (0, 123, 499):
-        found, similarities = search_file(index, vectors[row], count, ids)
+        found, similarities = search_file(index, ids, vectors[row], count, ids)
         assert found.tolist() == brute_force(ids, vectors, vectors[row], count, ids)
         assert found[0] == ids[row]
         assert similarities[0] == pytest.approx(1, abs=1e-3)
@@ -67,20 +63,20 @@ def test_file_finds_what_brute_force_finds(built: tuple, count: int) -> None:
 def test_only_allowed_ids_are_found(built: tuple, share: float) -> None:
     index, ids, vectors = built
     allowed = ids[np.random.default_rng(2).random(len(ids)) < share]
-    found, _ = search_file(index, vectors[3], 50, allowed)
+    found, _ = search_file(index, ids, vectors[3], 50, allowed)
     assert found.tolist() == brute_force(ids, vectors, vectors[3], 50, allowed)
 
 
 def test_allowed_ids_that_the_file_lacks_are_no_hits(built: tuple) -> None:
     index, ids, vectors = built
     foreign = np.setdiff1d(np.arange(1, ids[-1] + 100), ids)
-    assert len(search_file(index, vectors[0], 10, foreign)[0]) == 0
-    assert search_file(index, vectors[0], 10, np.append(foreign, ids[4]))[0].tolist() == [ids[4]]
+    assert len(search_file(index, ids, vectors[0], 10, foreign)[0]) == 0
+    assert search_file(index, ids, vectors[0], 10, np.append(foreign, ids[4]))[0].tolist() == [ids[4]]
 
 
 def test_nothing_allowed_finds_nothing(built: tuple) -> None:
-    index, _, vectors = built
-    ids, similarities = search_file(index, vectors[0], 10, np.empty(0, np.int64))
+    index, known, vectors = built
+    ids, similarities = search_file(index, known, vectors[0], 10, np.empty(0, np.int64))
     assert (ids.dtype, similarities.dtype, len(ids), len(similarities)) == (np.int64, np.float32, 0, 0)
     ids, similarities = search_exact(np.empty(0, np.int64), np.empty((0, DIMENSIONS), np.float16), vectors[0], 10)
     assert (ids.dtype, similarities.dtype, len(ids), len(similarities)) == (np.int64, np.float32, 0, 0)
@@ -92,44 +88,16 @@ def test_exact_ties_go_by_id() -> None:
     assert search_exact(ids, vectors, vectors[0], 4)[0].tolist() == [4, 7, 9, 2]
 
 
-def test_merge_counts_an_id_once() -> None:
-    first = (np.array([3, 1, 5], np.int64), np.array([0.9, 0.8, 0.1], np.float32))
-    second = (np.array([1, 2, 4], np.int64), np.array([0.85, 0.8, 0.1], np.float32))
-    ids, similarities = merge(first, second, 4)
+def test_merge_is_a_sort() -> None:
+    first = (np.array([3, 1, 5], np.int64), np.array([0.9, 0.85, 0.1], np.float32))
+    second = (np.array([2, 4], np.int64), np.array([0.85, 0.1], np.float32))
+    ids, similarities = merge([first, second], 4)
     assert ids.tolist() == [3, 1, 2, 4]
-    assert similarities.tolist() == pytest.approx([0.9, 0.85, 0.8, 0.1])
+    assert similarities.tolist() == pytest.approx([0.9, 0.85, 0.85, 0.1])
     nothing = (np.empty(0, np.int64), np.empty(0, np.float32))
-    assert merge(nothing, first, 2)[0].tolist() == [3, 1]
-    assert len(merge(nothing, nothing, 2)[0]) == 0
-
-
-def test_a_file_that_is_not_the_one_that_was_built_is_not_opened(tmp_path: Path) -> None:
-    path = tmp_path / "recall.faiss"
-    made = build_recall_file(path, np.arange(1, 51), descriptors(50), PLENTY)
-    data = path.read_bytes()
-    assert open_recall_file(path, made.digest) is not None
-    for damaged in (data[:-1], data[: len(data) // 2], b"", data + b"\0"):
-        path.write_bytes(damaged)
-        assert open_recall_file(path, made.digest) is None
-    for position in range(0, len(data), len(data) // 50):
-        flipped = bytearray(data)
-        flipped[position] ^= 1
-        path.write_bytes(flipped)
-        assert open_recall_file(path, made.digest) is None
-    path.unlink()
-    assert open_recall_file(path, made.digest) is None
-    assert open_recall_file(tmp_path, made.digest) is None
-
-
-def test_building_leaves_one_file(tmp_path: Path) -> None:
-    path = tmp_path / "recall.faiss"
-    (tmp_path / "recall.faiss.part").write_bytes(b"what a killed run left")
-    first = build_recall_file(path, np.arange(1, 51), descriptors(50), PLENTY)
-    second = build_recall_file(path, np.arange(1, 61), descriptors(60), PLENTY)
-    assert [file.name for file in tmp_path.iterdir()] == ["recall.faiss"]
-    assert open_recall_file(path, first.digest) is None
-    index = open_recall_file(path, second.digest)
-    assert index is not None and index.ntotal == 60
+    assert merge([nothing, first], 2)[0].tolist() == [3, 1]
+    assert len(merge([nothing, nothing], 2)[0]) == len(merge([], 2)[0]) == 0
+    assert len(merge([first, second], None)[0]) == 5
 
 
 @pytest.mark.parametrize(
@@ -165,22 +133,21 @@ def test_no_factory_within_the_budget(pictures: int, bytes_each: int) -> None:
         choose_factory(pictures, 256, pictures * bytes_each)
 
 
-def test_an_approximate_file_finds_enough_and_is_reproducible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_approximate_index_finds_enough_and_is_reproducible(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(recall, "EXACT_LIMIT", 1000)
     vectors, ids = descriptors(5000), np.arange(10, 5010)
-    first = build_recall_file(tmp_path / "first.faiss", ids, vectors, PLENTY)
-    second = build_recall_file(tmp_path / "second.faiss", ids, vectors, PLENTY)
-    assert first.factory == "IVF256,SQfp16"
-    assert first == second
-    assert 0 <= first.loss <= 1 - recall.LEAST_RECALL
-    index = open_recall_file(tmp_path / "first.faiss", first.digest)
-    assert index is not None
+    index, factory, loss = build_index(vectors, PLENTY)
+    again = build_index(vectors, PLENTY)
+    assert factory == "IVF256,SQfp16"
+    assert faiss.serialize_index(index).tolist() == faiss.serialize_index(again[0]).tolist()
+    assert again[1:] == (factory, loss)
+    assert 0 <= loss <= 1 - recall.LEAST_RECALL
     assert index.nprobe < index.nlist, "the clusters are so plain that a part of the lists is enough"
 
     def measured(allowed: np.ndarray, count: int) -> float:
         asking = range(1, 5000, 100)
         exact = [set(brute_force(ids, vectors, vectors[row], count, allowed)) for row in asking]
-        found = [set(search_file(index, vectors[row], count, allowed)[0].tolist()) for row in asking]
+        found = [set(search_file(index, ids, vectors[row], count, allowed)[0].tolist()) for row in asking]
         assert all(ids <= set(allowed.tolist()) for ids in found)
         return sum(len(x & y) for x, y in zip(exact, found, strict=True)) / sum(map(len, exact))
 
@@ -189,17 +156,16 @@ def test_an_approximate_file_finds_enough_and_is_reproducible(tmp_path: Path, mo
 
 
 @pytest.mark.parametrize(("bytes_each", "factory"), [(DIMENSIONS + 8, "SQ8"), (DIMENSIONS // 4 + 8, "IVF512,PQ8np")])
-def test_a_coarse_file_says_what_it_loses(tmp_path: Path, bytes_each: int, factory: str) -> None:
+def test_a_coarse_index_says_what_it_loses(bytes_each: int, factory: str) -> None:
     vectors, ids = descriptors(20_000), np.arange(20_000)
-    made = build_recall_file(tmp_path / "recall.faiss", ids, vectors, 20_000 * bytes_each)
-    assert made.factory == factory
-    index = open_recall_file(tmp_path / "recall.faiss", made.digest)
+    index, made, loss = build_index(vectors, 20_000 * bytes_each)
+    assert made == factory
     losses = []
     for row in range(0, 20_000, 200):
         exact = set(brute_force(ids, vectors, vectors[row], 200, ids))
-        losses.append(1 - len(exact & set(search_file(index, vectors[row], 200, ids)[0].tolist())) / 200)
-    assert made.loss == pytest.approx(np.mean(losses), abs=0.03)
-    assert made.loss > 0
+        losses.append(1 - len(exact & set(search_file(index, ids, vectors[row], 200, ids)[0].tolist())) / 200)
+    assert loss == pytest.approx(np.mean(losses), abs=0.03)
+    assert loss > 0
 
 
 def test_rank_breaks_ties_by_the_query_itself_and_then_by_id() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from diffsim.retrieval.kit import Projection
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import score
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
 

@@ -1,7 +1,7 @@
 """A few steps of the real trainer on generated pictures."""
 
 import csv
-import subprocess
+import runpy
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.kit import Projection
 from diffsim.retrieval.networks.patch_autoencoder import PatchAutoencoder
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import score
-from diffsim.retrieval.space import Tap
+from diffsim.retrieval.settings import Tap
 from diffsim.retrieval.training.batches import augment, draw_batch, draw_motifs, draw_painted
 from diffsim.retrieval.training.curve import draw_losses
 from diffsim.retrieval.training.losses import contrastive_loss, denoising_errors, score_matrix
@@ -84,7 +84,8 @@ def test_the_exported_folder_holds_the_averaged_network_and_says_how_it_is_read(
     assert DDPMScheduler.from_pretrained(tmp_path / "model" / "scheduler").config.prediction_type == "v_prediction"
     assert load_file(tmp_path / "model" / "conditioning.safetensors")["prompt_embeds"].shape == (1, 1, 8)
     (request,) = requested_spaces(str(tmp_path / "model.step-1"), ["instance"])
-    assert (request.size, request.prompt, request.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
+    settings = request.settings
+    assert (settings.size, settings.prompt, settings.taps) == (32, "", (Tap(TOY.subject_tap, TOY.read_at),))
 
 
 def test_training_lowers_every_loss_and_logs_it(folders: list[Path], tmp_path: Path) -> None:
@@ -261,8 +262,12 @@ def test_an_unreadable_picture_is_named(folders: list[Path], tmp_path: Path) -> 
         train(folders, tmp_path / "model", TOY, until=1)
 
 
-def test_the_command_names_what_is_wrong(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "diffsim.retrieval.training", str(tmp_path), "--out", str(tmp_path / "model")]
-    ended = subprocess.run(command, capture_output=True, text=True)
-    assert ended.returncode == 1
-    assert ended.stderr.strip() == f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"
+def test_the_command_names_what_is_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["training", str(tmp_path), "--out", str(tmp_path / "model")])
+    with pytest.raises(SystemExit) as ended:
+        runpy.run_module("diffsim.retrieval.training", run_name="__main__")
+    assert ended.value.code == 1
+    sentence = f"Error: {tmp_path} holds no pictures to train on; name folders with pictures"
+    assert capsys.readouterr().err.strip() == sentence

@@ -20,18 +20,18 @@ from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
 from diffsim.indexer.requests import requested_spaces
-from diffsim.retrieval.extractor import Extractor, PictureFeatures, make_space
+from diffsim.retrieval.extractor import Extractor, make_space
+from diffsim.retrieval.families import defaults_of, find_model, known_families, load_network
+from diffsim.retrieval.families.vision_transformer import BadPreprocessing
+from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.local_models import defaults_of, find_model, profile_tap
 from diffsim.retrieval.names import PROFILES
-from diffsim.retrieval.networks import BadNetwork, BadSize, UnknownModule, load_network
+from diffsim.retrieval.networks import BadNetwork, BadSize, UnknownModule
 from diffsim.retrieval.networks.vit import VitNetwork
 from diffsim.retrieval.pictures.decode_pool import DecodePool
 from diffsim.retrieval.pictures.images import decode
-from diffsim.retrieval.preprocessing import BadPreprocessing
-from diffsim.retrieval.presets import PRESETS
 from diffsim.retrieval.score import score
-from diffsim.retrieval.space import FeatureSpace, InvalidSpace, Tap
+from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 from diffsim.retrieval.tiers import decode_tokens
 
 ALL = pytest.mark.parametrize("name", MODELS)
@@ -58,17 +58,17 @@ def pictures(count: int, size: int = 32) -> np.ndarray:
 
 
 def space(folder: Path, taps: tuple[Tap, ...] = TAPS, size: int = 32, **settings: Any) -> SpaceKit:
-    dtype = settings.get("dtype", "float32")
-    return make_space(network(folder, dtype), taps, size=size, **{"noises": 0, "tier": "fp32", **settings})
+    chosen = SpaceSettings(taps, size, **{"noises": 0, "tier": "fp32", **settings})
+    return make_space(network(folder, chosen.dtype), chosen)
 
 
 def extract(folder: Path, kit: SpaceKit, pixels: np.ndarray) -> list[PictureFeatures]:
-    (features,) = Extractor(network(folder, kit.space.dtype), [kit]).extract(pixels)
+    (features,) = Extractor(network(folder, kit.settings.dtype), [kit]).extract(pixels)
     return features
 
 
 def tokens(kit: SpaceKit, features: list[PictureFeatures]) -> tuple[torch.Tensor, ...]:
-    return decode_tokens([one.tokens for one in features], kit.shapes, kit.space.tier)
+    return decode_tokens([one.tokens for one in features], kit.shapes, kit.settings.tier)
 
 
 @ALL
@@ -170,7 +170,9 @@ def test_towers_saved_by_transformers_4_load(vits: dict[str, Path], tmp_path: Pa
         save_file(renamed, folder / "model.safetensors", metadata={"format": "pt"})
         kit = space(vits[name])
         old = network(folder)
-        (features,) = Extractor(old, [make_space(old, TAPS, size=32, noises=0, tier="fp32")]).extract(pictures(1))
+        (features,) = Extractor(old, [make_space(old, SpaceSettings(TAPS, 32, noises=0, tier="fp32"))]).extract(
+            pictures(1)
+        )
         assert features[0].tokens == extract(vits[name], kit, pictures(1))[0].tokens
 
 
@@ -238,7 +240,7 @@ def test_a_wrong_layer_lists_all_others(vits: dict[str, Path], name: str) -> Non
 
 
 def test_what_a_vision_transformer_does_not_know_is_refused(vits: dict[str, Path]) -> None:
-    with pytest.raises(InvalidSpace, match=r"knows no noise, so there is no timestep 101; .*\.$"):
+    with pytest.raises(InvalidSpace, match=r"was trained without noise, so there is no timestep 101; .*\.$"):
         space(vits["clip"], (Tap("layers.1", 101),))
     for settings in ({"prompt": "a house"}, {"noises": 1}):
         with pytest.raises(InvalidSpace, match=r"takes a picture alone; .*\.$"):
@@ -277,9 +279,13 @@ def test_a_folder_says_how_it_is_asked(vits: dict[str, Path]) -> None:
         "dinov3": (224, "squash"),
     }
     assert all((preset.prompt, preset.noises) == ("", 0) for preset in asked.values())
-    taps = [profile_tap(str(vits["clip"]), profile) for profile in PROFILES]
+    taps = [defaults_of(str(vits["clip"])).tap(profile) for profile in PROFILES]
     assert taps == [Tap("layers.0", 0), Tap("layers.2", 0), Tap("layers.1", 0)]
-    assert [profile_tap("dinov2-base", profile).module for profile in PROFILES] == ["layers.3", "layers.10", "layers.6"]
+    assert [defaults_of("dinov2-base").tap(profile).module for profile in PROFILES] == [
+        "layers.3",
+        "layers.10",
+        "layers.6",
+    ]
     assert network(vits["clip"]).settings.mean == (0.4, 0.5, 0.6)
 
 
@@ -317,22 +323,26 @@ def test_a_fit_that_is_unknown_or_too_small_is_refused(fit: str) -> None:
     with pytest.raises(
         InvalidSpace, match=r"cannot be used at size 32; choose squash, or crop N with N of at least 32\.$"
     ):
-        FeatureSpace("", TAPS, 32, "", fit=fit)
+        SpaceSettings(TAPS, 32, fit=fit)
 
 
 def test_the_crop_grows_with_the_size(vits: dict[str, Path]) -> None:
     for size, fit in ((64, "crop 72"), (None, "crop 36"), (40, "crop 45")):
         (request,) = requested_spaces(str(vits["clip"]), size=size)
-        assert request.fit == fit
+        assert request.settings.fit == fit
     (request,) = requested_spaces(str(vits["siglip"]), size=64)
-    assert request.fit == "squash"
+    assert request.settings.fit == "squash"
 
 
 def test_presets_are_as_their_families(vits: dict[str, Path]) -> None:
     for preset, name in (("clip-vit-b32", "clip"), ("dinov2-small", "dinov2"), ("siglip-base", "siglip")):
-        found, expected = PRESETS[preset], {"clip": "crop 224", "dinov2": "crop 256", "siglip": "squash"}[name]
+        found, expected = (
+            known_families().presets[preset],
+            {"clip": "crop 224", "dinov2": "crop 256", "siglip": "squash"}[name],
+        )
         assert (found.size, found.fit, found.noises, found.prompt) == (224, expected, 0, "")
-    assert found.fit_at(448) == "squash" and PRESETS["dinov2-base"].fit_at(448) == "crop 512"
+    for preset, fit in (("siglip-base", "squash"), ("dinov2-base", "crop 512")):
+        assert known_families().presets[preset].settings(TAPS, size=448).fit == fit
 
 
 @pytest.fixture
@@ -389,7 +399,7 @@ def test_score_of_a_pair(vits: dict[str, Path], gallery: Path, tmp_path: Path) -
 def test_mistakes_on_the_command_line_are_one_sentence(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
     ask = ("index", gallery, "--index", tmp_path / "index", "--model", vits["clip"])
     assert "choose one of: layers.0, layers.1, layers.2." in problem(diffsim(*ask, "--layer", "layers.7"))
-    assert "knows no noise" in problem(diffsim(*ask, "--timestep", "5"))
+    assert "was trained without noise" in problem(diffsim(*ask, "--timestep", "5"))
     assert "choose a multiple of 8." in problem(diffsim(*ask, "--size", "33"))
     assert "global embedding has no layers" in problem(diffsim(*ask, "--variant", "global", "--by", "style"))
     (tmp_path / "other").mkdir()
@@ -403,7 +413,7 @@ def test_index_by_global_embedding(vits: dict[str, Path], gallery: Path, tmp_pat
     report = index_folders(index, [gallery], requests, FAST)
     assert report.extracted == 5 and [space.known.name for space in report.spaces] == ["clip/global", "clip/look"]
     kit = SpaceKit.load(index.space(report.spaces[0].known.fingerprint))
-    assert not kit.has_tokens and kit.space.fit == "crop 36"
+    assert not kit.has_tokens and kit.settings.fit == "crop 36"
     with index.catalog(readonly=True) as catalog, index.store(kit.space.fingerprint, 0, readonly=True) as store:
         contents = catalog.indexed(report.spaces[0].known.id)
         wanted = dict(zip(contents.ids.tolist(), contents.sha256, strict=True))

@@ -43,12 +43,11 @@ def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as
     from ..search import Searcher
 
     with Searcher(index_path) as searcher:
-        names = spaces or tuple(dict.fromkeys(space.name for space in searcher.spaces())) or (None,)
+        names = spaces or tuple(dict.fromkeys(space.name for space in searcher.spaces()))
         measured = 0
-        for space in {space.fingerprint: space for space in map(searcher.choose, names)}.values():
-            gallery, kit = searcher.gallery(space), searcher.kit(space)
+        for space in searcher.choose_all(names):
             with progress(f"Asking in {space.name}", "queries") as on_progress:
-                found = measure(space, gallery, kit, queries=queries, seed=seed, on_progress=on_progress)
+                found = measure(searcher.collection, space, queries=queries, seed=seed, on_progress=on_progress)
             if found is None:
                 click.echo(f"{space.name}: fewer than two pictures can be compared.", err=True)
                 continue

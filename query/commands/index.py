@@ -2,11 +2,11 @@
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffsim.retrieval.names import PROFILES, TIERS
+from diffsim.retrieval.names import PROFILES
 
 from ..text import printable, size_text, time_text
 from .options import device_option, index_option, memory_option, space_options
@@ -22,23 +22,13 @@ _SHOWN_FAILURES = 20
 @click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
 @index_option
 @click.option(
-    "--model",
-    help="A network: mini (bundled), sd15, clip-vit-b32, dinov2-small, ..., as `diffsim models list` names them, or a "
-    "network's folder.  [default: mini]",
-)
-@click.option(
     "--by",
     "profiles",
     multiple=True,
     type=click.Choice(PROFILES),
     help="What similar means; repeatable.  [default: look]",
 )
-@space_options
-@click.option(
-    "--tier",
-    type=click.Choice(TIERS),
-    help="Precision of the stored tokens, see docs/tiers.md.  [default: fp16]",
-)
+@space_options(without=("prompt", "seed"))
 @device_option
 @click.option(
     "--batch-size", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures per network pass."
@@ -64,16 +54,8 @@ _SHOWN_FAILURES = 20
 def index(
     folders: tuple[Path, ...],
     index_path: Path,
-    model: str | None,
     profiles: tuple[str, ...],
-    variant: str | None,
-    ip_adapter: str | None,
-    layers: tuple[str, ...],
-    timestep: int | None,
-    noises: int | None,
-    size: int | None,
-    dtype: str | None,
-    tier: str | None,
+    asked: dict[str, Any],
     device: str,
     batch_size: int,
     memory: int,
@@ -88,7 +70,7 @@ def index(
     Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without
     FOLDERS, all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every
     feature space of the index is filled (save those whose network is gone or has changed); with one of them, only the
-    space that is asked for.
+    space that they describe.
     """
     from diffsim.indexer.index_folder import IndexFolder
 
@@ -97,28 +79,10 @@ def index(
 
     from diffsim.indexer.build import IndexOptions, index_folders
     from diffsim.indexer.estimate import estimate
-    from diffsim.indexer.requests import DEFAULT_MODEL, requested_spaces
+    from diffsim.indexer.requests import requested_spaces
     from diffsim.indexer.walk import DEFAULT_EXCLUDE_DIRS
 
-    asked = any(
-        (model, profiles, variant, ip_adapter, layers, timestep is not None, noises is not None, size, dtype, tier)
-    )
-    requests = (
-        requested_spaces(
-            model or DEFAULT_MODEL,
-            profiles,
-            variant=variant,
-            adapter=ip_adapter,
-            layers=layers,
-            timestep=timestep,
-            noises=noises,
-            size=size,
-            dtype=dtype or "float32",
-            tier=tier or "fp16",
-        )
-        if asked
-        else []
-    )
+    requests = requested_spaces(profiles=profiles, **asked) if profiles or asked else []
     options = IndexOptions(
         exclude_dirs=DEFAULT_EXCLUDE_DIRS | {os.fsencode(name) for name in exclude_dirs},
         include_hidden=include_hidden,
@@ -170,7 +134,7 @@ def _print_report(report: "IndexReport", where: Path) -> None:
     for path, reason in report.offline:
         click.echo(f"offline  {printable(os.fsdecode(path))}: {reason}; its pictures are kept")
     for recall in report.recall:
-        loss = f", finds {1 - recall.file.loss:.1%} of the exact candidates" if recall.file.loss else ""
-        click.echo(f"recall   {recall.space.name}: {recall.file.factory} over {recall.pictures} pictures{loss}")
+        loss = f", finds {1 - recall.snapshot.loss:.1%} of the exact candidates" if recall.snapshot.loss else ""
+        click.echo(f"recall   {recall.space.name}: {recall.snapshot.factory} over {recall.pictures} pictures{loss}")
     rate = f", {report.extracted / report.seconds:.1f} pictures/s" if report.extracted else ""
     click.echo(f"{report.extracted} pictures extracted in {time_text(report.seconds)}{rate}; index in {where}")

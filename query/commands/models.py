@@ -1,5 +1,8 @@
 """`diffsim models`: the networks known by name and where they are."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import click
 
 
@@ -10,22 +13,36 @@ def models() -> None:
 
 @models.command(name="list")
 def list_models() -> None:
-    """The networks and IP-Adapters known by name, and whether they are on this machine."""
-    from diffsim.retrieval.local_models import UnknownModel, find_adapter, find_model
-    from diffsim.retrieval.presets import ADAPTERS, PRESETS
+    """The networks and IP-Adapters known by name, and whether they are on this machine.
 
-    for preset in PRESETS.values():
-        try:
-            place = str(find_model(preset.name))
-        except UnknownModel:
-            place = "not here; only a local copy works" if preset.local_only else _not_here(preset.name)
-        click.echo(f"{preset.name:20} {preset.size:4d} px  {preset.about} ({place})")
-    for adapter in ADAPTERS.values():
-        try:
-            place = str(find_adapter(adapter.name))
-        except UnknownModel:
-            place = _not_here(adapter.name)
-        click.echo(f"{adapter.name:20} {'':7}  {adapter.about} ({place})")
+    Those that other installed packages bring stand below them with the package's name; a package that is broken is
+    named on stderr.
+    """
+    from diffsim.retrieval.families import find_adapter, find_model, known_families
+
+    for member in known_families().members:
+        origin = f"{member.package}; " if member.package else ""
+        for preset in member.family.presets:
+            missing = "not here; only a local copy works" if preset.local_only else _not_here(preset.name)
+            place = _place(find_model, preset.name) or missing
+            click.echo(f"{preset.name:20} {preset.size:4d} px  {preset.about} ({origin}{place})")
+    for member in known_families().members:
+        origin = f"{member.package}; " if member.package else ""
+        for adapter in member.family.adapters:
+            place = _place(find_adapter, adapter.name) or _not_here(adapter.name)
+            click.echo(f"{adapter.name:20} {'':7}  {adapter.about} ({origin}{place})")
+    for sentence in known_families().broken:
+        click.echo(sentence, err=True)
+
+
+def _place(find: Callable[[str], Path], name: str) -> str:
+    """Where it is, empty if it is not on this machine."""
+    from diffsim.retrieval.families import UnknownModel
+
+    try:
+        return str(find(name))
+    except UnknownModel:
+        return ""
 
 
 def _not_here(name: str) -> str:
@@ -36,7 +53,7 @@ def _not_here(name: str) -> str:
 @click.argument("name")
 def fetch(name: str) -> None:
     """Download the network or IP-Adapter NAME at its pinned revision."""
-    from diffsim.retrieval.local_models import fetch as fetch_model
+    from diffsim.retrieval.families.fetch import fetch as fetch_model
 
     click.echo(fetch_model(name))
 
@@ -45,7 +62,6 @@ def fetch(name: str) -> None:
 @click.argument("name")
 def path(name: str) -> None:
     """Print the folder of the network or IP-Adapter NAME."""
-    from diffsim.retrieval.local_models import find_adapter, find_model
-    from diffsim.retrieval.presets import ADAPTERS
+    from diffsim.retrieval.families import find_adapter, find_model, known_families
 
-    click.echo(find_adapter(name) if name in ADAPTERS else find_model(name))
+    click.echo(find_adapter(name) if name in known_families().adapters else find_model(name))

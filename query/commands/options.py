@@ -1,14 +1,15 @@
 """Options and formats that several commands share."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Collection
+from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 import platformdirs
 
-from diffsim.retrieval.names import DTYPES, VARIANTS
+from diffsim.retrieval.names import DEFAULT_DTYPE, DEFAULT_SEED, DEFAULT_TIER, DTYPES, TIERS, VARIANTS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -32,43 +33,72 @@ def device_option(command: Command) -> Command:
     )(command)
 
 
-def space_options(command: Command) -> Command:
-    """What makes a feature space of a network, from --variant to --dtype."""
-    for option in reversed(
-        (
-            click.option(
-                "--variant",
-                type=click.Choice(VARIANTS),
-                help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding.  "
-                "[default: S]",
-            ),
-            click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file."),
-            click.option(
-                "--layer",
-                "layers",
-                multiple=True,
-                metavar="LAYER[@TIMESTEP][*WEIGHT]",
-                help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; the score is the "
-                "mean over several.",
-            ),
-            click.option(
-                "--timestep",
-                type=click.IntRange(0, 999),
-                help="DDPM timestep instead of the profile's; larger is noisier.",
-            ),
-            click.option(
-                "--noises",
-                type=click.IntRange(min=0),
-                help="Noises that the features are the mean over; 0 reads the picture clean.  [default: the network's]",
-            ),
-            click.option(
-                "--size", type=click.IntRange(min=8), help="Side of the square that pictures are resized to, pixels."
-            ),
-            click.option("--dtype", type=click.Choice(DTYPES), help="Precision of the network.  [default: float32]"),
-        )
-    ):
-        command = option(command)
-    return command
+_SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
+    "model": click.option(
+        "--model",
+        help="A network: mini (bundled), sd15, clip-vit-b32, dinov2-small, ..., as `diffsim models list` names them, "
+        "or a network's folder.  [default: mini]",
+    ),
+    "variant": click.option(
+        "--variant",
+        metavar="|".join(VARIANTS),
+        help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding; a network has some "
+        "of them.  [default: S]",
+    ),
+    "adapter": click.option(
+        "--ip-adapter", "adapter", help="For variant C: the IP-Adapter's folder or safetensors file."
+    ),
+    "layers": click.option(
+        "--layer",
+        "layers",
+        multiple=True,
+        metavar="LAYER[@TIMESTEP][*WEIGHT]",
+        help="Attention to read instead of the profile's, e.g. up_blocks.1.attentions.2@101; the score is the mean "
+        "over several.",
+    ),
+    "timestep": click.option(
+        "--timestep", type=click.IntRange(0, 999), help="DDPM timestep instead of the profile's; larger is noisier."
+    ),
+    "noises": click.option(
+        "--noises",
+        type=click.IntRange(min=0),
+        help="Noises that the features are the mean over; 0 reads the picture clean.  [default: the network's]",
+    ),
+    "size": click.option(
+        "--size",
+        type=click.IntRange(min=8),
+        help="Side of the square that pictures are resized to, pixels.  [default: the network's]",
+    ),
+    "prompt": click.option("--prompt", help="What the network is conditioned on.  [default: the network's]"),
+    "seed": click.option("--seed", type=int, help=f"Of the noise.  [default: {DEFAULT_SEED}]"),
+    "dtype": click.option(
+        "--dtype", type=click.Choice(DTYPES), help=f"Precision of the network.  [default: {DEFAULT_DTYPE}]"
+    ),
+    "tier": click.option(
+        "--tier",
+        type=click.Choice(TIERS),
+        help=f"Precision of the stored tokens, see docs/tiers.md.  [default: {DEFAULT_TIER}]",
+    ),
+}
+"""What makes a feature space of a network, by the names that `indexer.requests.requested_spaces` gives them."""
+
+
+def space_options(only: Collection[str] = (), without: Collection[str] = ()) -> Callable[[Command], Command]:
+    """The options of a feature space, all of them or `only` some, given to the command as one dictionary `asked`: what
+    was really chosen, for `requested_spaces(**asked)`."""
+    names = [name for name in _SPACE_OPTIONS if name in (only or _SPACE_OPTIONS) and name not in without]
+
+    def decorate(command: Command) -> Command:
+        @wraps(command)
+        def gathered(**values: Any) -> None:
+            asked = {name: values.pop(name) for name in names}
+            command(**values, asked={name: value for name, value in asked.items() if value not in (None, ())})
+
+        for name in reversed(names):
+            _SPACE_OPTIONS[name](gathered)
+        return cast(Command, gathered)
+
+    return decorate
 
 
 def memory_option(command: Command) -> Command:
@@ -97,7 +127,7 @@ class Region(click.ParamType):
         except ValueError:
             numbers = ()
         if len(numbers) != 4:
-            self.fail(f"{value!r} is no region; write X,Y,W,H in fractions, for example 0.25,0,0.5,1.", param, ctx)
+            self.fail(f"{value!r} is not a region; write X,Y,W,H in fractions, for example 0.25,0,0.5,1.", param, ctx)
         return numbers
 
 

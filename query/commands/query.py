@@ -119,8 +119,13 @@ def query(
     from ..query import Example, Query
     from ..search import Searcher
 
+    examples = [
+        Example(image, region=region),  # type: ignore[arg-type]  # Example says what a box is
+        *(Example(picture, weight) for weight, picture in add),
+        *(Example(picture, -weight) for weight, picture in subtract),
+    ]
     asked = Query(
-        image,
+        examples,
         spaces=profiles + spaces,
         k=top,
         candidates=candidates,
@@ -128,13 +133,11 @@ def query(
         exact=exact,
         include_self=include_self,
         max_by_chance=max_by_chance,
-        region=region,  # type: ignore[arg-type]  # Query says what a box is
-        examples=[Example(picture, weight) for weight, picture in add]
-        + [Example(picture, -weight) for weight, picture in subtract],
         filters=Filters(folders, after, before, min_side, formats=types),
         fold=fold,
     )
-    answer = Searcher(index_path, device).answer(asked)
+    with Searcher(index_path, device) as searcher:
+        answer = searcher.answer(asked)
     if sheet:
         _draw(image, answer, sheet)
     stdout = sys.stdout.buffer

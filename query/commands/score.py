@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,17 +12,14 @@ from ..text import printable
 from .options import device_option, space_options
 
 if TYPE_CHECKING:
-    from ..pair import ScoredPair
+    from ..score_pictures import ScoredPair
 
 
 @click.command()
 @click.argument("a", type=click.Path(path_type=Path))
 @click.argument("b", type=click.Path(path_type=Path))
-@click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
 @click.option("--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: look]")
-@space_options
-@click.option("--prompt", help="What the network is told.  [default: the network's]")
-@click.option("--seed", type=int, default=2334, show_default=True, help="Of the noise.")
+@space_options(without=("tier",))
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -47,17 +44,8 @@ if TYPE_CHECKING:
 def score(
     a: Path,
     b: Path,
-    model: str,
     profile: str | None,
-    variant: str | None,
-    ip_adapter: str | None,
-    layers: tuple[str, ...],
-    timestep: int | None,
-    noises: int | None,
-    size: int | None,
-    prompt: str | None,
-    seed: int,
-    dtype: str | None,
+    asked: dict[str, Any],
     protocol: str,
     metric: str,
     device: str,
@@ -67,23 +55,10 @@ def score(
     """Score picture A against picture B."""
     from diffsim.indexer.requests import requested_spaces
 
-    from ..pair import score_files
+    from ..score_pictures import score_pictures
 
-    (request,) = requested_spaces(
-        model,
-        [profile] if profile else [],
-        variant=variant,
-        adapter=ip_adapter,
-        layers=layers,
-        timestep=timestep,
-        noises=noises,
-        size=size,
-        prompt=prompt,
-        seed=seed,
-        dtype=dtype or "float32",
-        tier="fp32",
-    )
-    found = score_files(a, b, request, protocol=protocol, metric=metric, device=device)
+    (request,) = requested_spaces(profiles=[profile] if profile else [], tier="fp32", **asked)
+    found = score_pictures(a, b, request, protocol=protocol, metric=metric, device=device)
     if heatmap:
         _draw(a, b, found, f"{printable(a.name)} and {printable(b.name)}, {request.name}", heatmap)
     if as_json:
@@ -112,5 +87,6 @@ def _draw(a: Path, b: Path, found: "ScoredPair", title: str, heatmap: Path) -> N
     from ..figures.sheet import save_png
     from ..figures.thumbnails import thumbnail
 
-    first, second = (seen(thumbnail(path), found.request.size, found.request.fit) for path in (a, b))
+    settings = found.request.settings
+    first, second = (seen(thumbnail(path), settings.size, settings.fit) for path in (a, b))
     save_png(draw_agreement(first, second, found.why(), title), heatmap)

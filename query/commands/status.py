@@ -20,7 +20,7 @@ def status(index_path: Path) -> None:
     from diffsim.indexer.choose import answering
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.roots import offline_roots
-    from diffsim.retrieval.local_models import models_folder
+    from diffsim.retrieval.families.locate import models_folder
 
     index = IndexFolder.open(index_path)
     with index.catalog(readonly=True) as catalog:

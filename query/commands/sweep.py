@@ -2,17 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
-from diffsim.retrieval.names import VARIANTS
-
 from .evaluate import aligned, evaluation_cache, kept_when_interrupted, note, on_a_benchmark, percent
+from .options import space_options
 from .progress import progress
 
 
 @click.command()
-@click.option("--model", default="mini", show_default=True, help="A network: a preset or a folder.")
+@space_options(only=("model", "variant", "adapter", "prompt"))
 @click.option("--layer", "layers", multiple=True, help="An attention of the network, repeatable.  [default: all]")
 @click.option(
     "--timestep",
@@ -28,21 +28,15 @@ from .progress import progress
     multiple=True,
     help="Side of the pictures in pixels, repeatable.  [default: the network's]",
 )
-@click.option("--variant", type=click.Choice([name for name in VARIANTS if name != "global"]), help="As in `index`.")
-@click.option("--ip-adapter", help="For variant C: the IP-Adapter's folder or safetensors file.")
-@click.option("--prompt", help="What the network is told.  [default: the network's]")
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves into a .png or .svg.")
 @on_a_benchmark
 def sweep(
     bench: str,
     root: Path,
-    model: str,
+    asked: dict[str, Any],
     layers: tuple[str, ...],
     timesteps: tuple[int, ...],
     sizes: tuple[int, ...],
-    variant: str | None,
-    ip_adapter: str | None,
-    prompt: str | None,
     limit: int | None,
     seed: int,
     cache: Path | None,
@@ -53,27 +47,19 @@ def sweep(
     """Measure every combination of layers, timesteps and picture sizes on BENCH, with the pictures in ROOT.
 
     BENCH and ROOT are those of `evaluate`. The figure is the accuracy on triplets, or the mean average precision (mAP)
-    of `retrieval`. Whoever picks a setting by its figure should report it on other triplets.
+    of `retrieval`. A setting picked by its figure should be reported on other triplets.
     """
     if plot:
         from ..evaluation.curves import check_plot
 
         check_plot(plot)
     from diffsim.indexer.build import IndexOptions
+    from diffsim.indexer.requests import DEFAULT_MODEL
 
     from ..evaluation.benchmark import measure, read
     from ..evaluation.sweep import settings
 
-    points = settings(
-        model,
-        layers=layers,
-        timesteps=timesteps,
-        sizes=sizes,
-        variant=variant,
-        adapter=ip_adapter,
-        prompt=prompt,
-        device=device,
-    )
+    points = settings(layers=layers, timesteps=timesteps, sizes=sizes, device=device, **asked)
     benchmark = read(bench, root, limit, seed, note)
     counts = [len({getattr(point, name) for point in points}) for name in ("layer", "timestep", "size")]
     click.echo(
@@ -89,6 +75,7 @@ def sweep(
     if plot:
         from ..evaluation.curves import draw_curves
 
+        model = asked.get("model", DEFAULT_MODEL)
         draw_curves(plot, points, [row[name] for row in rows], name, f"{model} on {root.name or bench}")
     if as_json:
         for point, row in zip(points, rows, strict=True):

@@ -13,12 +13,11 @@ import numpy as np
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
-from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.rerank import rank
 
-from ..gallery import Gallery
+from ..collection import Collection
 from ..stages import recall_candidates
-from ..view import View
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 """Numbers of candidates that are tried, where the collection has more pictures."""
@@ -61,9 +60,8 @@ class Audit:
 
 
 def audit(
+    collection: Collection,
     space: KnownSpace,
-    gallery: Gallery,
-    kit: SpaceKit,
     *,
     queries: int = 50,
     seed: int = 0,
@@ -73,28 +71,29 @@ def audit(
 
     The same seed asks with the same pictures as long as the collection stays the same. on_progress: queries done, all.
     """
-    asking = np.random.default_rng(seed).permutation(gallery.ids)[:queries].tolist()
-    counts = [count for count in COUNTS if count < len(gallery.ids) - 1]
+    collection.refresh([space])
+    pictures = collection.ids(space.fingerprint)
+    asking = np.random.default_rng(seed).permutation(pictures)[:queries].tolist()
+    counts = [count for count in COUNTS if count < len(pictures) - 1]
     shares: list[list[float]] = []
     seconds: list[list[float]] = []
     exact: list[tuple[float, int]] = []
     for done, content_id in enumerate(asking):
         on_progress(done, len(asking))
-        stored = gallery.record(content_id)
-        others = gallery.ids[gallery.ids != content_id]
-        if stored is None or not len(others):
+        features = collection.features(space.fingerprint, content_id)
+        others = pictures[pictures != content_id]
+        if features is None or not len(others):
             continue
-        descriptor, record = stored
-        view = View(space, gallery, kit, descriptor, kit.read([record]), content_id)
+        query = SpaceQuery(space.fingerprint, features.descriptor, features.tokens, content_id=content_id)
         started = perf_counter()
-        ids, scores = view.score(others)
+        ids, (scores,) = collection.score([query], others)
         exact.append((perf_counter() - started, len(ids)))
         nearest = ids[rank(ids, scores)[:TOP]]
         found, took = [], []
         for count in counts:
             started = perf_counter()
-            recalled, _ = recall_candidates([view], count, include_self=False)
-            view.score(recalled)
+            recalled, _ = recall_candidates(collection, [query], count)
+            collection.score([query], recalled)
             took.append(perf_counter() - started)
             found.append(float(np.isin(nearest, recalled).mean()))
         shares.append(found)
@@ -109,12 +108,12 @@ def audit(
     )
     return Audit(
         space,
-        len(gallery.ids),
+        len(pictures),
         len(shares),
-        min(TOP, len(gallery.ids) - 1),
+        min(TOP, len(pictures) - 1),
         tried,
         next((one.count for one in tried if one.recall.low is not None and one.recall.low >= TARGET), None),
         float(np.median([took for took, _ in exact])),
         float(np.median([took / count for took, count in exact])),
-        tuple(gallery.notes(len(asking) - len(shares))),
+        tuple(collection.notes([space.fingerprint], len(asking) - len(shares))),
     )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,10 @@ from diffsim.retrieval.evaluation.scorers import DescriptorScorer, OnProgress, S
 from diffsim.retrieval.names import PROFILES
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
-from diffsim.retrieval.shard.store import FeatureStore
-from diffsim.retrieval.space import InvalidSpace
+from diffsim.retrieval.settings import InvalidSpace
+
+from ..collection import Collection
+from ..search import Searcher
 
 _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[0-9]+)px)?(?P<pooled>:pooled)?")
 
@@ -97,20 +100,25 @@ def open_scorers(
             on_progress=on_progress,
         )
         spaces = dict(zip(requests, report.spaces, strict=True))
+        collection = opened.enter_context(Searcher(cache, options.device)).collection
+        collection.refresh([space.known for space in report.spaces])
         with index.catalog(readonly=True) as catalog:
-            contents = {request: _contents(catalog, space.known.id, paths) for request, space in spaces.items()}
+            contents = {
+                request: _contents(catalog, collection.ids(space.known.fingerprint), paths)
+                for request, space in spaces.items()
+            }
     scorers: list[Scorer] = []
     for contender in contenders:
         if contender.request is None:
             scorers.append(DescriptorScorer(_describe(BASELINES[contender.spec], pictures, options)))
             continue
-        space, found = spaces[contender.request], contents[contender.request]
-        store = opened.enter_context(index.store(space.known.fingerprint, 0, readonly=True))
-        if contender.pooled or not space.kit.has_tokens:
-            scorers.append(DescriptorScorer(_descriptors(store, len(pictures), found)))
+        known, found = spaces[contender.request].known, contents[contender.request]
+        kit = collection.kit(known)
+        if contender.pooled or not kit.has_tokens:
+            scorers.append(DescriptorScorer(_descriptors(collection, known.fingerprint, len(pictures), found)))
         else:
-            device = choose_device(options.device)
-            scorers.append(TokenScorer(space.kit, store, len(pictures), found, device))
+            records = partial(collection.tokens, known.fingerprint)
+            scorers.append(TokenScorer(kit, len(pictures), found, records))
     return scorers
 
 
@@ -127,19 +135,16 @@ def open_paper_scorers(
 
 def _paper_protocol(contender: Contender, networks: Networks) -> PaperProtocol:
     request = contender.request
-    if request is None or contender.pooled or len(request.taps) != 1:
+    if request is None or contender.pooled:
         raise NoPaperProtocol(
             f"The paper protocol cannot score {contender.spec!r}; it reads one layer of a U-Net, in full: "
             "write MODEL/PROFILE or MODEL/LAYER@tTIMESTEP, or leave out --protocol paper."
         )
-    network = networks.get(request.network, request.dtype, request.adapter)
-    protocol = PaperProtocol(network, request.taps[0], size=request.size, prompt=request.prompt, seed=request.seed)
-    if request.noises != 1:
-        raise NoPaperProtocol(
-            f"The paper protocol adds one noise to each picture, where {contender.spec!r} has {request.noises}; "
-            "leave out --protocol paper."
-        )
-    return protocol
+    network = networks.get(request.network, request.settings.dtype, request.adapter)
+    try:
+        return PaperProtocol(network, request.settings)
+    except NoPaperProtocol as problem:
+        raise NoPaperProtocol(f"For {contender.spec}: {problem}") from problem
 
 
 def _real(picture: Path) -> bytes:
@@ -147,22 +152,19 @@ def _real(picture: Path) -> bytes:
     return os.path.join(os.path.realpath(os.fsencode(picture.parent)), os.fsencode(picture.name))
 
 
-def _contents(catalog: Catalog, space_id: int, paths: Sequence[bytes]) -> dict[int, tuple[int, bytes]]:
-    """(content id, hash) behind each path, by its place in the list; only those that the space has features of."""
-    indexed = catalog.indexed(space_id)
-    hashes = indexed.hashes()
-    files = catalog.files_of(hashes)
+def _contents(catalog: Catalog, ids: np.ndarray, paths: Sequence[bytes]) -> dict[int, int]:
+    """The content behind each path, by its place in the list; only of these ids."""
+    files = catalog.files_of(ids.tolist())
     by_path = {place.path: content_id for content_id, places in files.items() for place in places}
-    ids = {row: by_path[path] for row, path in enumerate(paths) if path in by_path}
-    return {row: (content_id, hashes[content_id]) for row, content_id in ids.items()}
+    return {row: by_path[path] for row, path in enumerate(paths) if path in by_path}
 
 
-def _descriptors(store: FeatureStore, pictures: int, contents: dict[int, tuple[int, bytes]]) -> np.ndarray:
+def _descriptors(collection: Collection, space: str, pictures: int, contents: dict[int, int]) -> np.ndarray:
     """Stored descriptors by picture, float32 [pictures, dimensions], unit norm; NaN where there is none."""
-    ids, descriptors = store.descriptors(dict(contents.values()))
+    ids, descriptors = collection.descriptors(space, np.unique(np.array(list(contents.values()), np.int64)))
     place = {content_id: row for row, content_id in enumerate(ids.tolist())}
     table = np.full((pictures, descriptors.shape[1] or 1), np.nan, np.float32)
-    for picture, (content_id, _) in contents.items():
+    for picture, content_id in contents.items():
         if content_id in place:
             table[picture] = descriptors[place[content_id]]
     table /= np.linalg.norm(table, axis=1, keepdims=True)  # stored in float16: unit vectors only nearly

@@ -2,17 +2,18 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from diffsim.indexer.requests import requested_spaces
+from diffsim.indexer.requests import DEFAULT_MODEL, requested_spaces
 from diffsim.indexer.spaces import Networks
 from diffsim.retrieval.devices import choose_device
-from diffsim.retrieval.local_models import defaults_of
-from diffsim.retrieval.space import Tap
+from diffsim.retrieval.families import defaults_of
+from diffsim.retrieval.settings import InvalidSpace, Tap
 
 from .contenders import Contender
 
 TIMESTEPS = (1, 51, 101, 251, 501, 751)
-"""Where no timestep is asked for. A network without noise whose profiles have one (0 for CLIP) is told no other."""
+"""By default. A network trained without noise, whose profiles share one timestep (0 for CLIP), takes only that."""
 
 
 @dataclass(frozen=True)
@@ -26,42 +27,39 @@ class Setting:
 
 
 def settings(
-    model: str,
+    model: str = DEFAULT_MODEL,
     *,
     layers: Sequence[str] = (),
     timesteps: Sequence[int] = (),
     sizes: Sequence[int] = (),
-    variant: str | None = None,
-    adapter: str | None = None,
-    prompt: str | None = None,
     device: str = "auto",
+    **changes: Any,
 ) -> list[Setting]:
     """Every combination once, by size, layer (in the order in which a picture meets them) and timestep.
 
-    layers, timesteps, sizes: none means all of the network's, TIMESTEPS, and the network's own size.
+    layers, timesteps, sizes: none means all of the network's, TIMESTEPS, and the network's own size. changes: what all
+    of them have in common, as `requested_spaces` takes it.
     Raises UnknownModel, BadNetwork, UnknownModule, InvalidSpace.
     """
+    if changes.get("variant") == "global":
+        raise InvalidSpace("A global embedding has no layers to compare; leave out --variant global.")
     defaults = defaults_of(model)
     of_profiles = {tap.timestep for tap in defaults.profiles.values()}
     timesteps = timesteps or (TIMESTEPS if defaults.noises or len(of_profiles) > 1 else tuple(of_profiles))
-    (asked,) = requested_spaces(model, ["look"], variant=variant, adapter=adapter, prompt=prompt)
-    network = Networks(choose_device(device)).get(asked.network, asked.dtype, asked.adapter)
+    (asked,) = requested_spaces(model, **changes)
+    network = Networks(choose_device(device)).get(asked.network, asked.settings.dtype, asked.adapter)
     modules = {name: network.resolve(Tap(name, min(timesteps))).module for name in network.layers}
     chosen = {network.resolve(Tap(layer, max(timesteps))).module for layer in layers} or set(modules.values())
     names = [name for name, module in modules.items() if module in chosen]
     return [
-        _setting(model, layer, timestep, size, variant, adapter, prompt)
+        _setting(model, layer, timestep, size, changes)
         for size in sorted(set(sizes)) or [defaults.size]
         for layer in names
         for timestep in sorted(set(timesteps))
     ]
 
 
-def _setting(
-    model: str, layer: str, timestep: int, size: int, variant: str | None, adapter: str | None, prompt: str | None
-) -> Setting:
-    (request,) = requested_spaces(
-        model, layers=[f"{layer}@{timestep}"], variant=variant, adapter=adapter, size=size, prompt=prompt
-    )
-    spec = f"{model}/{layer}@t{timestep}{'-C' if request.variant == 'C' else ''}@{size}px"
+def _setting(model: str, layer: str, timestep: int, size: int, changes: dict[str, Any]) -> Setting:
+    (request,) = requested_spaces(model, layers=[f"{layer}@{timestep}"], size=size, **changes)
+    spec = f"{model}/{layer}@t{timestep}{'-C' if request.settings.variant == 'C' else ''}@{size}px"
     return Setting(layer, timestep, size, Contender(spec, request))

@@ -3,17 +3,14 @@
 Pictures are rows 0..n-1 of a list. A picture without features has no score: NaN.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ..kit import SpaceKit
 from ..score import AttentionFeatures, score
-from ..shard.store import FeatureStore
-from ..tiers import decode_tokens
 
 _BATCH_FLOATS = 2_000_000
 """Token numbers of one side of a batch of pairs: some 8 MB of float32, times about twelve while it is scored."""
@@ -23,6 +20,9 @@ _PICTURES_AT_ONCE = 64
 
 OnProgress = Callable[[int, int], None]
 """(done, in all)."""
+
+Records = Callable[[np.ndarray], Iterable[tuple[int, memoryview]]]
+"""Content ids int64 [n] -> (content id, token record) of those that can be read."""
 
 
 class PairScorer(Protocol):
@@ -59,19 +59,17 @@ class DescriptorScorer:
 
 
 class TokenScorer:
-    """The full token-level score, from the token records of a store.
+    """The full token-level score, from stored token records, on the device of the kit.
 
-    pictures: how many there are. contents: (content id, content hash) of each picture that has features.
+    pictures: how many there are. contents: content id of each picture that has features. records: gives (content id,
+    token record) of those of some ids, int64 [n], that can be read.
     """
 
-    def __init__(
-        self, kit: SpaceKit, store: FeatureStore, pictures: int, contents: dict[int, tuple[int, bytes]], device: str
-    ) -> None:
-        self._kit = kit.to(device)
-        self._store = store
+    def __init__(self, kit: SpaceKit, pictures: int, contents: dict[int, int], records: Records) -> None:
+        self._kit = kit
         self._pictures = pictures
         self._contents = contents
-        self._device = device
+        self._records = records
         self._batch = max(1, _BATCH_FLOATS // sum(tokens * channels for tokens, channels in kit.shapes))
 
     def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
@@ -80,10 +78,9 @@ class TokenScorer:
         order = np.lexsort((right, left))  # pairs of one picture side by side
         for start in range(0, len(order), self._batch):
             some = order[start : start + self._batch]
-            ids, tokens = self._tokens(np.unique(np.concatenate([left[some], right[some]])))
+            ids, features = self._features(np.unique(np.concatenate([left[some], right[some]])))
             some = some[np.isin(left[some], ids) & np.isin(right[some], ids)]
             if len(some):
-                features = self._kit.attention(tokens)
                 a = [_rows(tap, np.searchsorted(ids, left[some])) for tap in features]
                 b = [_rows(tap, np.searchsorted(ids, right[some])) for tap in features]
                 scores[some] = score(a, b, self._kit.weights).cpu().numpy()
@@ -96,15 +93,13 @@ class TokenScorer:
         everything = np.arange(self._pictures)
         for first in range(0, len(queries), _PICTURES_AT_ONCE):
             asking = queries[first : first + _PICTURES_AT_ONCE]
-            ids, tokens = self._tokens(np.unique(asking))
+            ids, features = self._features(np.unique(asking))
             if not len(ids):
                 continue
-            features = self._kit.attention(tokens)
             for start in range(0, len(everything), self._batch):
-                others, their_tokens = self._tokens(everything[start : start + self._batch])
+                others, theirs = self._features(everything[start : start + self._batch])
                 if not len(others):
                     continue
-                theirs = self._kit.attention(their_tokens)
                 for row, query in enumerate(asking, first):
                     place = int(np.searchsorted(ids, query))
                     if place < len(ids) and ids[place] == query:
@@ -113,14 +108,13 @@ class TokenScorer:
             on_progress(min(first + _PICTURES_AT_ONCE, len(queries)), len(queries))
         return scores
 
-    def _tokens(self, pictures: np.ndarray) -> tuple[np.ndarray, list[Tensor]]:
-        """Those of `pictures` (ascending) that have a record, and their tokens per tap."""
+    def _features(self, pictures: np.ndarray) -> tuple[np.ndarray, tuple[AttentionFeatures, ...]]:
+        """Those of `pictures` (ascending) that have a record, and their attention features per tap."""
         wanted = {row: self._contents[row] for row in pictures.tolist() if row in self._contents}
-        records = dict(self._store.tokens(dict(wanted.values())))
-        rows = [row for row, (content_id, _) in wanted.items() if content_id in records]
-        views = [records[wanted[row][0]] for row in rows]
-        tokens = decode_tokens(views, self._kit.shapes, self._kit.space.tier)
-        return np.array(rows, np.int64), [tap.to(self._device) for tap in tokens]
+        records = dict(self._records(np.array(list(wanted.values()), np.int64)))
+        rows = [row for row, content_id in wanted.items() if content_id in records]
+        features = self._kit.read([records[wanted[row]] for row in rows]) if rows else ()
+        return np.array(rows, np.int64), features
 
 
 def _rows(features: AttentionFeatures, rows: np.ndarray) -> AttentionFeatures:

@@ -1,6 +1,6 @@
 """DiT: a transformer over patches of latents, with its autoencoder and noise schedule, in diffusers' layout.
 
-It was trained on classes of pictures; asked without one, it is given the null class of its training.
+It was trained on classes of pictures. Pictures are read without one, as the null class of its training.
 """
 
 from collections.abc import Sequence
@@ -12,9 +12,11 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..kit import Projection
-from ..space import Tap
-from .files import DTYPES, BadNetwork, hash_network, load_component, read_json
+from ..errors import BadNetwork
+from ..json_table import read_table
+from ..projection import Projection
+from ..settings import SpaceSettings, Tap
+from .files import DTYPES, hash_network, load_component
 from .latents import Latents
 from .network import Read
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
@@ -41,11 +43,11 @@ class DitNetwork:
     @classmethod
     def load(cls, folder: Path, dtype: str, device: str) -> "DitNetwork":
         """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
-        config = read_json(folder / "transformer" / "config.json")
+        config = read_table(folder / "transformer" / "config.json")
         if config.get("_class_name") not in _CLASSES or config.get("norm_type") != "ada_norm_zero":
             raise BadNetwork(
-                f"The transformer in {folder} ({config.get('_class_name')}) is no DiT; of the diffusion transformers "
-                f"only {_CLASSES[0]} is supported."
+                f"The transformer in {folder} ({config.get('_class_name')}) is not a DiT; of the diffusion "
+                f"transformers only {_CLASSES[0]} is supported."
             )
         precision = DTYPES[dtype]
         transformer = load_component(diffusers.DiTTransformer2DModel, folder / "transformer", precision)
@@ -71,10 +73,10 @@ class DitNetwork:
     def resolve(self, tap: Tap) -> Tap:
         return replace(tap, module=resolve_module(block_attentions(self.transformer, "attn1"), tap.module))
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         """The noise alone: there is no prompt, and the null class is the network's own. Any whole number of patches is
         taken; the positions of a grid of another size than the training's are spread over the same range."""
-        return self.latents.draw(noises, self.latents.side(size, self.transformer.config.patch_size), seed)
+        return self.latents.draw(settings, self.transformer.config.patch_size)
 
     def projection(self, module: str) -> Projection:
         attention = self.transformer.get_submodule(module)

@@ -12,38 +12,17 @@ import torch
 import transformers
 from safetensors import SafetensorError
 
-from ..errors import RetrievalError
+from ..errors import COPY_AGAIN, BadNetwork
+from ..json_table import read_table
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-
-COPY_AGAIN = "copy the network's folder again."
 
 _REMARKS = ("_diffusers_version", "_name_or_path", "transformers_version")
 """What a configuration says without meaning anything."""
 
 
-class BadNetwork(RetrievalError):
-    """A folder does not hold a network that can be used."""
-
-
-def dtype_name(dtype: torch.dtype) -> str:
-    """`float32`, `bfloat16` or `float16`."""
-    return str(dtype).removeprefix("torch.")
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A table of settings; raises BadNetwork, which names the file."""
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as problem:
-        raise BadNetwork(f"{path} cannot be read ({problem}); {COPY_AGAIN}") from problem
-    if not isinstance(values, dict):
-        raise BadNetwork(f"{path} is not a table of settings; {COPY_AGAIN}")
-    return values
-
-
 def first_line(problem: Exception) -> str:
-    """What to quote of another library's error: its first line that is no heading."""
+    """What to quote of another library's error: its first line that is not a heading."""
     first, *rest = (str(problem).strip() or type(problem).__name__).splitlines()
     return rest[0].strip().removesuffix(".") if first.endswith(":") and rest else first
 
@@ -56,7 +35,7 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
     ):
         for stem in ("diffusion_pytorch_", ""):
             if (folder / (stem + index)).is_file():
-                shards = read_json(folder / (stem + index)).get("weight_map", {})
+                shards = read_table(folder / (stem + index)).get("weight_map", {})
                 return variant, [folder / shard for shard in sorted(set(shards.values()))]
             if (folder / (stem + name)).is_file():
                 return variant, [folder / (stem + name)]
@@ -68,7 +47,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
 
     Raises BadNetwork: diffusers alone would go on with random weights where some are missing.
     """
-    read_json(folder / "config.json")
+    read_table(folder / "config.json")
     try:
         with quietly():
             model, report = loader.from_pretrained(
@@ -124,6 +103,6 @@ def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:
         with open(path, "rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
     for path in filter(Path.is_file, configurations):
-        meaning = {key: value for key, value in read_json(path).items() if key not in _REMARKS}
+        meaning = {key: value for key, value in read_table(path).items() if key not in _REMARKS}
         digest.update(json.dumps(meaning, sort_keys=True).encode())
     return digest.hexdigest()

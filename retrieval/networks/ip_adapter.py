@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ..errors import BadNetwork
 from ..pictures.images import fitted
-from .files import BadNetwork, first_line, hash_files, load_component, quietly, weight_files
+from .files import first_line, hash_files, load_component, quietly, weight_files
 
 SCALE = 0.5
 """How strongly the image tokens act in the layers before the tap, as in DiffSim's released code."""
@@ -66,7 +67,7 @@ class IPAdapter:
                 unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as problem:
             raise BadNetwork(
-                f"{file} is no IP-Adapter for the network in {network_folder} ({first_line(problem)}); "
+                f"{file} is not an IP-Adapter for the network in {network_folder} ({first_line(problem)}); "
                 "give one that was made for it with --ip-adapter."
             ) from problem
         for processor in unet.attn_processors.values():

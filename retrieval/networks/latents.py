@@ -10,8 +10,10 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..space import Tap
-from .files import COPY_AGAIN, BadNetwork, first_line, load_component, read_json
+from ..errors import COPY_AGAIN, BadNetwork
+from ..json_table import read_table
+from ..settings import SpaceSettings, Tap
+from .files import first_line, load_component
 from .network import BadSize, Read, TapPlace
 from .patch_autoencoder import PatchAutoencoder
 
@@ -32,7 +34,7 @@ class Latents:
     @classmethod
     def load(cls, folder: Path, precision: torch.dtype, device: str) -> "Latents":
         """Read `vae/` and `scheduler/`. Raises BadNetwork."""
-        name = read_json(folder / "vae" / "config.json").get("_class_name")
+        name = read_table(folder / "vae" / "config.json").get("_class_name")
         if name not in AUTOENCODERS:
             raise BadNetwork(
                 f"The autoencoder class {name!r} in {folder / 'vae'} is not supported; "
@@ -75,20 +77,26 @@ class Latents:
         return math.sqrt(share) * latents + math.sqrt(1 - share) * noise
 
     def side(self, size: int, unit: int) -> int:
-        """Latents along the side of a picture; raises BadSize where `size` is no multiple of `unit` latents."""
+        """Latents along the side of a picture; raises BadSize if `size` is not a multiple of `unit` latents."""
         pixels = self.factor * unit
         if size < pixels or size % pixels:
             raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
         return size // self.factor
 
-    def draw(self, noises: int, side: int, seed: int) -> dict[str, Tensor]:
-        """`noise` [noises, channels, side, side], drawn on the CPU; nothing where `noises` is 0."""
-        shape = (noises, self.channels, side, side)
-        return {"noise": torch.randn(shape, generator=torch.Generator("cpu").manual_seed(seed))} if noises else {}
+    def draw(self, settings: SpaceSettings, unit: int) -> dict[str, Tensor]:
+        """`noise` [noises, channels, side, side], drawn on the CPU from the seed; nothing without noises.
+
+        unit: as in `side`. Raises BadSize.
+        """
+        side = self.side(settings.size, unit)
+        if not settings.noises:
+            return {}
+        generator = torch.Generator("cpu").manual_seed(settings.seed)
+        return {"noise": torch.randn((settings.noises, self.channels, side, side), generator=generator)}
 
     def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
         """One pass of `enter` per timestep and noise collects all its taps; the mean over the noises of what entered.
-        Without noises the network sees the picture clean, and the timestep is only what it is told."""
+        Without noises the network sees the picture clean, and the timestep is only its condition."""
         found: Read = {}
         for timestep in sorted({tap.timestep for tap in taps}):
             modules = sorted({tap.module for tap in taps if tap.timestep == timestep})
@@ -102,13 +110,13 @@ class Latents:
 
 def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:
     """bfloat16 in place of float16 where the configuration asks to upcast: SDXL's autoencoder overflows in float16."""
-    upcast = precision is torch.float16 and read_json(folder / "vae" / "config.json").get("force_upcast", False)
+    upcast = precision is torch.float16 and read_table(folder / "vae" / "config.json").get("force_upcast", False)
     return torch.bfloat16 if upcast else precision
 
 
 def _load_signal(folder: Path) -> Tensor:
     path = folder / "scheduler_config.json"
-    config = read_json(path)
+    config = read_table(path)
     try:
         scheduler_class = getattr(diffusers, str(config.get("_class_name")))
         signal: Tensor = scheduler_class.from_config(config).alphas_cumprod.double()

@@ -8,8 +8,13 @@ import torch
 from torch import Tensor
 
 from ..errors import RetrievalError
-from ..kit import Projection
-from ..space import Tap
+from ..projection import Projection
+from ..settings import SpaceSettings, Tap
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    """`float32`, `bfloat16` or `float16`."""
+    return str(dtype).removeprefix("torch.")
 
 
 class BadSize(RetrievalError, ValueError):
@@ -30,7 +35,8 @@ Read = dict[TapPlace, tuple[Tensor, ...]]
 class Network(Protocol):
     """A loaded network in evaluation mode: pictures in, the tokens that enter its attention layers out.
 
-    weights: hash of everything loaded that changes a number. dtype, device: what and where it computes.
+    weights: hash of everything loaded that changes a number; of a family from another package, as Family.stamped gives
+    it. dtype, device: what and where it computes.
     """
 
     @property
@@ -44,7 +50,7 @@ class Network(Protocol):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What this network can be asked for: `S`, `C` or `global` (see FeatureSpace)."""
+        """What this network offers: `S`, `C`, `global`, ... (see SpaceSettings)."""
         ...
 
     @property
@@ -57,7 +63,7 @@ class Network(Protocol):
         """The tap with the full name of its module. Raises UnknownModule."""
         ...
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         """What every picture of a space is given: the noise (drawn on the CPU), the prompt's embedding, ...
 
         Raises BadSize, BadNetwork.
@@ -77,5 +83,6 @@ class Network(Protocol):
         ...
 
     def embed(self, encoded: dict[str, Tensor]) -> Tensor:
-        """One vector a picture, [pictures, dimensions], float32: the network's own global embedding."""
+        """One vector a picture, [pictures, dimensions], float32: the network's own global embedding. Only for
+        the variant `global`."""
         ...

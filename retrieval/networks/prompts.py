@@ -8,7 +8,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from .files import COPY_AGAIN, BadNetwork, load_component, read_json
+from ..errors import COPY_AGAIN, BadNetwork
+from ..json_table import read_table
+from .files import load_component
 
 
 def embed_prompt(folder: Path, prompt: str, channels: int, pooled_channels: int = 0) -> dict[str, Tensor]:
@@ -19,7 +21,7 @@ def embed_prompt(folder: Path, prompt: str, channels: int, pooled_channels: int 
     wanted = ("text_encoder", "text_encoder_2") if pooled_channels else ("text_encoder",)
     missing = [name for name in wanted if not (folder / name).is_dir()]
     index = folder / "model_index.json"
-    listed = read_json(index) if missing and index.is_file() else {}
+    listed = read_table(index) if missing and index.is_file() else {}
     for name in missing:
         if len(missing) < len(wanted) or (listed.get(name) or [None])[0]:
             raise BadNetwork(f"The folder {folder} lists a text encoder but has no {name}/; {COPY_AGAIN}")

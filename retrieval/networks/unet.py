@@ -14,9 +14,10 @@ import diffusers
 import torch
 from torch import Tensor
 
-from ..kit import Projection
-from ..space import Tap
-from .files import DTYPES, BadNetwork, hash_network, load_component
+from ..errors import BadNetwork
+from ..projection import Projection
+from ..settings import SpaceSettings, Tap
+from .files import DTYPES, hash_network, load_component
 from .ip_adapter import IPAdapter
 from .latents import Latents
 from .network import Read
@@ -36,7 +37,7 @@ _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 class UNetNetwork:
     """A loaded U-Net in evaluation mode; see network.Network for what it does.
 
-    unet: diffusers' UNet2DConditionModel. adapter: where there is one, the cross-attentions are read (DiffSim-C), else
+    unet: diffusers' UNet2DConditionModel. adapter: with one, the cross-attentions are read (DiffSim-C), else
     the self-attentions (DiffSim-S).
     weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoders and adapter, of what their configurations
     and the scheduler's say, and of the tokenizers or the stored conditioning.
@@ -94,17 +95,18 @@ class UNetNetwork:
     def _attentions(self) -> list[str]:
         return block_attentions(self.unet, "attn2" if self.adapter else "attn1")
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
-        side = self.latents.side(size, 1)  # an odd number of latents too: the U-Net enlarges to what it reduced
-        noise = self.latents.draw(noises, side, seed)
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
+        noise = self.latents.draw(settings, 1)  # an odd number of latents too: the U-Net enlarges to what it reduced
         channels = self.unet.config.cross_attention_dim
         if not self.is_sdxl:
-            return noise | embed_prompt(self.folder, prompt, channels)
-        # The original size, where it was cropped, and the size that is asked for: the network is told the truth.
-        time_ids = torch.tensor([[size, size, 0, 0, size, size]], dtype=torch.float32)
+            return noise | embed_prompt(self.folder, settings.prompt, channels)
+        # The original size, where it was cropped, and the size that is requested: here all of them are true.
+        side = settings.size
+        time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32)
         of_size = time_ids.shape[1] * self.unet.config.addition_time_embed_dim
         pooled_channels = self.unet.config.projection_class_embeddings_input_dim - of_size
-        return noise | embed_prompt(self.folder, prompt, channels, pooled_channels) | {"time_ids": time_ids}
+        embedded = embed_prompt(self.folder, settings.prompt, channels, pooled_channels)
+        return noise | embedded | {"time_ids": time_ids}
 
     def projection(self, module: str) -> Projection:
         attention = self.unet.get_submodule(module)

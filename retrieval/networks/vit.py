@@ -13,18 +13,21 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
 from torch import Tensor, nn
 
-from ..kit import Projection
-from ..preprocessing import KINDS, VisionSettings, vision_settings
-from ..space import InvalidSpace, Tap
-from .files import DTYPES, BadNetwork, hash_files, load_component, read_json, weight_files
+from ..json_table import read_table
+from ..projection import Projection
+from ..settings import InvalidSpace, SpaceSettings, Tap
+from .files import DTYPES, hash_files, load_component, weight_files
 from .network import BadSize, Read, TapPlace
 from .taps import hidden_states, resolve_module, run_to_taps
+
+if TYPE_CHECKING:
+    from ..families.vision_transformer import VisionSettings
 
 _LOADERS = {
     "clip": "CLIPVisionModelWithProjection",
@@ -38,7 +41,7 @@ _LOADERS = {
 """Classes of transformers by `model_type`."""
 
 _INTERPOLATING = ("clip", "siglip")
-"""Families that want to be told to interpolate their positions; the others always do."""
+"""Kinds that interpolate their positions on request; the others always do."""
 
 _LINEAR = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 """What releases of transformers call an attention's projections."""
@@ -57,24 +60,18 @@ class VitNetwork:
 
     folder: Path
     model: Any
-    settings: VisionSettings
+    settings: "VisionSettings"
     attentions: dict[str, str]
     weights: str
     dtype: torch.dtype
     device: torch.device
 
     @classmethod
-    def load(cls, folder: Path, dtype: str, device: str) -> "VitNetwork":
-        """Read the folder. Raises BadNetwork, which names the file that is wrong, or BadPreprocessing."""
-        config = read_json(folder / "config.json")
-        settings = vision_settings(folder)
-        if settings is None:
-            raise BadNetwork(
-                f"The kind of network {config.get('model_type')!r} in {folder} is not supported; "
-                f"it must be one of {', '.join(KINDS)}."
-            )
+    def load(cls, folder: Path, settings: "VisionSettings", dtype: str, device: str) -> "VitNetwork":
+        """Read the folder. Raises BadNetwork, which names the file that is wrong."""
+        config = read_table(folder / "config.json")
         if (folder / "preprocessor_config.json").exists():
-            read_json(folder / "preprocessor_config.json")
+            read_table(folder / "preprocessor_config.json")
         headless = config.get("architectures") == ["CLIPVisionModel"]  # without the projection
         loader = getattr(transformers, "CLIPVisionModel" if headless else _LOADERS[settings.kind])
         if settings.kind in ("clip", "siglip"):
@@ -102,23 +99,24 @@ class VitNetwork:
     def resolve(self, tap: Tap) -> Tap:
         if tap.timestep:
             raise InvalidSpace(
-                f"The network in {self.folder} knows no noise, so there is no timestep {tap.timestep}; leave it out."
+                f"The network in {self.folder} was trained without noise, so there is no timestep "
+                f"{tap.timestep}; leave it out."
             )
         found = _LAYER.fullmatch(tap.module)
         name = f"layers.{int(found[1])}" if found else tap.module
         return replace(tap, module=resolve_module(self.layers, name))
 
-    def constants(self, *, size: int, prompt: str, seed: int, noises: int) -> dict[str, Tensor]:
-        if prompt or noises:
+    def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
+        if settings.prompt or settings.noises:
             raise InvalidSpace(
                 f"The network in {self.folder} takes a picture alone; leave out the prompt, and give 0 noise tensors."
             )
         patch = self.model.config.patch_size
-        if size < patch or size % patch:
-            raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {patch}.")
+        if settings.size < patch or settings.size % patch:
+            raise BadSize(f"The picture size {settings.size} does not suit this network; choose a multiple of {patch}.")
         if self.settings.kind != "dinov3_vit":
             return {}
-        return {"rotary": self._rotary(size)}
+        return {"rotary": self._rotary(settings.size)}
 
     def projection(self, module: str) -> Projection:
         attention = self.model.get_submodule(self.attentions[module])

@@ -1,17 +1,12 @@
 """First stage: recall candidates by their pooled descriptors.
 
-A FAISS file is an immutable cache of descriptors: built elsewhere, synced, renamed, known by the hash of its bytes. It
-is never edited in place (ids shift or double when FAISS indices are). Whatever it does not cover is searched exactly.
+A FAISS index is built once over the descriptors of some pictures and never edited in place (ids shift or double when
+FAISS indices are). It knows pictures by their position, 0, 1, 2, ..., in the order in which they were given.
 """
-
-import hashlib
-from dataclasses import dataclass
-from pathlib import Path
 
 import faiss
 import numpy as np
 
-from ..durable import put_in_place
 from ..errors import RetrievalError
 
 EXACT_LIMIT = 256_000_000
@@ -29,21 +24,11 @@ _NO_GAIN = 0.001
 """A doubling of the lists that lessens the loss by less than this was the last."""
 
 Found = tuple[np.ndarray, np.ndarray]
-"""Candidates, best first: ids int64, similarities float32."""
+"""Candidates, best first: ids (or positions) int64, similarities float32."""
 
 
 class OverBudget(RetrievalError):
     """No index type fits the memory budget."""
-
-
-@dataclass(frozen=True)
-class RecallFile:
-    """What was built. factory: in FAISS's own notation. loss: share of exact candidates that it misses, measured on
-    descriptors of the collection; 0 where every descriptor is compared."""
-
-    digest: str
-    factory: str
-    loss: float
 
 
 def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
@@ -69,35 +54,30 @@ def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
     )
 
 
-def build_recall_file(path: Path, ids: np.ndarray, descriptors: np.ndarray, memory: int) -> RecallFile:
-    """Build a FAISS file over ids int64 [n] and descriptors float16 [n, dimensions] (unit norm), and put it at `path`.
+def build_index(descriptors: np.ndarray, memory: int) -> tuple[faiss.Index, str, float]:
+    """An index over descriptors float16 [n, dimensions] (unit norm) -> (index, its factory string, loss).
 
-    Training sample, clustering and probing are seeded: the same descriptors give the same file.
+    loss: share of the exact candidates that it misses, measured on descriptors of the collection; 0 where every
+    descriptor is compared. Training sample, clustering and probing are seeded: the same descriptors give the same
+    index. Raises OverBudget.
     """
-    dimensions = descriptors.shape[1]
-    factory = choose_factory(len(ids), dimensions, memory)
+    pictures, dimensions = descriptors.shape
+    factory = choose_factory(pictures, dimensions, memory)
     index = faiss.index_factory(dimensions, factory, faiss.METRIC_INNER_PRODUCT)
     if not index.is_trained:
-        chosen = np.random.default_rng(0).permutation(len(ids))[:100_000]
+        chosen = np.random.default_rng(0).permutation(pictures)[:100_000]
         index.train(descriptors[np.sort(chosen)].astype(np.float32))
-    index = index if factory.startswith("IVF") else faiss.IndexIDMap(index)
-    for start in range(0, len(ids), 65_536):
-        part = slice(start, start + 65_536)
-        index.add_with_ids(descriptors[part].astype(np.float32), ids[part])
-    loss = 0.0 if factory == "SQfp16" else _tune(index, ids, descriptors)
-    part_path = path.with_name(path.name + ".part")
-    faiss.write_index(index, str(part_path))
-    with open(part_path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    put_in_place(part_path, path)
-    return RecallFile(digest, factory, loss)
+    for start in range(0, pictures, 65_536):
+        index.add(descriptors[start : start + 65_536].astype(np.float32))
+    return index, factory, 0.0 if factory == "SQfp16" else _tune(index, descriptors)
 
 
-def _tune(index: faiss.Index, ids: np.ndarray, descriptors: np.ndarray) -> float:
+def _tune(index: faiss.Index, descriptors: np.ndarray) -> float:
     """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200, or until more bring nothing
     more (the codes are too coarse). Returns the loss that is left."""
-    asking = np.random.default_rng(1).permutation(len(ids))[:64]
-    exact = [set(search_exact(ids, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
+    positions = np.arange(len(descriptors))
+    asking = np.random.default_rng(1).permutation(len(descriptors))[:64]
+    exact = [set(search_exact(positions, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
     queries = descriptors[asking].astype(np.float32)
     loss = np.inf
     for probes in _PROBES if isinstance(index, faiss.IndexIVF) else (0,):
@@ -111,34 +91,21 @@ def _tune(index: faiss.Index, ids: np.ndarray, descriptors: np.ndarray) -> float
     return loss
 
 
-def open_recall_file(path: Path, digest: str) -> faiss.Index | None:
-    """The FAISS index at `path`, or None where the file is not byte for byte the one that was built."""
-    try:
-        with open(path, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != digest:
-                return None
-            file.seek(0)  # the file that was hashed is read, not one that has just taken its name
-            return faiss.read_index(faiss.PyCallbackIOReader(file.read))
-    except (OSError, RuntimeError):
-        return None
-
-
-def search_file(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> Found:
-    """The `count` nearest of `allowed` (int64 ids, a set) in a FAISS file."""
-    if not len(allowed):
+def search_index(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> Found:
+    """The `count` nearest among the positions that `allowed`, bool [n], marks."""
+    left = int(np.count_nonzero(allowed))
+    if not left:
         return np.empty(0, np.int64), np.empty(0, np.float32)
-    bitmap = np.zeros(int(allowed.max()) // 8 + 1, np.uint8)
-    np.bitwise_or.at(bitmap, allowed >> 3, np.left_shift(1, allowed & 7).astype(np.uint8))
-    selector = faiss.IDSelectorBitmap(bitmap)
+    selector = None if left == len(allowed) else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if isinstance(index, faiss.IndexIVF):
         # The rarer the allowed pictures, the more lists hold the nearest of them.
-        probes = min(index.nlist, index.nprobe * index.ntotal // len(allowed))
+        probes = min(index.nlist, index.nprobe * index.ntotal // left)
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=max(probes, index.nprobe))
     else:
         parameters = faiss.SearchParameters(sel=selector)
-    similarities, ids = index.search(descriptor.astype(np.float32)[None], min(count, len(allowed)), params=parameters)
-    found = ids[0] >= 0
-    return ids[0][found], similarities[0][found]
+    similarities, positions = index.search(descriptor.astype(np.float32)[None], min(count, left), params=parameters)
+    found = positions[0] >= 0
+    return positions[0][found], similarities[0][found]
 
 
 def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarray, count: int) -> Found:
@@ -146,15 +113,18 @@ def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarra
     asked = descriptor.astype(np.float32)
     blocks = [descriptors[start : start + 16_384].astype(np.float32) @ asked for start in range(0, len(ids), 16_384)]
     similarities = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
+    return best((ids, similarities), count)
+
+
+def best(found: Found, count: int | None) -> Found:
+    """The `count` (None: all) with the highest similarity, best first; equals in the order of their ids."""
+    ids, similarities = found
     order = np.lexsort((ids, -similarities))[:count]
     return ids[order], similarities[order]
 
 
-def merge(first: Found, second: Found, count: int) -> Found:
-    """One list of two; an id that stands in both counts once."""
-    ids, similarities = np.concatenate([first[0], second[0]]), np.concatenate([first[1], second[1]])
-    order = np.lexsort((ids, -similarities))
-    ids, similarities = ids[order], similarities[order]
-    _, seen_first = np.unique(ids, return_index=True)
-    keep = np.sort(seen_first)[:count]
-    return ids[keep], similarities[keep]
+def merge(parts: list[Found], count: int | None) -> Found:
+    """One list of several without a common id."""
+    if not parts:
+        return np.empty(0, np.int64), np.empty(0, np.float32)
+    return best((np.concatenate([ids for ids, _ in parts]), np.concatenate([each for _, each in parts])), count)

@@ -7,7 +7,7 @@ import numpy as np
 from torch import Tensor
 
 from ..kit import SpaceKit
-from ..score import AttentionFeatures, score
+from ..score import AttentionFeatures
 
 _CPU_BATCH_FLOATS = 700_000
 _GPU_BATCH_FLOATS = 8_000_000
@@ -21,25 +21,15 @@ Scorer = Callable[[Sequence[AttentionFeatures], Sequence[AttentionFeatures], Seq
 """One picture against several, by the weights of the taps: `score`, or `score_one_way` for a region."""
 
 
-def score_records(
-    kit: SpaceKit, query: Sequence[AttentionFeatures], records: Iterable[TokenRecord], scorer: Scorer = score
-) -> tuple[np.ndarray, np.ndarray]:
-    """Score one query (its features per tap, one picture) against token records, in the order in which they come.
-
-    Returns content ids int64 [n] and scores float32 [n] in [-1, 1].
-    """
-    ids, (scores,) = score_queries(kit, [(query, scorer)], records)
-    return ids, scores
-
-
 def score_queries(
     kit: SpaceKit, queries: Sequence[tuple[Sequence[AttentionFeatures], Scorer]], records: Iterable[TokenRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The same for several queries, each with its scorer, for which every record is read and projected once.
+    """Score queries (the features per tap of one picture, and a scorer) against token records, in the order in which
+    these come, on the device of the kit. Every record is read and projected once for all queries.
 
     Returns content ids int64 [n] and scores float32 [queries, n].
     """
-    floats = _CPU_BATCH_FLOATS if queries[0][0][0].query.device.type == "cpu" else _GPU_BATCH_FLOATS
+    floats = _CPU_BATCH_FLOATS if kit.device.type == "cpu" else _GPU_BATCH_FLOATS
     size = max(1, floats // sum(tokens * channels for tokens, channels in kit.shapes))
     ids: list[int] = []
     scores = [np.empty((len(queries), 0), np.float32)]

@@ -6,7 +6,7 @@ import click
 import torch
 
 from ..errors import RetrievalError
-from ..local_models import find_model
+from ..families import find_model
 from .recipe import Recipe
 from .run import train
 

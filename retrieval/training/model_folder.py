@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from ..local_models import READ_AS
+from ..families.stable_diffusion import READ_AS
 from ..networks.patch_autoencoder import PatchAutoencoder
 from .pictures import TrainingError
 from .trainer import Trainer, build_unet

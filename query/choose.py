@@ -1,0 +1,44 @@
+"""Which feature spaces of an open index are meant by the names in a query."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.indexer.choose import UnknownSpace, ambiguous, answering, find_spaces
+
+
+class SpaceChooser:
+    """Remembers how many pictures each space has until the catalog changes. path: of the index, for messages."""
+
+    def __init__(self, path: Path, catalog: Catalog) -> None:
+        self._path = path
+        self._catalog = catalog
+        self._visible_at: tuple[int, dict[int, int]] | None = None  # the catalog's generation, and the counts
+
+    def all(self) -> list[KnownSpace]:
+        """The feature spaces of the index, oldest first."""
+        return self._catalog.spaces()
+
+    def one(self, wanted: str | None) -> KnownSpace:
+        """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
+        spaces = self.all()
+        if not spaces:
+            raise UnknownSpace(
+                f"The index in {self._path} holds no pictures yet; add some with `diffsim index FOLDER`."
+            )
+        found = find_spaces(spaces, spaces[0].name if wanted is None else wanted)
+        if len(found) == 1:
+            return found[0]
+        if len({space.name for space in found}) > 1:
+            raise ambiguous(str(wanted), found)
+        return answering(found, self._visible())
+
+    def several(self, names: Sequence[str]) -> list[KnownSpace]:
+        """The same for several names, each space once; none is the index's first."""
+        return list({space.fingerprint: space for space in map(self.one, names or (None,))}.values())
+
+    def _visible(self) -> dict[int, int]:
+        generation = self._catalog.generation()
+        if self._visible_at is None or self._visible_at[0] != generation:
+            self._visible_at = generation, self._catalog.visible_pictures()
+        return self._visible_at[1]

