@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 from sqlalchemy import Connection, Select
 
-_ROWS_AT_ONCE = 10_000
+_ROWS_AT_ONCE = 500
+"""So few that their objects stay in the processor's cache: ten thousand take half as long again."""
 
 
 def raw_rows(connection: Connection, statement: Select) -> Iterator[list[tuple[Any, ...]]]:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import Connection, and_, bindparam, case, delete, exists, false, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
+from .arrays import raw_rows
 from .changes import record_changes, record_changes_of
 from .chunks import chunks
 from .database import Database
@@ -163,11 +164,12 @@ class FileRows:
         last: list[ColumnElement[bool]] = []
         while True:
             with self._database.reading() as connection:
-                rows = connection.execute(statement.where(*last)).all()
-            yield from map(FileRow._make, rows)
+                rows = [row for some in raw_rows(connection, statement.where(*last)) for row in some]
+            for *values, missing, failure in rows:
+                yield FileRow._make((*values, bool(missing), failure))
             if len(rows) < _ROWS_AT_ONCE:
                 return
-            last = [File.path > rows[-1].path]
+            last = [File.path > rows[-1][2]]
 
     def at(self, root_id: int, path: bytes) -> FileRow | None:
         with self._database.reading() as connection:
@@ -253,11 +255,12 @@ class FileRows:
             exists().where(Feature.space_id == space, Feature.content_id == File.content_id) for space in space_ids
         ]
         indexed = and_(*features) if features else false()
-        kinds = case((File.missing.is_(True), 0), (failed, 1), (indexed, 2), else_=3)
-        statement = select(*(func.coalesce(func.sum(case((kinds == kind, 1), else_=0)), 0) for kind in range(4)))
+        kind = case((File.missing.is_(True), "missing"), (failed, "failed"), (indexed, "indexed"), else_="waiting")
+        of_files = select(kind.label("kind")).select_from(File).where(place)
+        kinds = of_files.join(Content, Content.id == File.content_id, isouter=True).subquery()
         with self._database.reading() as connection:
-            of_files = statement.select_from(File).join(Content, Content.id == File.content_id, isouter=True)
-            return FileCounts(*connection.execute(of_files.where(place)).one())
+            counts = connection.execute(select(kinds.c.kind, func.count()).group_by(kinds.c.kind))
+            return FileCounts(**dict(counts.all()))
 
     def failures(self, root_id: int, folder: bytes) -> list[tuple[bytes, str]]:
         """The files below a folder that cannot be read, or whose content cannot: path and reason, by path."""
