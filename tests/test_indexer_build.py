@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from indexing import FAST, build, diffsim, draw, listing, problem
 
 from benchmarks.kills import in_child
+from diffsim.db import catalog
 from diffsim.indexer import scan
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.estimate import estimate
@@ -472,7 +473,8 @@ def test_after_anything_that_happens_every_picture_finds_itself(tier, tolerance)
     )
     @given(st.lists(st.lists(OPERATION, min_size=2, max_size=8), min_size=2, max_size=3))
     def check(rounds: list[list[tuple[str, str, int, int]]]) -> None:
-        with tempfile.TemporaryDirectory() as work:
+        with tempfile.TemporaryDirectory() as work, pytest.MonkeyPatch.context() as patch:
+            patch.setattr(catalog, "_PENDING_AT_ONCE", 2)
             folder = Path(work) / "pictures"
             (folder / "sub").mkdir(parents=True)
             corrupt: set[str] = set()

@@ -13,13 +13,17 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from diffsim.db import files
 from diffsim.db.catalog import Catalog
+from diffsim.db.files import Finding
 from diffsim.indexer import hashing
 from diffsim.indexer.account import Account, AccountMismatch, account
 from diffsim.indexer.classes import FileClass
 from diffsim.indexer.hashing import Digest, Unread, read_digest
-from diffsim.indexer.roots import FolderNotFound, offline_roots
+from diffsim.indexer.roots import FolderNotFound, Scope, offline_roots
 from diffsim.indexer.scan import ScanReport, rescan_file, scan
+from diffsim.indexer.survey import compare_with_disk
+from diffsim.indexer.walk import Entry, Skipped, Unreadable
 
 
 @pytest.fixture
@@ -374,7 +378,9 @@ from pathlib import Path
 import sqlalchemy.dialects.sqlite
 
 from diffsim.indexer import hashing
+from diffsim.db import files
 from diffsim.db.catalog import Catalog
+from diffsim.db.files import Finding
 from diffsim.indexer.account import account
 from diffsim.indexer.scan import scan
 if os.geteuid() == 0:
@@ -438,10 +444,44 @@ pictures.chmod(0o777)
     ]
 
 
+@pytest.mark.parametrize("rows_at_once", [1, 2, 100])
+def test_the_walk_is_compared_with_the_rows_in_byte_order(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, rows_at_once: int
+) -> None:
+    """Folders that could not be looked at come before and between the files beside them."""
+    monkeypatch.setattr(files, "_ROWS_AT_ONCE", rows_at_once)
+    root = catalog.files.add_root(b"/p")
+    names = [b"a-b.jpg", b"a.jpg", b"a/x.jpg", b"a/y.jpg", b"a0.jpg", b"closed.jpg", b"d/z.jpg", b"link.jpg", b"z.jpg"]
+    found = [Finding(None, root.id, name, 1, 1, 1, bytes([n]) * 32, None) for n, name in enumerate(names)]
+    catalog.files.write(found, [])
+    row = {row.path: row.id for row in catalog.files.below(root.id, b"")}
+    assert list(row) == names
+    catalog.files.set_missing([row[b"a0.jpg"], row[b"z.jpg"]], [])
+    met = [
+        Entry(b"!new.jpg", 1, 1, 1),
+        Unreadable(b"a", "permission denied"),
+        Entry(b"a-b.jpg", 1, 1, 1),
+        Entry(b"a/y.jpg", 1, 1, 1),  # the folder could be read in part
+        Entry(b"a0.jpg", 1, 1, 1),
+        Unreadable(b"closed.jpg", "permission denied"),
+        Skipped(b"d", "excluded directory"),
+        Skipped(b"link.jpg", "symbolic link"),
+        Entry(b"y.jpg", 1, 1, 1),
+    ]
+    survey = compare_with_disk(catalog, [Scope(root, b"", None)], lambda path: iter(met))
+    assert [item.path for item in survey.to_read] == [b"!new.jpg", b"y.jpg"]
+    gone = {b"a.jpg": False, b"d/z.jpg": False, b"link.jpg": False, b"z.jpg": True}
+    assert survey.gone == {row[name]: was_missing for name, was_missing in gone.items()}
+    assert survey.back == [row[b"a0.jpg"]] and survey.unseen == {b"/p/a", b"/p/closed.jpg"}
+    assert (survey.on_disk, survey.unchanged, survey.excluded.total(), len(survey.failed)) == (9, 3, 2, 2)
+
+
 KILLED = """
 import os, signal, sys
 from pathlib import Path
+from diffsim.db import files
 from diffsim.db.catalog import Catalog
+from diffsim.db.files import Finding
 from diffsim.indexer.scan import scan
 left = int(sys.argv[2])
 def on_step(name):
@@ -517,9 +557,11 @@ def apply(folder: Path, kind: str, first: str, second: str) -> None:
 @given(changes=st.lists(steps, max_size=16))
 def test_the_catalog_agrees_with_the_disk(changes: list[tuple[str, str, str]]) -> None:
     with (
+        pytest.MonkeyPatch.context() as patch,
         tempfile.TemporaryDirectory() as name,
         Catalog.open(Path(name).resolve() / "catalog.sqlite", create=True) as catalog,
     ):
+        patch.setattr(files, "_ROWS_AT_ONCE", 2)
         folder = Path(name).resolve() / "pictures"
         put(folder, {"keep.jpg": "0", "d/keep.jpg": "0"})
         content_of: dict[int, str] = {}
