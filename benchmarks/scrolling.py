@@ -18,12 +18,12 @@ from pathlib import Path
 
 import click
 import numpy as np
-from diffsim.db.chunks import chunks
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from sqlalchemy import create_engine, update
 
+from diffsim.db.chunks import chunks
 from diffsim.db.files import Finding
 from diffsim.db.tables import Content
 from diffsim.indexer.index_folder import IndexFolder

@@ -2,7 +2,7 @@
 
 import diffsim
 
-diffsim.index("gallery.idx", ["Pictures"], by=["style"])
+diffsim.index("gallery.idx", "Pictures", by="style")
 for hit in diffsim.open("gallery.idx").search("cat.jpg", k=5):
     print(hit.rank, hit.score, hit.path)
 print(diffsim.score("cat.jpg", "dog.jpg", by="style").score)
@@ -12,23 +12,30 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .api import index, open, score
+    from .api import Space, explain, index, open, score
+    from .db.catalog import KnownSpace
     from .db.errors import CatalogError
     from .db.filters import Filters
     from .errors import Error
     from .indexer.build import IndexOptions, IndexReport
     from .indexer.errors import IndexerError
     from .query.errors import QueryError
-    from .query.query import Answer, Example, ExtractedPicture, Hit, Query
+    from .query.pair import Pair
+    from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
     from .query.search import Searcher
+    from .retrieval.agreement import Agreement
     from .retrieval.errors import RetrievalError
     from .retrieval.score import PairScore
     from .retrieval.settings import SpaceSettings, Tap
     from .retrieval.space import FeatureSpace
 
+    __version__: str
+
 _HOMES = {
+    "Agreement": "retrieval.agreement",
     "Answer": "query.query",
     "CatalogError": "db.errors",
+    "Embeddings": "query.query",
     "Error": "errors",
     "Example": "query.query",
     "ExtractedPicture": "query.query",
@@ -38,13 +45,18 @@ _HOMES = {
     "IndexOptions": "indexer.build",
     "IndexReport": "indexer.build",
     "IndexerError": "indexer.errors",
+    "KnownSpace": "db.catalog",
+    "Pair": "query.pair",
     "PairScore": "retrieval.score",
     "Query": "query.query",
     "QueryError": "query.errors",
     "RetrievalError": "retrieval.errors",
     "Searcher": "query.search",
+    "Space": "api",
     "SpaceSettings": "retrieval.settings",
+    "Subject": "query.query",
     "Tap": "retrieval.settings",
+    "explain": "api",
     "index": "api",
     "open": "api",
     "score": "api",
@@ -53,8 +65,10 @@ _HOMES = {
 this package too, must load neither torch nor FAISS."""
 
 __all__ = [  # sorted as _HOMES
+    "Agreement",
     "Answer",
     "CatalogError",
+    "Embeddings",
     "Error",
     "Example",
     "ExtractedPicture",
@@ -64,13 +78,18 @@ __all__ = [  # sorted as _HOMES
     "IndexOptions",
     "IndexReport",
     "IndexerError",
+    "KnownSpace",
+    "Pair",
     "PairScore",
     "Query",
     "QueryError",
     "RetrievalError",
     "Searcher",
+    "Space",
     "SpaceSettings",
+    "Subject",
     "Tap",
+    "explain",
     "index",
     "open",
     "score",
@@ -78,6 +97,10 @@ __all__ = [  # sorted as _HOMES
 
 
 def __getattr__(name: str) -> object:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("diffsim-search")
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -32,7 +32,7 @@ def compare(searcher: Searcher, query: Query, spaces: Sequence[str] = ()) -> Com
     names = spaces or list(dict.fromkeys(space.name for space in searcher.spaces()))
     chosen = searcher.choose_all(names)
     failed: dict[str, Error] = {}
-    examples = [searcher.prepared(example, chosen, failed) for example in query.all_examples]
+    examples = searcher.prepared(query.all_examples, chosen, failed)
     answers = [
         searcher.answer(replace(query, examples=examples, spaces=(space.fingerprint,)))
         for space in chosen

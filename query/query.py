@@ -15,6 +15,8 @@ from .errors import QueryError
 
 if TYPE_CHECKING:
     import numpy as np
+    import pandas
+    import pyarrow
     from PIL.Image import Image
 
 
@@ -180,3 +182,28 @@ class Answer:
     def name(self) -> str:
         """The spaces' names, for a title."""
         return " + ".join(space.name for space in self.spaces)
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The hits as a table, see query/tables.py. Raises MissingPackage."""
+        from .tables import to_pandas
+
+        return to_pandas(self.hits)
+
+    def to_arrow(self) -> "pyarrow.Table":
+        """The same as an Arrow table. Raises MissingPackage."""
+        from .tables import to_arrow
+
+        return to_arrow(self.hits)
+
+
+@dataclass(frozen=True, eq=False)
+class Embeddings:
+    """The pictures of one feature space as vectors, ascending by id.
+
+    ids: int64 [n], of the contents. paths: a file of each. descriptors: float32 [n, dimensions], unit norm; their inner
+    product is the cosine by which candidates are recalled. They are stored as float16, which is how exact they are.
+    """
+
+    ids: "np.ndarray"
+    paths: list[str]
+    descriptors: "np.ndarray"

@@ -4,11 +4,16 @@ Nothing here writes: an index on a read-only disk can be asked, also while anoth
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
-from typing import Self
+from typing import Literal, Self, overload
+
+import numpy as np
 
 from diffsim.db.catalog import KnownSpace
+from diffsim.db.chunks import chunks
 from diffsim.db.filters import NO_FILTERS, Filters
 from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexFolder
@@ -18,10 +23,11 @@ from diffsim.retrieval.region import Box
 from .allowed import Allowed
 from .choose import SpaceChooser
 from .collection import Collection
-from .encode import Encoder
+from .encode import Encoder, without_errors
+from .extract_pictures import TOGETHER, PictureExtractor
 from .pair import Pair
 from .present import present
-from .query import Answer, BadQuery, Example, ExtractedPicture, Hit, Query, Subject
+from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
 from .stages import EncodedQuery, first_order, recall, rerank
 
 
@@ -38,14 +44,15 @@ class Searcher:
         chosen = choose_device(device)
         self._catalog = self.index.catalog(readonly=True)
         self.collection = Collection(self.index, self._catalog, chosen)
-        self._encoder = Encoder(self._catalog, self.collection, chosen)
+        self._pictures = PictureExtractor(self.collection, chosen)
+        self._encoder = Encoder(self._catalog, self.collection, self._pictures)
         self._allowed = Allowed(self._catalog)
         self._chooser = SpaceChooser(self.index.path, self._catalog)
 
     def close(self) -> None:
-        """Let go of the index's files and end the decoding process. Closing twice is harmless; a closed searcher opens
-        them again when asked."""
-        self._encoder.close()
+        """Let go of the index's files and end the decoding processes. Closing twice is harmless; a closed searcher
+        opens them again when asked."""
+        self._pictures.close()
         self.collection.close()
 
     def __enter__(self) -> Self:
@@ -88,6 +95,59 @@ class Searcher:
         ranking = rerank(self.collection, asked, found) if query.rerank else first_order(asked, found)
         return present(self._catalog, self.collection, asked, found, ranking)
 
+    @overload
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["raise"] = "raise"
+    ) -> list[Answer]: ...
+
+    @overload
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["return"]
+    ) -> list[Answer | Error]: ...
+
+    def search_many(
+        self, queries: Iterable[Query | Example | Subject], *, errors: Literal["raise", "return"] = "raise"
+    ) -> list[Answer] | list[Answer | Error]:
+        """What `answer` gives for each query, in their order; a picture alone is a query with the defaults.
+
+        Pictures that are not indexed go through the networks several at a time. errors: `return` puts a query's error
+        into the place of its answer and goes on; `raise` raises the first.
+        """
+        if errors not in ("raise", "return"):
+            raise BadQuery(f"Errors cannot be {errors!r}; choose `raise` or `return`.")
+        found: list[Answer | Error] = []
+        source = iter(queries)
+        while some := list(islice(source, TOGETHER)):
+            for answer in self._answer_together(some):
+                if errors == "raise" and isinstance(answer, Error):
+                    raise answer
+                found.append(answer)
+        return found
+
+    def _answer_together(self, asked: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
+        queries: list[Query | Error] = []
+        examples: list[tuple[Example, list[KnownSpace]]] = []
+        for each in asked:
+            try:
+                query = each if isinstance(each, Query) else Query(each)
+                placed = self._in_spaces(query)
+                self.collection.refresh([space for _, spaces in placed for space in spaces])
+            except Error as problem:
+                queries.append(problem)
+            else:
+                queries.append(query)
+                examples += placed
+        ready = iter(self._encoder.prepared(examples))
+        for known in queries:
+            if isinstance(known, Error):
+                yield known
+                continue
+            own = list(islice(ready, len(known.all_examples)))
+            try:
+                yield self.answer(replace(known, examples=without_errors(own)))
+            except Error as problem:
+                yield problem
+
     def answers(self, query: Query) -> Iterator[Answer]:
         """The same in two steps: as soon as they are known the hits in the order of the first stage, their scores
         cosines of descriptors and `reranked` False, then what `answer` gives."""
@@ -101,11 +161,14 @@ class Searcher:
     def encode(self, query: Query) -> EncodedQuery:
         """The first step: every example as features in each of its spaces, which are up to date with the catalog then.
         A picture that is indexed is read, another one extracted: one decoding, one pass of each network."""
-        examples = [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]
+        examples = self._in_spaces(query)
         spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
         self.collection.refresh(spaces)
         parts = self._encoder.encode(examples)
         return EncodedQuery(query, spaces, parts, self._allowed.ids(query.filters) if query.filters else None)
+
+    def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
+        return [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]
 
     # Pictures
 
@@ -115,13 +178,15 @@ class Searcher:
         """Read a picture once, to query with it later without its file, also in another searcher of this index or
         another process. spaces: as in Query. problems: is given what a space that could not be extracted raised, by
         fingerprint; None raises it. Raises UnreadableImage, ..."""
-        return self._encoder.extract(picture, self.choose_all(spaces), problems)
+        return self._pictures.extract(picture, self.choose_all(spaces), problems)
 
-    def prepared(self, example: Example, spaces: Sequence[KnownSpace], problems: dict[str, Error]) -> Example:
-        """An example that can be asked in these spaces one after the other: what the index does not have of it is
-        extracted now, in one pass. problems: as in `extract`."""
+    def prepared(
+        self, examples: Sequence[Example], spaces: Sequence[KnownSpace], problems: dict[str, Error]
+    ) -> list[Example]:
+        """Examples that can be asked in these spaces one after the other: what the index does not have of them is
+        extracted now, in one pass. problems: as in `extract`. Raises as `extract` does."""
         self.collection.refresh(spaces)
-        return self._encoder.prepared(example, spaces, problems)
+        return without_errors(self._encoder.prepared([(example, spaces) for example in examples], problems))
 
     def pair(self, a: Subject, b: Subject, space: str | None = None) -> Pair:
         """Two pictures in one space (None: the index's first), from their stored tokens if they are indexed: which
@@ -130,6 +195,22 @@ class Searcher:
         self.collection.refresh([chosen])
         first, second = self._encoder.encode([(Example(subject), [chosen]) for subject in (a, b)])
         return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens)
+
+    def embeddings(self, space: str | None = None) -> Embeddings:
+        """The descriptors of all pictures of a space (None: the index's first) that can be hits, for one's own use:
+        clustering, a plot, another vector search. Raises UnknownSpace, ..."""
+        chosen = self.choose(space)
+        self.collection.refresh([chosen])
+        ids, descriptors = self.collection.descriptors(chosen.fingerprint, self.collection.ids(chosen.fingerprint))
+        paths = [
+            os.fsdecode(files[0].path) if files else None
+            for some in chunks(ids.tolist())
+            for files in self._catalog.files_of(some).values()
+        ]
+        there = np.array([path is not None for path in paths], np.bool_)
+        return Embeddings(
+            ids[there], [path for path in paths if path is not None], descriptors[there].astype(np.float32)
+        )
 
     # Spaces
 

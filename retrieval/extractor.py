@@ -25,7 +25,7 @@ from .tiers import encode_tokens
 
 
 class NotFinite(RetrievalError):
-    """The network overflowed: its numbers are no features."""
+    """The network overflowed: its numbers cannot be used as features."""
 
 
 class Extractor:

@@ -1,7 +1,7 @@
 """What a feature space keeps beside its record, so that stored tokens stay usable without the network.
 
 `space.json` is the record; `space.safetensors` holds the noise, the prompt embedding and, for each tap, the few weights
-of its attention layer. Asking with an indexed picture needs nothing else: no U-Net is loaded.
+of its attention layer. Querying with an indexed picture needs nothing else: no U-Net is loaded.
 """
 
 import hashlib

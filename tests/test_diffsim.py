@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,10 @@ import diffsim
 
 def test_the_public_names_are_a_promise():
     assert diffsim.__all__ == [
+        "Agreement",
         "Answer",
         "CatalogError",
+        "Embeddings",
         "Error",
         "Example",
         "ExtractedPicture",
@@ -22,18 +25,24 @@ def test_the_public_names_are_a_promise():
         "IndexOptions",
         "IndexReport",
         "IndexerError",
+        "KnownSpace",
+        "Pair",
         "PairScore",
         "Query",
         "QueryError",
         "RetrievalError",
         "Searcher",
+        "Space",
         "SpaceSettings",
+        "Subject",
         "Tap",
+        "explain",
         "index",
         "open",
         "score",
     ]
     assert all(hasattr(diffsim, name) for name in diffsim.__all__)
+    assert diffsim.__version__ == version("diffsim-search")
 
 
 def test_index_and_search_with_the_bundled_network(pictures, tmp_path):

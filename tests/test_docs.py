@@ -1,10 +1,11 @@
-"""The README's commands and Python are run as printed."""
+"""The commands of the README, and the Python of README and docs/, are run as printed."""
 
 import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ PROJECT = Path(__file__).parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+def blocks(language: str, text: str = README) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -49,18 +50,54 @@ def test_every_shell_line_works(home: Path) -> None:
         assert done.code == 0, f"{line}: {done.err}"
 
 
-def test_the_python_example_works(home: Path) -> None:
-    (example,) = blocks("python")
+def run_python(code: str, home: Path) -> list[str]:
+    """The lines that it prints."""
     done = subprocess.run(
-        [sys.executable, "-c", example], cwd=home, env=environment(home), capture_output=True, text=True, timeout=300
+        [sys.executable, "-W", "error", "-c", code],
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
-    assert len(done.stdout.splitlines()) == 6  # five neighbours and the score of a pair
+    return done.stdout.splitlines()
+
+
+def test_the_python_example_works(home: Path) -> None:
+    (example,) = blocks("python")
+    assert len(run_python(example, home)) == 6  # five neighbours and the score of a pair
+
+
+def test_the_page_about_python_is_one_program(home: Path) -> None:
+    written = blocks("python", (PROJECT / "docs" / "python.md").read_text(encoding="utf-8"))
+    assert len(written) >= 12
+    printed = run_python("\n".join(written), home)
+    text = "\n".join(printed)
+    assert printed[0] == version("diffsim-search")
+    assert "12 pictures, 0 could not be read" in text and "(12,)" in text
+    assert "not answered: The picture gone.jpg cannot be read" in text
+    *_, space, gone, few, nowhere = printed
+    assert "'stile'" in space and "gone.jpg" in gone and "at least 1" in few and "nowhere.idx" in nowhere
+
+
+def test_the_python_of_other_pages_works(home: Path) -> None:
+    """Each page alone, beside the demo's gallery; docs/families.md has files of a package, which its own test builds."""
+    (home / "demo" / "gallery").mkdir(parents=True)
+    for number, name in enumerate(("cat-glass.png", "boat-glass.png")):
+        random_picture(number).save(home / "demo" / "gallery" / name)
+    pages = [page for page in sorted((PROJECT / "docs").glob("*.md")) if page.name not in ("python.md", "families.md")]
+    written = {page.name: code for page in pages if (code := blocks("python", page.read_text(encoding="utf-8")))}
+    assert "why.md" in written
+    for code in written.values():
+        run_python("\n".join(code), home)
+    assert (home / "heatmap.png").stat().st_size > 1000
 
 
 def test_links_lead_somewhere() -> None:
-    for target in re.findall(r"\]\(([^)#:]+)\)", README):
-        assert (PROJECT / target).exists(), target
+    for page in (PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\(([^)#:]+)\)", page.read_text(encoding="utf-8")):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
 
 
 def test_make_targets_exist() -> None:

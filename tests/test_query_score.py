@@ -9,7 +9,7 @@ from indexing import diffsim, problem
 from PIL import Image
 
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.score_files import BadPair, ScoredPair
+from diffsim.query.score_pictures import BadPair, ScoredPair
 from diffsim.retrieval.score import PairScore
 
 IMAGES = DATA / "images"

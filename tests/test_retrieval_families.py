@@ -152,6 +152,8 @@ def test_a_broken_package_is_one_sentence_and_stands_in_nobody_s_way(pictures: P
     assert ran.code == 0 and ran.err == "", ran
     said = problem(diffsim("models", "path", "broken", before=broken))
     assert said.startswith("The network 'broken' is unknown (The package broken-family 1.0 brings ")
+    said = problem(diffsim("models", "path", tmp_path, before=broken))
+    assert said.startswith(f"The folder {tmp_path} has no ") and "(The package broken-family 1.0 brings " in said
 
 
 PRESET = "Preset(64, {}, name='sd15')"
@@ -270,7 +272,7 @@ def test_profiles_and_variants_are_those_of_the_family(network: Path, pictures: 
     keys = "PatchNetwork.variants = ('S', 'keys')\n" + changed(variants="('S', 'keys')")
     plugin = with_plugins(plug_in(tmp_path / "more", "toy-family", keys))
     ran = diffsim(*ask, "--variant", "keys", "--json", before=plugin)
-    assert ran.code == 0, ran
+    assert ran.code == 0 and json.loads(ran.out)["space"] == "network/look-keys", ran
 
 
 @pytest.mark.parametrize(

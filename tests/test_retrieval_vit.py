@@ -240,7 +240,7 @@ def test_a_wrong_layer_lists_all_others(vits: dict[str, Path], name: str) -> Non
 
 
 def test_what_a_vision_transformer_does_not_know_is_refused(vits: dict[str, Path]) -> None:
-    with pytest.raises(InvalidSpace, match=r"knows no noise, so there is no timestep 101; .*\.$"):
+    with pytest.raises(InvalidSpace, match=r"was trained without noise, so there is no timestep 101; .*\.$"):
         space(vits["clip"], (Tap("layers.1", 101),))
     for settings in ({"prompt": "a house"}, {"noises": 1}):
         with pytest.raises(InvalidSpace, match=r"takes a picture alone; .*\.$"):
@@ -399,7 +399,7 @@ def test_score_of_a_pair(vits: dict[str, Path], gallery: Path, tmp_path: Path) -
 def test_mistakes_on_the_command_line_are_one_sentence(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
     ask = ("index", gallery, "--index", tmp_path / "index", "--model", vits["clip"])
     assert "choose one of: layers.0, layers.1, layers.2." in problem(diffsim(*ask, "--layer", "layers.7"))
-    assert "knows no noise" in problem(diffsim(*ask, "--timestep", "5"))
+    assert "was trained without noise" in problem(diffsim(*ask, "--timestep", "5"))
     assert "choose a multiple of 8." in problem(diffsim(*ask, "--size", "33"))
     assert "global embedding has no layers" in problem(diffsim(*ask, "--variant", "global", "--by", "style"))
     (tmp_path / "other").mkdir()

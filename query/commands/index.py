@@ -70,7 +70,7 @@ def index(
     Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without
     FOLDERS, all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every
     feature space of the index is filled (save those whose network is gone or has changed); with one of them, only the
-    space that is asked for.
+    space that they describe.
     """
     from diffsim.indexer.index_folder import IndexFolder
 

@@ -127,7 +127,7 @@ class Region(click.ParamType):
         except ValueError:
             numbers = ()
         if len(numbers) != 4:
-            self.fail(f"{value!r} is no region; write X,Y,W,H in fractions, for example 0.25,0,0.5,1.", param, ctx)
+            self.fail(f"{value!r} is not a region; write X,Y,W,H in fractions, for example 0.25,0,0.5,1.", param, ctx)
         return numbers
 
 

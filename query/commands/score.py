@@ -12,7 +12,7 @@ from ..text import printable
 from .options import device_option, space_options
 
 if TYPE_CHECKING:
-    from ..score_files import ScoredPair
+    from ..score_pictures import ScoredPair
 
 
 @click.command()
@@ -55,10 +55,10 @@ def score(
     """Score picture A against picture B."""
     from diffsim.indexer.requests import requested_spaces
 
-    from ..score_files import score_files
+    from ..score_pictures import score_pictures
 
     (request,) = requested_spaces(profiles=[profile] if profile else [], tier="fp32", **asked)
-    found = score_files(a, b, request, protocol=protocol, metric=metric, device=device)
+    found = score_pictures(a, b, request, protocol=protocol, metric=metric, device=device)
     if heatmap:
         _draw(a, b, found, f"{printable(a.name)} and {printable(b.name)}, {request.name}", heatmap)
     if as_json:

@@ -2,7 +2,16 @@
 one is loaded."""
 
 from .family import Family
-from .locate import UnknownModel, defaults_of, find_adapter, find_model, known_network, load_network, locate
+from .locate import (
+    KnownNetwork,
+    UnknownModel,
+    defaults_of,
+    find_adapter,
+    find_model,
+    known_network,
+    load_network,
+    locate,
+)
 from .preset import AdapterPreset, Preset, Source
 from .registry import FamilyProblem, MissingFamily, known_families
 
@@ -10,6 +19,7 @@ __all__ = [
     "AdapterPreset",
     "Family",
     "FamilyProblem",
+    "KnownNetwork",
     "MissingFamily",
     "Preset",
     "Source",

@@ -91,11 +91,11 @@ def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
     if found:
         return LocatedNetwork(folder.resolve(), found)
     names = ", ".join(known.presets)
+    broken = "".join(f" ({sentence.removesuffix('.')})" for sentence in known.broken)  # perhaps it would know it
     if folder.is_dir():
         raise UnknownModel(
-            f"The folder {reference} {_holds_none()}; --model takes {names} or the folder of such a network."
+            f"The folder {reference} {_holds_none()}{broken}; --model takes {names} or the folder of such a network."
         )
-    broken = "".join(f" ({sentence.removesuffix('.')})" for sentence in known.broken)
     raise UnknownModel(
         f"The network {reference!r} is unknown{broken}; choose one of {names}, or give a network's folder."
     )

@@ -124,7 +124,7 @@ class Families:
 
         A package's family goes before those of this program, which match widely. Two packages that claim one folder are
         an error: which of them reads it would change every number.
-        made_by: the Member.stamp that a feature space remembers: that family, whoever else claims the folder.
+        made_by: the Member.stamp that a feature space remembers: that family, even if another claims the folder.
         Raises AmbiguousNetwork, BrokenPlugin.
         """
         failed = []
@@ -155,7 +155,7 @@ class Families:
 
 @cache
 def known_families() -> Families:
-    """All families, loaded once in a process, when a network is first asked for."""
+    """All families, loaded once in a process, when a network is first needed."""
     members: list[Member] = []
     broken = []
     for entry in (*_BUILT_IN, *sorted(entry_points(group=GROUP), key=lambda entry: entry.name)):

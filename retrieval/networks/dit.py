@@ -1,6 +1,6 @@
 """DiT: a transformer over patches of latents, with its autoencoder and noise schedule, in diffusers' layout.
 
-It was trained on classes of pictures; asked without one, it is given the null class of its training.
+It was trained on classes of pictures. Pictures are read without one, as the null class of its training.
 """
 
 from collections.abc import Sequence
@@ -46,8 +46,8 @@ class DitNetwork:
         config = read_table(folder / "transformer" / "config.json")
         if config.get("_class_name") not in _CLASSES or config.get("norm_type") != "ada_norm_zero":
             raise BadNetwork(
-                f"The transformer in {folder} ({config.get('_class_name')}) is no DiT; of the diffusion transformers "
-                f"only {_CLASSES[0]} is supported."
+                f"The transformer in {folder} ({config.get('_class_name')}) is not a DiT; of the diffusion "
+                f"transformers only {_CLASSES[0]} is supported."
             )
         precision = DTYPES[dtype]
         transformer = load_component(diffusers.DiTTransformer2DModel, folder / "transformer", precision)

@@ -22,7 +22,7 @@ _REMARKS = ("_diffusers_version", "_name_or_path", "transformers_version")
 
 
 def first_line(problem: Exception) -> str:
-    """What to quote of another library's error: its first line that is no heading."""
+    """What to quote of another library's error: its first line that is not a heading."""
     first, *rest = (str(problem).strip() or type(problem).__name__).splitlines()
     return rest[0].strip().removesuffix(".") if first.endswith(":") and rest else first
 

@@ -67,7 +67,7 @@ class IPAdapter:
                 unet._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
         except (OSError, KeyError, ValueError, TypeError, RuntimeError, SafetensorError) as problem:
             raise BadNetwork(
-                f"{file} is no IP-Adapter for the network in {network_folder} ({first_line(problem)}); "
+                f"{file} is not an IP-Adapter for the network in {network_folder} ({first_line(problem)}); "
                 "give one that was made for it with --ip-adapter."
             ) from problem
         for processor in unet.attn_processors.values():

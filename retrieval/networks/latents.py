@@ -77,7 +77,7 @@ class Latents:
         return math.sqrt(share) * latents + math.sqrt(1 - share) * noise
 
     def side(self, size: int, unit: int) -> int:
-        """Latents along the side of a picture; raises BadSize where `size` is no multiple of `unit` latents."""
+        """Latents along the side of a picture; raises BadSize if `size` is not a multiple of `unit` latents."""
         pixels = self.factor * unit
         if size < pixels or size % pixels:
             raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
@@ -96,7 +96,7 @@ class Latents:
 
     def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
         """One pass of `enter` per timestep and noise collects all its taps; the mean over the noises of what entered.
-        Without noises the network sees the picture clean, and the timestep is only what it is told."""
+        Without noises the network sees the picture clean, and the timestep is only its condition."""
         found: Read = {}
         for timestep in sorted({tap.timestep for tap in taps}):
             modules = sorted({tap.module for tap in taps if tap.timestep == timestep})

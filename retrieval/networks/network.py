@@ -35,7 +35,8 @@ Read = dict[TapPlace, tuple[Tensor, ...]]
 class Network(Protocol):
     """A loaded network in evaluation mode: pictures in, the tokens that enter its attention layers out.
 
-    weights: hash of everything loaded that changes a number. dtype, device: what and where it computes.
+    weights: hash of everything loaded that changes a number; of a family from another package, as Family.stamped gives
+    it. dtype, device: what and where it computes.
     """
 
     @property
@@ -49,7 +50,7 @@ class Network(Protocol):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What this network can be asked for: `S`, `C` or `global` (see FeatureSpace)."""
+        """What this network offers: `S`, `C`, `global`, ... (see SpaceSettings)."""
         ...
 
     @property
@@ -82,5 +83,6 @@ class Network(Protocol):
         ...
 
     def embed(self, encoded: dict[str, Tensor]) -> Tensor:
-        """One vector a picture, [pictures, dimensions], float32: the network's own global embedding."""
+        """One vector a picture, [pictures, dimensions], float32: the network's own global embedding. Only for
+        the variant `global`."""
         ...

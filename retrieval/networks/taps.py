@@ -28,14 +28,14 @@ def block_attentions(network: nn.Module, kind: str) -> list[str]:
 
 
 def resolve_module(valid: Sequence[str], name: str) -> str:
-    """The one of the `valid` module names that `name` stands for; the rest of the path may be left out.
+    """The one of the `valid` module names that `name` means; the rest of the path may be left out.
 
     Raises UnknownModule, which lists the names that would have been understood.
     """
     found = [full for full in valid if full == name or full.startswith(name + ".")]
     if len(found) == 1:
         return found[0]
-    problem = "stands for several attention layers" if found else "is no attention layer that can be read here"
+    problem = "means several attention layers" if found else "is not an attention layer that can be read here"
     choices = ", ".join(shortest(full, valid) for full in found or valid)
     raise UnknownModule(f"The layer {name!r} {problem}; choose one of: {choices}.")
 

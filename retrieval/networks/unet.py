@@ -37,7 +37,7 @@ _PARTS = ("unet", "vae", "text_encoder", "text_encoder_2")
 class UNetNetwork:
     """A loaded U-Net in evaluation mode; see network.Network for what it does.
 
-    unet: diffusers' UNet2DConditionModel. adapter: where there is one, the cross-attentions are read (DiffSim-C), else
+    unet: diffusers' UNet2DConditionModel. adapter: with one, the cross-attentions are read (DiffSim-C), else
     the self-attentions (DiffSim-S).
     weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoders and adapter, of what their configurations
     and the scheduler's say, and of the tokenizers or the stored conditioning.

@@ -41,7 +41,7 @@ _LOADERS = {
 """Classes of transformers by `model_type`."""
 
 _INTERPOLATING = ("clip", "siglip")
-"""Families that want to be told to interpolate their positions; the others always do."""
+"""Kinds that interpolate their positions on request; the others always do."""
 
 _LINEAR = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
 """What releases of transformers call an attention's projections."""
@@ -99,7 +99,8 @@ class VitNetwork:
     def resolve(self, tap: Tap) -> Tap:
         if tap.timestep:
             raise InvalidSpace(
-                f"The network in {self.folder} knows no noise, so there is no timestep {tap.timestep}; leave it out."
+                f"The network in {self.folder} was trained without noise, so there is no timestep "
+                f"{tap.timestep}; leave it out."
             )
         found = _LAYER.fullmatch(tap.module)
         name = f"layers.{int(found[1])}" if found else tap.module

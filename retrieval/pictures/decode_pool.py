@@ -61,6 +61,11 @@ class Changed:
     job: Job
 
 
+def why_not(result: Failed | Changed) -> str:
+    """Why there is no picture, in words for the end of a sentence."""
+    return result.reason if isinstance(result, Failed) else "it changed while it was read"
+
+
 @dataclass(eq=False)
 class _Worker:
     decoder: DecoderProcess
@@ -105,12 +110,12 @@ class DecodePool:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def decode(self, path: str | os.PathLike[str]) -> Picture:
-        """Decode one picture; links are followed, as a person names the file. Raises UnreadableImage, NoDecoder."""
+    def decode(self, path: str | os.PathLike[str], name: str = "") -> Picture:
+        """Decode one picture; links are followed, as a person names the file. name: what an error calls it, else the
+        path. Raises UnreadableImage, NoDecoder."""
         (result,) = self.run([Job(0, os.fsencode(os.path.realpath(path)), b"")])
         if not isinstance(result, Decoded):
-            reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
-            raise UnreadableImage(f"Cannot read {os.fsdecode(path)}: {reason}.")
+            raise UnreadableImage(f"Cannot read {name or os.fsdecode(path)}: {why_not(result)}.")
         return Picture(result.pixels, result.format, result.width, result.height)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded | Failed | Changed]:

@@ -1,8 +1,11 @@
-"""Score one pair of picture files, without an index."""
+"""Score one pair of pictures, without an index."""
 
+import os
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
@@ -12,6 +15,7 @@ from diffsim.indexer.spaces import Networks, make_kit
 from diffsim.retrieval.agreement import Agreement
 from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.extractor import Extractor
+from diffsim.retrieval.names import METRICS, PROTOCOLS
 from diffsim.retrieval.paper import PaperProtocol
 from diffsim.retrieval.pictures.decode_pool import DecodePool
 from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
@@ -19,6 +23,8 @@ from diffsim.retrieval.score import PairScore, score_pair
 
 from .errors import QueryError
 from .pair import Pair
+from .picture_files import PictureFile, picture_file
+from .query import ExtractedPicture, Subject
 
 
 class BadPair(QueryError, ValueError):
@@ -42,32 +48,40 @@ class ScoredPair:
         return self.pair.agreement()
 
 
-def score_files(
-    a: Path,
-    b: Path,
+def score_pictures(
+    a: Subject,
+    b: Subject,
     request: SpaceRequest,
     *,
     protocol: str = "engine",
     metric: str = "cosine",
     device: str = "auto",
 ) -> ScoredPair:
-    """Score two picture files as the request says (its `tier` is how exactly their tokens are kept meanwhile).
+    """Score two pictures as the request says (its `tier` is how exactly their tokens are kept meanwhile).
 
+    a, b: a path, the bytes of a picture file, a Pillow image or an array uint8 [height, width, 3] of RGB.
     protocol: `engine`, what an index uses: symmetric, and 1 for a picture and itself; `paper`, as DiffSim's released
     code, for one tap of a Stable Diffusion 1.x or 2.x network. metric: `cosine` or `mse`.
-    Raises BadPair, UnreadableImage, UnknownModel, NoPaperProtocol, ...
+    Raises BadPair, BadQuery, UnreadableImage, UnknownModel, NoPaperProtocol, ...
     """
-    for path in (a, b):
-        if not path.exists():
-            raise BadPair(f"There is no file {path}; give the path of a picture.")
+    for what, given, known in (("protocol", protocol, PROTOCOLS), ("metric", metric, METRICS)):
+        if given not in known:
+            raise BadPair(f"The {what} {given!r} is unknown; choose one of {', '.join(known)}.")
+    for subject in (a, b):
+        if isinstance(subject, int | np.integer | ExtractedPicture):
+            raise BadPair("Pictures of an index are compared by `Searcher.pair`; give a path or a picture in memory.")
+        if isinstance(subject, str | os.PathLike) and not Path(subject).exists():
+            raise BadPair(f"There is no file {os.fspath(subject)}; give the path of a picture.")
     networks = Networks(choose_device(device))
-    if protocol == "paper":
-        return _by_paper(a, b, request, networks, metric)
-    kit = make_kit(request, networks)
-    network = networks.get(request.network, request.settings.dtype, request.adapter)
-    extractor = Extractor(network, [kit])
-    with DecodePool(1, extractor.size, fit=extractor.fit) as pool:
-        pictures = [pool.decode(path).pixels for path in (a, b)]
+    with ExitStack() as opened:
+        files = [opened.enter_context(picture_file(subject)) for subject in (a, b)]
+        if protocol == "paper":
+            return _by_paper(files[0], files[1], request, networks, metric)
+        kit = make_kit(request, networks)
+        network = networks.get(request.network, request.settings.dtype, request.adapter)
+        extractor = Extractor(network, [kit])
+        with DecodePool(1, extractor.size, fit=extractor.fit) as pool:
+            pictures = [pool.decode(file.path, file.name).pixels for file in files]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
         if metric != "cosine":
@@ -82,19 +96,17 @@ def score_files(
     )
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: PictureFile) -> Image.Image:
     """The whole picture, which the released code's own preprocessing is given."""
     try:
-        return open_picture(path.read_bytes())[0]
+        return open_picture(file.path.read_bytes())[0]
     except OSError as problem:
-        raise BadPair(
-            f"The picture {path} cannot be read ({problem.strerror}); give the path of a picture."
-        ) from problem
+        raise BadPair(f"Cannot read {file.name} ({problem.strerror}); give the path of a picture.") from problem
     except UnreadableImage as problem:
-        raise BadPair(f"The picture {path} cannot be read: {problem}.") from problem
+        raise BadPair(f"Cannot read {file.name}: {problem}.") from problem
 
 
-def _by_paper(a: Path, b: Path, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
+def _by_paper(a: PictureFile, b: PictureFile, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
     network = networks.get(request.network, request.settings.dtype, request.adapter)
     paper = PaperProtocol(network, request.settings)
     first = (paper.features(_open(a), "A"),)

@@ -1,0 +1,178 @@
+"""Pictures that the index does not have: decoded in guarded processes, several through a network together."""
+
+import os
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from diffsim.db.catalog import KnownSpace
+from diffsim.errors import Error
+from diffsim.retrieval.features import PictureFeatures
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job, why_not
+from diffsim.retrieval.pictures.images import UnreadableImage
+
+from .collection import Collection
+from .picture_files import PictureFile, picture_file, sha256_of
+from .query import ExtractedPicture, Subject
+
+if TYPE_CHECKING:
+    from diffsim.indexer.spaces import Networks
+    from diffsim.retrieval.extractor import Extractor
+
+TOGETHER = 16
+"""Pictures in one pass of a network; a GPU is not filled by less, and its memory holds so many at full size."""
+
+_DECODERS = min(4, os.cpu_count() or 1)
+
+
+class PictureExtractor:
+    """Turns pictures into features. Keeps networks and decoding processes between queries."""
+
+    def __init__(self, collection: Collection, device: str) -> None:
+        self._collection = collection
+        self._device = device
+        self._networks: Networks | None = None
+        self._extractors: dict[tuple[str, ...], Extractor] = {}  # by the fingerprints of the spaces of one pass
+        self._decoders: dict[tuple[int, str], DecodePool] = {}  # by size and fit: processes from the first picture on
+
+    def close(self) -> None:
+        """End the decoding processes; the next picture starts another."""
+        for decoder in self._decoders.values():
+            decoder.close()
+
+    def extract(
+        self, subject: Subject, spaces: Sequence[KnownSpace], problems: dict[str, Error] | None = None
+    ) -> ExtractedPicture:
+        """Decode a picture and run the networks of these spaces, each network once.
+
+        problems: is given what a space that could not be extracted raised, by fingerprint; None raises it.
+        Raises BadQuery, UnreadableImage, UnknownModel, SpaceMismatch, ...
+        """
+        (found,) = self.extract_all([subject], spaces, problems)
+        if isinstance(found, Error):
+            raise found
+        return found
+
+    def extract_all(
+        self, subjects: Sequence[Subject], spaces: Sequence[KnownSpace], problems: dict[str, Error] | None = None
+    ) -> list[ExtractedPicture | Error]:
+        """The same of several pictures, which go through each network together; one that fails is its error."""
+        files: dict[bytes, PictureFile] = {}
+        found: list[bytes | Error] = []
+        with ExitStack() as opened:
+            for subject in subjects:
+                try:
+                    file = opened.enter_context(picture_file(subject))
+                    sha256 = sha256_of(file.path)
+                except Error as problem:
+                    found.append(problem)
+                else:
+                    files[sha256] = file  # the same picture twice is extracted once
+                    found.append(sha256)
+            made = self._extract(files, spaces, problems)
+        return [each if isinstance(each, Error) else made[each] for each in found]
+
+    def _extract(
+        self, files: Mapping[bytes, PictureFile], spaces: Sequence[KnownSpace], problems: dict[str, Error] | None
+    ) -> dict[bytes, ExtractedPicture | Error]:
+        """What becomes of each file, by its hash."""
+        features: dict[bytes, dict[str, PictureFeatures]] = {sha256: {} for sha256 in files}
+        failed: dict[bytes, Error] = {}
+        decoded: dict[tuple[int, str], dict[bytes, Decoded | Error]] = {}  # by size and fit
+        sides: dict[bytes, tuple[int, int]] = {}
+        for group in self._passes(spaces):
+            kit = self._collection.kit(group[0])
+            shape = kit.settings.size, kit.settings.fit
+            if shape not in decoded:
+                decoded[shape] = self._decoded(shape, {key: files[key] for key in files if key not in failed})
+            pixels = {}
+            for sha256, picture in decoded[shape].items():
+                if isinstance(picture, Error):
+                    failed[sha256] = picture
+                else:
+                    pixels[sha256] = picture.pixels
+                    sides[sha256] = picture.width, picture.height
+            for sha256, made in zip(pixels, self._through(group, list(pixels.values())), strict=True):
+                if not isinstance(made, Error):
+                    features[sha256] |= made
+                elif problems is None:
+                    failed[sha256] = made
+                else:
+                    problems |= {space.fingerprint: made for space in group}
+        return {
+            sha256: failed.get(sha256) or ExtractedPicture(sha256, *sides[sha256], features[sha256]) for sha256 in files
+        }
+
+    def _decoded(self, shape: tuple[int, str], files: Mapping[bytes, PictureFile]) -> dict[bytes, Decoded | Error]:
+        """The files at a size and fit, by hash."""
+        if shape not in self._decoders:
+            self._decoders[shape] = DecodePool(_DECODERS, shape[0], fit=shape[1])
+        hashes = list(files)
+        jobs = [
+            Job(number, os.fsencode(os.path.realpath(file.path)), sha256)
+            for number, (sha256, file) in enumerate(files.items())
+        ]
+        found: dict[bytes, Decoded | Error] = {}
+        for result in self._decoders[shape].run(jobs):
+            sha256 = hashes[result.job.content_id]
+            if isinstance(result, Decoded):
+                found[sha256] = result
+            else:
+                found[sha256] = UnreadableImage(f"Cannot read {files[sha256].name}: {why_not(result)}.")
+        return {sha256: found[sha256] for sha256 in files}
+
+    def _through(
+        self, group: Sequence[KnownSpace], pixels: Sequence[np.ndarray]
+    ) -> list[dict[str, PictureFeatures] | Error]:
+        """What one network makes of each picture, by fingerprint of these spaces."""
+        try:
+            extractor = self._extractor(group)
+        except Error as problem:
+            return [problem] * len(pixels)
+        made: list[dict[str, PictureFeatures] | Error] = []
+        for start in range(0, len(pixels), TOGETHER):
+            made += _features(extractor, group, pixels[start : start + TOGETHER])
+        return made
+
+    def _passes(self, spaces: Sequence[KnownSpace]) -> list[list[KnownSpace]]:
+        """Spaces that one pass of one network fills, together."""
+        # Only here: a picture that is indexed is queried with without loading a network, or the libraries around it.
+        from diffsim.indexer.spaces import pass_key
+
+        def key(space: KnownSpace) -> tuple[str | int, ...]:
+            return pass_key(space.network, space.adapter, self._collection.kit(space).space)
+
+        return [list(group) for _, group in groupby(sorted(spaces, key=key), key=key)]
+
+    def _extractor(self, spaces: Sequence[KnownSpace]) -> "Extractor":
+        from diffsim.indexer.spaces import Networks
+        from diffsim.retrieval.extractor import Extractor
+
+        wanted = tuple(space.fingerprint for space in spaces)
+        if wanted not in self._extractors:
+            self._networks = self._networks or Networks(self._device)
+            kits = [self._collection.kit(space) for space in spaces]
+            network = self._networks.of(spaces[0], kits[0].space)
+            self._extractors[wanted] = Extractor(network, kits)
+        return self._extractors[wanted]
+
+
+def _features(
+    extractor: "Extractor", group: Sequence[KnownSpace], pixels: Sequence[np.ndarray]
+) -> list[dict[str, PictureFeatures] | Error]:
+    """Of each picture, in one pass. Where that fails, each has a pass of its own: that one of them overflows, or that
+    the GPU has no room for several, is not the fault of the others."""
+    try:
+        made = extractor.extract(np.stack(pixels))
+    except (Error, torch.cuda.OutOfMemoryError) as problem:
+        if len(pixels) > 1:
+            return [each for one in pixels for each in _features(extractor, group, [one])]
+        if not isinstance(problem, Error):
+            raise
+        return [problem]
+    names = [space.fingerprint for space in group]
+    return [dict(zip(names, each, strict=True)) for each in zip(*made, strict=True)]

@@ -1,0 +1,87 @@
+"""Hits as tables of pandas and Arrow, which are not required: they are imported where a table is made.
+
+One row a hit: rank, score, by_chance (empty where it was not judged), recall_rank, path, content_id, offline, paths
+(all files of the content) and duplicates (a file of each near copy that was folded into the hit).
+
+A path is text here: bytes of a file name that are not UTF-8 stand as \\xNN.
+"""
+
+import os
+from collections.abc import Sequence
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+from .errors import QueryError
+from .query import Hit
+
+if TYPE_CHECKING:
+    import pandas
+    import pyarrow
+
+
+class MissingPackage(QueryError):
+    """A package that is not required is not installed."""
+
+
+def to_pandas(hits: Sequence[Hit]) -> "pandas.DataFrame":
+    """Raises MissingPackage."""
+    library = _load("pandas")
+    types = {
+        "rank": "int64",
+        "score": "float64",
+        "by_chance": "float64",
+        "recall_rank": "int64",
+        "path": "str",
+        "content_id": "int64",
+        "offline": "bool",
+        "paths": "object",
+        "duplicates": "object",
+    }
+    return library.DataFrame(_columns(hits)).astype(types)
+
+
+def to_arrow(hits: Sequence[Hit]) -> "pyarrow.Table":
+    """Raises MissingPackage."""
+    library = _load("pyarrow")
+    text, number, real = library.string(), library.int64(), library.float64()
+    schema = library.schema(
+        {
+            "rank": number,
+            "score": real,
+            "by_chance": real,
+            "recall_rank": number,
+            "path": text,
+            "content_id": number,
+            "offline": library.bool_(),
+            "paths": library.list_(text),
+            "duplicates": library.list_(text),
+        }
+    )
+    return library.table(_columns(hits), schema)
+
+
+def _columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
+    return {
+        "rank": [hit.rank for hit in hits],
+        "score": [hit.score for hit in hits],
+        "by_chance": [hit.by_chance for hit in hits],
+        "recall_rank": [hit.recall_rank for hit in hits],
+        "path": [_text(hit.path) for hit in hits],
+        "content_id": [hit.content_id for hit in hits],
+        "offline": [hit.offline for hit in hits],
+        "paths": [[_text(path) for path in hit.paths] for hit in hits],
+        "duplicates": [[_text(copy.path) for copy in hit.duplicates] for hit in hits],
+    }
+
+
+def _text(path: str) -> str:
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _load(name: str) -> ModuleType:
+    import importlib
+
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise MissingPackage(f"A table of this kind needs {name}; install it with: pip install {name}.") from None
