@@ -308,7 +308,7 @@ def test_preprocessing_as_it_is_written(tmp_path: Path, values: dict, expected: 
 def test_preprocessing_that_is_not_understood_is_refused(tmp_path: Path, values: dict) -> None:
     folder = make_vit(tmp_path, "clip-vision", values)
     for ask in (find_model, lambda place: load_network(Path(place), "float32", "cpu")):
-        with pytest.raises(BadPreprocessing, match=r"in a way that is not understood here \(.*\.$"):
+        with pytest.raises(BadPreprocessing, match=r"in a way that is not supported \(.*\.$"):
             ask(str(folder))
 
 
