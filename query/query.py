@@ -107,7 +107,7 @@ class Query:
         if not any(example.weight > 0 for example in examples):
             raise BadQuery("A query needs a picture that results should be similar to; give one with a weight above 0.")
         if self.k < 1:
-            raise BadQuery(f"The number of neighbours {self.k} is too small; ask for at least 1.")
+            raise BadQuery(f"The number of neighbours {self.k} is too small; give at least 1.")
         if self.candidates < 1:
             raise BadQuery(f"The number of candidates {self.candidates} is too small; give at least 1.")
         if self.exact and not self.rerank:
@@ -120,9 +120,9 @@ class Query:
     def _check_first_stage(self, examples: Sequence[Example]) -> None:
         """Reject options that need full scores."""
         if len(self.spaces) > 1 or any(len(example.spaces) > 1 for example in examples):
-            raise BadQuery("Several feature spaces are weighed by their full scores; drop --no-rerank or ask in one.")
+            raise BadQuery("Several feature spaces are combined by their full scores; drop --no-rerank or query one.")
         if len(examples) > 1:
-            raise BadQuery("Several examples are weighed by their full scores; drop --no-rerank or ask with one.")
+            raise BadQuery("Several examples are combined by their full scores; drop --no-rerank or give one.")
         if any(example.region for example in examples):
             raise BadQuery("The first stage compares whole pictures only; drop --no-rerank or the region.")
         if self.max_by_chance is not None:

@@ -38,13 +38,13 @@ if TYPE_CHECKING:
     "profiles",
     multiple=True,
     type=click.Choice(PROFILES),
-    help="What similar means; several are weighed together.  [default: the first space of the index]",
+    help="What similar means; several are combined.  [default: the first space of the index]",
 )
 @click.option(
     "--space",
     "spaces",
     multiple=True,
-    help="A feature space by name or fingerprint, as `diffsim status` lists them; several are weighed together.",
+    help="A feature space by name or fingerprint, as `diffsim status` lists them; several are combined.",
 )
 @click.option(
     "--region", type=REGION, metavar="X,Y,W,H", help="Count only similarity to this box of IMAGE; fractions, 0 to 1."
