@@ -9,6 +9,7 @@ import torch
 import transformers
 from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel, EulerDiscreteScheduler, UNet2DConditionModel
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
+from extraction import make_network as make_sd15
 from safetensors.torch import save_file
 from transformers import (
     CLIPTextConfig,
@@ -17,8 +18,6 @@ from transformers import (
     CLIPVisionConfig,
     CLIPVisionModelWithProjection,
 )
-
-from benchmarks.extraction import make_network as make_sd15
 
 Make = Callable[[Path], None]
 """Puts a network into a folder."""

@@ -82,6 +82,11 @@ class Catalog:
         """Open the catalog at a path or database URL; errors as for `Database.open`. A readonly one writes nothing."""
         return cls(Database.open(where, create=create, readonly=readonly))
 
+    @classmethod
+    def copy(cls, where: str | Path, to: Path) -> None:
+        """Copy the catalog at a path or URL to a new SQLite file; see `Database.copy`."""
+        Database.copy(where, to)
+
     def close(self) -> None:
         self._database.close()
 

@@ -16,6 +16,7 @@ import fcntl
 import json
 import os
 import socket
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -33,7 +34,7 @@ from .errors import IndexerError
 
 FORMAT = 1
 _LOCK = "writer.lock"
-_CATALOG = "sqlite:///catalog.sqlite"
+_CATALOG_FILE = "catalog.sqlite"
 
 
 class NoIndex(IndexerError):
@@ -81,20 +82,38 @@ class IndexFolder:
         """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder."""
         if not (path / "index.toml").exists():
             path.mkdir(parents=True, exist_ok=True)
-            if any(entry.name != "index.toml.part" for entry in path.iterdir()):
-                raise NoIndex(
-                    f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR."
-                )
+            _check_empty(path)
             part = path / "index.toml.part"
-            part.write_text(f'format = {FORMAT}\ncatalog = "{_CATALOG}"\n', encoding="utf-8")
+            part.write_text(f'format = {FORMAT}\ncatalog = "sqlite:///{_CATALOG_FILE}"\n', encoding="utf-8")
             put_in_place(part, path / "index.toml")
         return cls.open(path)
 
+    @classmethod
+    @contextmanager
+    def trial(cls, path: Path) -> Iterator["IndexFolder"]:
+        """The index at `path`, or a new one where there is none, to try a run on: a copy of its catalog and links to
+        its feature spaces, of which nothing is kept. Raises as `create`, and as `Catalog.copy`."""
+        with tempfile.TemporaryDirectory(prefix="diffsim-trial-") as name:
+            copy = cls.create(Path(name) / "index")
+            if (path / "index.toml").exists():
+                Catalog.copy(cls.open(path)._catalog_place, copy.path / _CATALOG_FILE)
+                with copy.catalog(create=True) as catalog:
+                    copy.space("").mkdir()
+                    for space in catalog.spaces():
+                        known = copy.space(space.fingerprint)
+                        known.symlink_to((path / "spaces" / space.fingerprint).absolute(), target_is_directory=True)
+            elif path.is_dir():
+                _check_empty(path)
+            yield copy
+
     def catalog(self, *, create: bool = False, readonly: bool = False) -> Catalog:
+        return Catalog.open(self._catalog_place, create=create, readonly=readonly)
+
+    @property
+    def _catalog_place(self) -> Path | str:
         prefix = "sqlite:///"
         local = self.catalog_url.startswith(prefix) and not Path(self.catalog_url.removeprefix(prefix)).is_absolute()
-        where = self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
-        return Catalog.open(where, create=create, readonly=readonly)
+        return self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
 
     def space(self, fingerprint: str) -> Path:
         return self.path / "spaces" / fingerprint
@@ -105,12 +124,7 @@ class IndexFolder:
 
     def disk_bytes(self) -> int:
         """What the folder takes; files that come and go while another process writes do not matter."""
-        total = 0
-        for folder, folders, files in os.walk(self.path):
-            for name in (*folders, *files):
-                with suppress(FileNotFoundError):
-                    total += Path(folder, name).lstat().st_blocks * 512
-        return total
+        return _disk_bytes(self.path)
 
     def shards(self, fingerprint: str) -> Path:
         """The folder of the shards of a space."""
@@ -160,3 +174,19 @@ class IndexFolder:
             return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
         except (OSError, ValueError, KeyError):
             return "another process"
+
+
+def _check_empty(path: Path) -> None:
+    if any(entry.name != "index.toml.part" for entry in path.iterdir()):
+        raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
+
+
+def _disk_bytes(folder: str | Path) -> int:
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    total += _disk_bytes(entry.path)
+    return total

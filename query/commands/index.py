@@ -92,7 +92,7 @@ def index(
     )
     if dry_run:
         found = estimate(index_path, folders, requests, options)
-        click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed and unchanged.")
+        click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed.")
         click.echo(f"To do: {found.todo}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
         for skipped in found.skipped:
             click.echo(f"skipped  {skipped}")
