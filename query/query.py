@@ -79,12 +79,12 @@ class Query:
     filters: conditions a picture must meet to be a hit; applied before recall. by_chance then counts only the pictures
     that pass.
     k: how many neighbours. fold: near copies of a better hit become its `duplicates` and do not count towards k.
-        candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
-        picture of a small collection.
-        rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
-        include_self: list the examples' own contents too. max_by_chance: leave out hits with more matches than this
-        expected by chance.
-        Raises BadQuery.
+    candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
+    picture of a small collection.
+    rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
+    include_self: list the examples' own contents too. max_by_chance: leave out hits with more matches than this
+    expected by chance.
+    Raises BadQuery.
     """
 
     examples: Sequence[Example | Subject] | Example | Subject

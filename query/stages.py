@@ -122,7 +122,7 @@ def recall_candidates(
     """The `count` nearest by descriptor to each part of positive weight (None: every picture), best rank first.
 
     allowed: recall only these ids. whole: spaces in which a region recalls every picture; elsewhere it recalls
-        REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
+    REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
     """
     first: dict[int, tuple[int, float]] = {}
     left_out = np.empty(0, np.int64) if include_self else examples_of(parts)

@@ -81,7 +81,7 @@ def agreement(
     a, b, weights: per tap, the features of one picture each, and the tap's share in the score.
     grids: rows and columns of each tap's tokens; None: they are square. prefix: leading tokens that are not places (the
         CLS and register tokens of a ViT): they take part in attention, but are not drawn.
-        regions: the maximum number. The keys of DiffSim-C are not places in B; if they happen to be as many as the
+    regions: the maximum number. The keys of DiffSim-C are not places in B; if they happen to be as many as the
         queries, which cannot be detected here, give 0.
     Several taps: the weighted mean of their maps, brought to the finest grid (bilinear). Raises NoGrid.
     """

@@ -39,7 +39,7 @@ def settings(
 
     layers, timesteps, sizes: if empty, all of the network's layers, TIMESTEPS, and the network's own size. changes:
     settings that all of them share, as `requested_spaces` takes them.
-        Raises UnknownModel, BadNetwork, UnknownModule, InvalidSpace.
+    Raises UnknownModel, BadNetwork, UnknownModule, InvalidSpace.
     """
     if changes.get("variant") == "global":
         raise InvalidSpace("A global embedding has no layers to compare; leave out --variant global.")

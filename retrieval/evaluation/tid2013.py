@@ -15,8 +15,8 @@ def tid2013(root: Path, seed: int) -> Question:
     """25 references x 24 distortions, level 2 against level 3; the unit is the reference. Nothing is drawn at random.
 
     Layout: `i01.bmp` and `i01_01_1.bmp` in any case (the set itself mixes them), anywhere below ROOT: readers of the
-        published set (ponomarenko.info/tid2013.htm) name `reference_images/` and `distorted_images/`, tid_main.py reads one
-        flat folder. Raises BadBenchmark.
+    published set (ponomarenko.info/tid2013.htm) name `reference_images/` and `distorted_images/`, tid_main.py reads one
+    flat folder. Raises BadBenchmark.
     """
     found: dict[tuple[int, int, int], Path] = {}
     for folder in (root, *folders_below(root)):

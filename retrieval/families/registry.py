@@ -125,7 +125,7 @@ class Families:
         A package's family takes precedence over those of this program, which match broadly. Two packages that claim one
         folder are an error, because the choice between them would change every number.
         made_by: the Member.stamp recorded in a feature space: selects that family, even if another claims the folder.
-                Raises AmbiguousNetwork, BrokenPlugin.
+        Raises AmbiguousNetwork, BrokenPlugin.
         """
         failed = []
         plugins = [member for member in self.members if member.package]

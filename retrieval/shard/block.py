@@ -18,9 +18,9 @@ class Block:
     """rows: ascending by id; their `visible` is the initial one.
 
     current: bool [n], the row holds the content's latest features: not forgotten, not rewritten in a later block.
-        visible: bool [n], the content can be a hit. findable: bool [n], its descriptor is sound.
-        index: FAISS over the descriptors by position, or None if `descriptors`, float16 [n, dimensions], are compared.
-        gpu_index: the same on a GPU, if there is one.
+    visible: bool [n], the content can be a hit. findable: bool [n], its descriptor is sound.
+    index: FAISS over the descriptors by position, or None if `descriptors`, float16 [n, dimensions], are compared.
+    gpu_index: the same on a GPU, if there is one.
     """
 
     rows: Rows

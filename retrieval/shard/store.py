@@ -166,7 +166,7 @@ class FeatureStore:
         """Return the disk space freed by deletions, if it is more than a quarter of the file; returns whether it did.
 
         Needs room for a copy of what is left. Readers in other processes switch to the new file automatically.
-                Raises StoreFull, with the store as it was.
+        Raises StoreFull, with the store as it was.
         """
         return self._writable.compact()
 

@@ -43,8 +43,8 @@ def main(
     """Train on the pictures in FOLDERS and write a model folder that `diffsim index --model` accepts.
 
     Each folder has the same share, and within it each subfolder. A name that is in several subfolders is treated as one
-    subject in several styles. Also written, beside OUT: OUT.pictures.npy (the decoded pictures), OUT.loss.csv, a plot of
-    it (OUT.loss.png, with matplotlib) and OUT.checkpoint.pt, from which --resume continues to the same weights.
+    subject in several styles. Beside OUT, it writes OUT.pictures.npy (the decoded pictures), OUT.loss.csv, a plot of it
+    (OUT.loss.png, with matplotlib) and OUT.checkpoint.pt, from which --resume continues to the same weights.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no CUDA device here; use --device cpu.")
