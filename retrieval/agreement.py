@@ -9,7 +9,7 @@ are compared token by token, each token a vector over heads x channels:
                 = sum_i agreement_i (|x_i| / |x|) (|y_i| / |y|)
 
 So the score is a combination of the agreements weighted by the tokens' norms, NOT their mean. The weights sum to 1 only
-where both maps spread their norm over the tokens alike, and to less otherwise: a picture can score below all its
+if both maps spread their norm over the tokens equally, and to less otherwise: a picture can score below all its
 agreements. An agreement measures how well the direction of a token is rebuilt; the norms set how much that counts.
 """
 
@@ -183,7 +183,7 @@ def _regions(
     values: Tensor,
     count: int,
 ) -> list[Region]:
-    """Down the agreements of A, best first, each place well apart from those before it, in A and where it went in B
+    """Places of A by falling agreement, each well apart from those before it, in A and in its attention's peak in B
     (non-maximum suppression): otherwise all would lie in one plain background."""
     rows, columns = values.shape
     apart = _APART * max(rows, columns)

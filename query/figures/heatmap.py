@@ -16,7 +16,7 @@ TOP = 140
 LABEL = 48
 BAR = 112
 DISC = 15
-# viridis (matplotlib, CC0): even steps look even and brightness rises all the way, for colour-blind eyes too.
+# viridis (matplotlib, CC0): perceptually uniform, with increasing brightness, also for colour-blind people.
 _VIRIDIS = "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
 COLOURS = np.array([list(bytes.fromhex(colour)) for colour in _VIRIDIS.split()], np.float32)
 VEIL = 0.72

@@ -1,4 +1,4 @@
-"""Scores of wanted pairs under the paper protocol, where a picture's features depend on its role."""
+"""Scores of given pairs under the paper protocol, in which a picture's features depend on its role."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

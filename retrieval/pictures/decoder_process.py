@@ -77,7 +77,7 @@ class DecoderProcess:
         return cls(process, Connection(ours.detach()), pixels.reshape(slots, size, size, 3))
 
     def end(self) -> int | None:
-        """Kill it, as it has nothing to save -> its exit status, or None if the kernel cannot end it yet."""
+        """Kill it, which loses nothing; returns its exit status, or None if the kernel cannot end it yet."""
         self.connection.close()
         self.process.kill()
         try:

@@ -193,7 +193,7 @@ class _Loaded:
 
 
 def _load(data: bytes, size: int | None = None) -> _Loaded:
-    """Decode a file's bytes, at full scale or, for a JPEG, no larger than it takes for size x size.
+    """Decode a file's bytes, at full scale or, for a JPEG, no larger than size x size requires.
 
     Raises UnreadableImage, whose text gives the reason, or MemoryError. Calls from several threads are serialised,
     because Pillow's limit on pixels is a global.

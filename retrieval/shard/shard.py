@@ -85,7 +85,7 @@ class LocalShard:
         self._parts[space] = self._parts[space].updated(changes)
 
     def part(self, space: str) -> SpacePart | None:
-        """The space's part of this shard, None where it has no pictures here."""
+        """The space's part of this shard; None if it has no pictures here."""
         return self._parts.get(space)
 
     def warnings(self, spaces: Sequence[str]) -> list[str]:
