@@ -62,7 +62,7 @@ def test_a_box_is_placed_in_the_middle_that_a_vit_is_shown(searcher: Searcher, w
     assert torch.equal(region.query[0, :, 0], whole.query[0, :, 3 + 4 * 2 + 2]) and region.query.shape[2] == 1
     hits = searcher.search(asked, region=box, spaces=space.fingerprint, k=100)
     assert len(hits) == 24 - isinstance(picture, int)
-    with pytest.raises(BadRegion, match=r"outside of what the network is shown.*\.$"):
+    with pytest.raises(BadRegion, match=r"outside of what the network sees.*\.$"):
         searcher.search(asked, region=(0, 0, 0.2, 1), spaces=space.fingerprint)
 
 
