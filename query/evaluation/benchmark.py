@@ -98,7 +98,9 @@ class Groups:
             scores[unread] = np.nan
             found = retrieval(scores, self._queries, self._labelled, self._seed)
             if not found.figures:
-                raise BadBenchmark(f"No two pictures of {self._root} belong to one group; give groups of two or more.")
+                raise BadBenchmark(
+                    f"No picture of {self._root} can be found from another; give groups of at least two pictures."
+                )
             rows.append(
                 {
                     "space": contender.spec,
