@@ -135,7 +135,7 @@ def latency(table: Table, asker: Asker, index: Path, uploads: list[bytes], ids: 
     middles = random.sample(range(len(ids)), TIMES)
     table.row("100 pictures from anywhere", [partial(asker.get, "/api/pictures", offset=at) for at in middles])
     thumbnails(table, asker, index, ids)
-    table.row("a picture at the size of the screen", [partial(asker.get, f"/pictures/{one}") for one in few()])
+    table.row("a picture at the size of the screen", [partial(asker.get, f"/previews/{one}") for one in few()])
 
     def drop(data: bytes) -> list[float]:
         started = time.perf_counter()
@@ -225,7 +225,7 @@ class Crowd:
                 lambda: self.get("/api/why/attention", a=self.one(), b=self.one(), row=1, column=2),
             ),
             "heat map": (5, lambda: self.get("/api/why", a=self.one(), b=self.one())),
-            "picture, screen size": (5, lambda: self.get(f"/pictures/{self.one()}")),
+            "picture, screen size": (5, lambda: self.get(f"/previews/{self.one()}")),
             "details": (4, lambda: self.get(f"/api/pictures/{self.one()}")),
             "click with a region": (2, lambda: self.search(self.one(), region=REGION)),
             "click with a filter": (2, lambda: self.search(self.one(), filters={"min_side": 200})),

@@ -8,6 +8,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
 
 from .changes import (
@@ -26,11 +27,11 @@ from .chunks import chunks
 from .database import Database
 from .files import FileRows, KnownRoot, present
 from .filters import Filters, matching
-from .listing import folders, pictures_by_path
+from .listing import PictureOrder, read_changed, read_folders, read_order
 from .pending import PendingContent, count_pending, read_pending
 from .shards import KnownShard, RecordedRecall, read_shards, set_capacity
 from .status import Status, read_status, visible_pictures
-from .tables import Content, Feature, File, Recall, Root, Space
+from .tables import Content, Feature, File, Generation, Recall, Root, Space
 
 _PENDING_AT_ONCE = 500
 
@@ -81,6 +82,11 @@ class Catalog:
         """Open the catalog at a path or database URL; errors as for `Database.open`. A readonly one writes nothing."""
         return cls(Database.open(where, create=create, readonly=readonly))
 
+    @classmethod
+    def copy(cls, where: str | Path, to: Path) -> None:
+        """Copy the catalog at a path or URL to a new SQLite file; see `Database.copy`."""
+        Database.copy(where, to)
+
     def close(self) -> None:
         self._database.close()
 
@@ -105,10 +111,10 @@ class Catalog:
         with self._database.reading() as connection:
             return generation_of(connection)
 
-    def status(self) -> Status:
-        """Counts and failures, for `status`."""
+    def status(self, most_failed: int | None = None) -> Status:
+        """Counts and failures, for `status`. most_failed: how many failed files are named; None is all of them."""
         with self._database.reading() as connection:
-            return read_status(connection)
+            return read_status(connection, most_failed)
 
     # Spaces
 
@@ -316,10 +322,13 @@ class Catalog:
                 found.update((row[0], KnownPicture(*row)) for row in rows)
         return found
 
-    def matching(self, filters: Filters) -> tuple[list[int], list[tuple[int, bytes]]]:
-        """Contents that pass, and those of which a file's modification time has to be asked; see filters.py."""
+    def matching(
+        self, filters: Filters, among: Sequence[int] | None = None
+    ) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
+        """Contents that pass, and those of which a file's modification time has to be asked; see filters.py. among:
+        only these contents are looked at."""
         with self._database.reading() as connection:
-            return matching(connection, filters)
+            return matching(connection, filters, among)
 
     def files_of(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.
@@ -341,15 +350,23 @@ class Catalog:
                     found[content_id].append(location)
         return found
 
-    def pictures_by_path(self) -> list[int]:
-        """Every content that was decoded once and has a present file, by its first path."""
+    def picture_order(self, before: PictureOrder | None = None) -> PictureOrder:
+        """Every content that was decoded once and has a present file, by its first path. before: an earlier answer;
+        then only what changed since is read, unless that is much."""
         with self._database.reading() as connection:
-            return pictures_by_path(connection)
+            return read_order(connection, before)
+
+    def changed(self, since: int) -> tuple[np.ndarray | None, int]:
+        """Contents whose files or features changed in a commit after generation `since`, int64, ascending (None where
+        that is not known any more), and the present generation."""
+        with self._database.reading() as connection:
+            now = generation_of(connection)
+            return read_changed(connection, since), now
 
     def folders(self, most: int) -> list[tuple[bytes, int]]:
         """The roots and the largest folders in them, absolute, by path, with their numbers of present files."""
         with self._database.reading() as connection:
-            return folders(connection, most)
+            return read_folders(connection, most)
 
     # Forgetting
 
@@ -378,6 +395,8 @@ class Catalog:
             pictures = connection.execute(delete(Feature).where(Feature.space_id == space_id)).rowcount
             connection.execute(delete(Recall).where(Recall.space_id == space_id))
             connection.execute(delete(Space).where(Space.id == space_id))
+            # A picture that was first decoded for this space is in the lists of all pictures, and no row says so now.
+            connection.execute(update(Generation).values(oldest=Generation.value))
             return pictures
 
 

@@ -5,7 +5,7 @@ content can be seen (its files came, went or moved, it was taken out of a space,
 into `changes`. So the changes after a generation are two look-ups, however large the catalog is.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +13,9 @@ import numpy as np
 from sqlalchemy import Connection, Select, delete, exists, func, insert, select, update
 from sqlalchemy.sql import ColumnElement
 
+from .arrays import raw_rows
 from .chunks import chunks
 from .tables import PRESENT, Change, Content, Feature, File, Generation, Recall, Space
-
-_ROWS_AT_ONCE = 1000
 
 ROWS_KEPT = 100_000
 """Changes that every FAISS file covers are kept up to this number: they still serve readers that are open now."""
@@ -69,7 +68,7 @@ def read_changes(connection: Connection, space_id: int, since: int, shard: int |
         gone = sorted(connection.scalars(_gone(space_id, since, shard)))  # by SQL, it would look at all changes
     elif shard is not None:
         statement = statement.where(_near(shard))
-    parts = [_arrays(rows) for rows in _raw_rows(connection, statement)] or [_arrays([])]
+    parts = [_arrays(rows) for rows in raw_rows(connection, statement)] or [_arrays([])]
     ids, shards, sha256, generations, seen = (np.concatenate(column) for column in zip(*parts, strict=True))
     return SpaceChanges(ids, shards, sha256, generations, seen, np.array(gone, np.int64), now, complete)
 
@@ -149,15 +148,6 @@ def _gone(space_id: int, since: int, shard: int | None) -> Select:
     exists_here = exists().where(Feature.space_id == space_id, Feature.content_id == Change.content_id)
     of_shard = [] if shard is None else [Change.shard == shard]
     return select(Change.content_id).where(Change.generation > since, *of_shard, ~exists_here)
-
-
-def _raw_rows(connection: Connection, statement: Select) -> Iterator[list[tuple[Any, ...]]]:
-    """Rows as the driver gives them: SQLAlchemy's own rows would add a third to the time of a million."""
-    result = connection.execute(statement)
-    cursor: Any = result.cursor
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        yield rows
-    result.close()
 
 
 def _arrays(rows: list[tuple[Any, ...]]) -> tuple[np.ndarray, ...]:

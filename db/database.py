@@ -1,15 +1,17 @@
 """One open database: transactions for reading and writing, schema checks, and errors as sentences."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 
-from sqlalchemy import Connection, Engine, create_engine, exc, make_url, update
+from sqlalchemy import Connection, Engine, create_engine, delete, exc, insert, make_url, select, update
 
 from . import sqlite
 from .errors import CatalogError
 from .migrations import MIGRATIONS, migrate, schema_version
-from .tables import Generation
+from .tables import Base, Generation
+
+_ROWS_AT_ONCE = 5000
 
 
 class NoCatalog(CatalogError):
@@ -35,8 +37,9 @@ class CatalogUnavailable(CatalogError):
 class Database:
     """Hands out transactions on one catalog; `name` is how it is called in messages."""
 
-    def __init__(self, engine: Engine, name: str, on_close: Callable[[], None]) -> None:
+    def __init__(self, engine: Engine, name: str, path: Path | None, on_close: Callable[[], None]) -> None:
         self._engine = engine
+        self._path = path  # of a SQLite file
         self._on_close = on_close
         self.name = name
 
@@ -58,19 +61,31 @@ class Database:
         return database
 
     @classmethod
+    def copy(cls, where: str | Path, to: Path) -> None:
+        """Copy the catalog at `where`, as it is at this moment, to a new SQLite file. One of an older program stays as
+        old as it is; where there is none, nothing is made. Raises CatalogDamaged, CatalogUnavailable, ..."""
+        source = cls._connected(where, create=True, readonly=True)
+        if source._path is None:
+            with closing(source), closing(cls.open(to, create=True, readonly=False)) as target:
+                _copy_rows(source, target)
+        elif source._path.is_file():
+            with source._named_errors():
+                sqlite.copy_file(source._path, to)
+
+    @classmethod
     def _connected(cls, where: str | Path, create: bool, readonly: bool) -> "Database":
         if isinstance(where, str) and "://" in where:
             url = make_url(where)
             if url.get_backend_name() != "sqlite":
                 engine = create_engine(url)
-                return cls(engine, url.render_as_string(hide_password=True), lambda: None)
+                return cls(engine, url.render_as_string(hide_password=True), None, lambda: None)
             path = Path(url.database or "")
         else:
             path = Path(where)
         if not create and not path.is_file():
             raise _no_catalog(str(path))
-        on_close = (lambda: None) if readonly else (lambda: sqlite.settle(path))
-        return cls(sqlite.sqlite_engine(path, readonly), str(path), on_close)
+        on_close = (lambda: None) if readonly else (lambda: sqlite.leave_wal_mode(path))
+        return cls(sqlite.sqlite_engine(path, readonly), str(path), path, on_close)
 
     def _check_schema(self, create: bool, readonly: bool) -> None:
         with self.reading() as connection:
@@ -151,6 +166,17 @@ class Database:
             f"The catalog {self.name} is damaged ({problem}); restore it from a backup, or delete the index"
             " and run `diffsim index` again."
         )
+
+
+def _copy_rows(source: Database, target: Database) -> None:
+    """Replace all rows of one catalog by those of another, which may be of another kind of database."""
+    tables = Base.metadata.sorted_tables
+    with source.reading() as reading, target._changing() as writing:
+        for table in reversed(tables):
+            writing.execute(delete(table))
+        for table in tables:
+            for rows in reading.execute(select(table)).mappings().partitions(_ROWS_AT_ONCE):
+                writing.execute(insert(table), [dict(row) for row in rows])
 
 
 def _no_catalog(name: str) -> NoCatalog:

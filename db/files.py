@@ -1,11 +1,11 @@
 """Roots and files: the rows that a scan compares with the folders and rewrites."""
 
 import os
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any, NamedTuple
 
-from sqlalchemy import Connection, and_, bindparam, delete, func, insert, select, update
+from sqlalchemy import Connection, and_, bindparam, case, delete, exists, false, func, insert, or_, select, update
 from sqlalchemy.sql import ColumnElement
 
 from .changes import record_changes, record_changes_of
@@ -13,6 +13,8 @@ from .chunks import chunks
 from .database import Database
 from .shards import next_places
 from .tables import PRESENT, Content, Feature, File, Root
+
+_ROWS_AT_ONCE = 5000
 
 
 @dataclass(frozen=True)
@@ -22,8 +24,9 @@ class KnownRoot:
     display: str
 
 
-@dataclass(frozen=True, slots=True)
-class FileRow:
+class FileRow(NamedTuple):
+    """A tuple, because a run reads every file's row, and a dataclass would double the time of that."""
+
     id: int
     root_id: int
     path: bytes  # relative to the root
@@ -57,14 +60,24 @@ class Finding:
     failure: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class FileState:
-    """A file as the account sees it: `failure` is its own or its content's; `indexed` in all of the asked spaces."""
+@dataclass(frozen=True)
+class FileCounts:
+    """Files below a folder, each counted once in `missing`, `failed`, `indexed` or `waiting`."""
 
-    path: bytes
-    missing: bool
-    failure: str | None
-    indexed: bool
+    missing: int = 0
+    failed: int = 0  # there, but it or its content cannot be read
+    indexed: int = 0  # there, and in all of the given spaces
+    waiting: int = 0  # there, and not in all of them
+
+    @property
+    def rows(self) -> int:
+        return self.missing + self.failed + self.indexed + self.waiting
+
+    def __add__(self, other: "FileCounts") -> "FileCounts":
+        return FileCounts(*(one + two for one, two in zip(astuple(self), astuple(other), strict=True)))
+
+    def __sub__(self, other: "FileCounts") -> "FileCounts":
+        return FileCounts(*(one - two for one, two in zip(astuple(self), astuple(other), strict=True)))
 
 
 FILE_COLUMNS = (
@@ -135,18 +148,26 @@ class FileRows:
                 )
             connection.execute(delete(Root).where(Root.id == inner.id))
 
-    def count(self, root_id: int, folder: bytes) -> tuple[int, int]:
-        """How many files below a folder are there, and how many are missing."""
-        statement = select(File.missing, func.count()).where(inside(root_id, folder)).group_by(File.missing)
+    def has_files(self, root_id: int, folder: bytes, *, missing_too: bool = False) -> bool:
+        """Whether any file is known below a folder that is not missing, or any at all."""
+        there = [] if missing_too else [File.missing.is_(False)]
         with self._database.reading() as connection:
-            counts = dict(connection.execute(statement).all())
-        return counts.get(False, 0), counts.get(True, 0)
+            return bool(connection.scalar(select(exists().where(inside(root_id, folder), *there))))
 
-    def below(self, root_id: int, folder: bytes) -> list[FileRow]:
-        """The rows of all files below a folder of a root, missing ones too, in no particular order."""
-        with self._database.reading() as connection:
-            rows = connection.execute(select(*FILE_COLUMNS).where(inside(root_id, folder)))
-            return [FileRow(*row) for row in rows]
+    def below(self, root_id: int, folder: bytes) -> Iterator[FileRow]:
+        """The rows of all files below a folder of a root, missing ones too, in byte order of their paths.
+
+        They are read in pieces, each as it is at that moment.
+        """
+        statement = select(*FILE_COLUMNS).where(inside(root_id, folder)).order_by(File.path).limit(_ROWS_AT_ONCE)
+        last: list[ColumnElement[bool]] = []
+        while True:
+            with self._database.reading() as connection:
+                rows = connection.execute(statement.where(*last)).all()
+            yield from map(FileRow._make, rows)
+            if len(rows) < _ROWS_AT_ONCE:
+                return
+            last = [File.path > rows[-1].path]
 
     def at(self, root_id: int, path: bytes) -> FileRow | None:
         with self._database.reading() as connection:
@@ -168,6 +189,12 @@ class FileRows:
                 for row in connection.execute(statement):
                     by_id[row.content_id].files.append(FileRow(*row))
         return found
+
+    def known_sizes(self, sizes: Collection[int]) -> set[int]:
+        """Those of these sizes, in bytes, that some known content has."""
+        wanted = frozenset(sizes)
+        with self._database.reading() as connection:
+            return {size for size in connection.scalars(select(Content.size).distinct()) if size in wanted}
 
     def write(self, findings: Sequence[Finding], forget: Sequence[int]) -> None:
         """Write what was found, in one commit; unknown contents get their ids in the order of `findings`.
@@ -216,24 +243,33 @@ class FileRows:
                     record_changes(connection, contents)
                     connection.execute(update(File).where(File.id.in_(some)).values(missing=missing))
 
-    def states(self, root_id: int, folder: bytes, space_ids: Sequence[int]) -> list[FileState]:
-        """Every file below a folder, as the account counts it."""
-        spaces_with_it = (
-            select(func.count())
-            .where(Feature.content_id == File.content_id, Feature.space_id.in_(space_ids))
-            .scalar_subquery()
-        )
-        failure = func.coalesce(File.failure, Content.failure)
+    def counts(self, root_id: int, folder: bytes, space_ids: Sequence[int], *, or_file: bool = False) -> FileCounts:
+        """The numbers of files below a folder. or_file: the path may be that of a file, which counts too."""
+        place = inside(root_id, folder)
+        if or_file:
+            place = or_(place, and_(File.root_id == root_id, File.path == folder))
+        failed = func.coalesce(File.failure, Content.failure).is_not(None)
+        features = [
+            exists().where(Feature.space_id == space, Feature.content_id == File.content_id) for space in space_ids
+        ]
+        indexed = and_(*features) if features else false()
+        kinds = case((File.missing.is_(True), 0), (failed, 1), (indexed, 2), else_=3)
+        statement = select(*(func.coalesce(func.sum(case((kinds == kind, 1), else_=0)), 0) for kind in range(4)))
+        with self._database.reading() as connection:
+            of_files = statement.select_from(File).join(Content, Content.id == File.content_id, isouter=True)
+            return FileCounts(*connection.execute(of_files.where(place)).one())
+
+    def failures(self, root_id: int, folder: bytes) -> list[tuple[bytes, str]]:
+        """The files below a folder that cannot be read, or whose content cannot: path and reason, by path."""
         statement = (
-            select(File.path, File.missing, failure, spaces_with_it)
+            select(File.path, func.coalesce(File.failure, Content.failure))
             .join(Content, Content.id == File.content_id, isouter=True)
-            .where(inside(root_id, folder))
+            .where(inside(root_id, folder), File.missing.is_(False))
+            .where(or_(File.failure.is_not(None), Content.failure.is_not(None)))
             .order_by(File.path)
         )
         with self._database.reading() as connection:
-            rows = connection.execute(statement)
-            wanted = len(space_ids)
-            return [FileState(path, missing, why, wanted > 0 and n == wanted) for path, missing, why, n in rows]
+            return [(path, reason) for path, reason in connection.execute(statement)]
 
 
 def _content_ids(connection: Connection, findings: Sequence[Finding]) -> tuple[dict[bytes, int], set[int]]:

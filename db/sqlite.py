@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from urllib.parse import quote
 
-from sqlalchemy import Connection, Engine, create_engine, event
+from sqlalchemy import Connection, Engine, create_engine, event, exc
 from sqlalchemy.pool import NullPool, QueuePool
 
 BUSY_TIMEOUT_S = 30.0
@@ -35,10 +35,19 @@ def sqlite_engine(path: Path, readonly: bool) -> Engine:
     return engine
 
 
-def settle(path: Path) -> None:
+def leave_wal_mode(path: Path) -> None:
     """Leave WAL mode if nobody else is connected; otherwise the next writer to close will."""
     with suppress(sqlite3.Error), closing(_open(path, "mode=rw", timeout=0)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
+
+
+def copy_file(path: Path, to: Path) -> None:
+    """Copy the database at `path`, as it is at this moment, to a new file; also while others write to it."""
+    try:
+        with closing(_connect_readonly(path)) as source, closing(_open(to, "mode=rwc", BUSY_TIMEOUT_S)) as target:
+            source.backup(target)
+    except sqlite3.DatabaseError as error:
+        raise exc.DBAPIError.instance("BACKUP", None, error, sqlite3.Error) from error
 
 
 def quick_check(connection: Connection) -> str | None:

@@ -36,47 +36,49 @@ class Status:
     contents: int  # those without a file too, until they are pruned
     files: int  # not missing
     missing: int
-    failed: tuple[FailedFile, ...]  # unreadable, or its content is no picture; by path
+    failed: tuple[FailedFile, ...]  # unreadable, or its content is not a picture; by path
+    failures: int  # how many there are: `failed` may be the first of them only
     spaces: tuple[SpaceCount, ...]
     roots: tuple[RootCount, ...]
 
 
-def read_status(connection: Connection) -> Status:
+def read_status(connection: Connection, most_failed: int | None) -> Status:
+    """most_failed: how many failed files are named; None is all of them."""
     contents = connection.scalars(select(func.count()).select_from(Content)).one()
     roots = _root_counts(connection)
+    failed = _failed_files(connection, most_failed)
     return Status(
         contents=contents,
         files=sum(root.files for root in roots),
         missing=sum(root.missing for root in roots),
-        failed=_failed_files(connection),
+        failed=failed,
+        failures=len(failed) if most_failed is None or len(failed) < most_failed else _count_failed(connection),
         spaces=_space_counts(connection),
         roots=roots,
     )
 
 
 def _root_counts(connection: Connection) -> tuple[RootCount, ...]:
-    counts = {
-        (root_id, missing): n
-        for root_id, missing, n in connection.execute(
-            select(File.root_id, File.missing, func.count()).group_by(File.root_id, File.missing)
-        )
-    }
+    of_root = select(File.root_id, func.count()).group_by(File.root_id)
+    total = dict(connection.execute(of_root).all())
+    missing = dict(connection.execute(of_root.where(File.missing.is_(True))).all())
     roots = connection.execute(select(Root.id, Root.path, Root.display).order_by(Root.path))
     return tuple(
-        RootCount(KnownRoot(*root), counts.get((root.id, False), 0), counts.get((root.id, True), 0)) for root in roots
+        RootCount(KnownRoot(*root), total.get(root.id, 0) - missing.get(root.id, 0), missing.get(root.id, 0))
+        for root in roots
     )
 
 
 def _space_counts(connection: Connection) -> tuple[SpaceCount, ...]:
-    contents = select(Feature.space_id, func.count()).group_by(Feature.space_id)
-    files = contents.join(File, File.content_id == Feature.content_id).where(present())
-    contents_in = dict(connection.execute(contents).all())
-    files_in = dict(connection.execute(files).all())
-    visible_in = visible_pictures(connection)
-    return tuple(
-        SpaceCount(space, files_in.get(space, 0), contents_in.get(space, 0), visible)
-        for space, visible in visible_in.items()
-    )
+    contents = dict(connection.execute(select(Feature.space_id, func.count()).group_by(Feature.space_id)).all())
+    seen = select(Feature.space_id, func.count(), func.count(Feature.content_id.distinct())).group_by(Feature.space_id)
+    seen = seen.join(File, File.content_id == Feature.content_id).where(present())
+    present_in = {space: (files, visible) for space, files, visible in connection.execute(seen)}
+    counts = []
+    for space in connection.scalars(select(Space.id).order_by(Space.id)):
+        files, visible = present_in.get(space, (0, 0))
+        counts.append(SpaceCount(space, files, contents.get(space, 0), visible))
+    return tuple(counts)
 
 
 def visible_pictures(connection: Connection) -> dict[int, int]:
@@ -88,16 +90,25 @@ def visible_pictures(connection: Connection) -> dict[int, int]:
     return {space: counts.get(space, 0) for space in connection.scalars(select(Space.id).order_by(Space.id))}
 
 
-def _failed_files(connection: Connection) -> tuple[FailedFile, ...]:
+_FAILED = File.missing.is_(False), or_(File.failure.is_not(None), Content.failure.is_not(None))
+
+
+def _failed_files(connection: Connection, most: int | None) -> tuple[FailedFile, ...]:
     reason = func.coalesce(File.failure, Content.failure)
     statement = (
         select(Root.path, File.path, Root.display, File.display, reason)
         .join(Root, Root.id == File.root_id)
         .join(Content, Content.id == File.content_id, isouter=True)
-        .where(File.missing.is_(False), or_(File.failure.is_not(None), Content.failure.is_not(None)))
+        .where(*_FAILED)
         .order_by(Root.path, File.path)
+        .limit(most)
     )
     return tuple(
         FailedFile(os.path.join(root, path), os.path.join(root_text, text), why)
         for root, path, root_text, text, why in connection.execute(statement)
     )
+
+
+def _count_failed(connection: Connection) -> int:
+    statement = select(func.count()).select_from(File).join(Content, Content.id == File.content_id, isouter=True)
+    return connection.scalars(statement.where(*_FAILED)).one()

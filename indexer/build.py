@@ -6,7 +6,7 @@ is cut off, the next one goes on; nothing is lost and nothing is there twice.
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
@@ -22,7 +22,7 @@ from .options import IndexOptions
 from .recall_files import RecallReport, refresh_recall
 from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders, offline_roots
-from .scan import scan
+from .scan import ScanReport, scan
 from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
 
@@ -66,47 +66,75 @@ def index_folders(
     started = time.monotonic()
     with index.writing(), index.catalog(create=True) as catalog:
         networks = Networks(choose_device(options.device))
-        find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
-        if not requests and not catalog.spaces():
-            requests = requested_spaces(DEFAULT_MODEL, [])
-        asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
-        # A profile and its layer spelled out are one space.
-        spaces = list({space.known.fingerprint: space for space in asked}.values())
-        if options.shard_pictures not in (None, catalog.shards()[-1].capacity):
-            catalog.set_shard_capacity(options.shard_pictures)
-        if options.retry_failed:
-            catalog.clear_failures()
-        roots = list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()]
-        report = scan(
-            catalog,
-            roots,
-            exclude_dirs=options.exclude_dirs,
-            include_hidden=options.include_hidden,
-            on_step=on_step,
-            commit_every_s=options.commit_seconds,
-        )
+        begun = begin(index, catalog, folders, requests, options, networks, on_step=on_step)
         extracted = 0
         unusable: list[tuple[OpenSpace, RetrievalError]] = []
-        for _, group in groupby(sorted(spaces, key=_pass_key), key=_pass_key):
-            together = list(group)
-            run = Extraction(index, catalog, report, together, networks, options, on_step, on_progress)
+        for together in begun.passes():
+            run = Extraction(index, catalog, begun.report, together, networks, options, on_step, on_progress)
             try:
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
-        recall = refresh_recall(index, catalog, [space.known for space in spaces], options.memory, on_step)
+        recall = refresh_recall(index, catalog, [space.known for space in begun.spaces], options.memory, on_step)
         return IndexReport(
-            account(catalog, report, [space.known.id for space in spaces]),
-            report.offline,
-            asked,
-            _skipped(catalog, unusable),
+            account(catalog, begun.report, [space.known.id for space in begun.spaces]),
+            begun.report.offline,
+            begun.asked,
+            skipped_spaces(catalog, unusable),
             extracted,
             time.monotonic() - started,
             recall,
         )
 
 
-def _skipped(catalog: Catalog, unusable: Sequence[tuple[OpenSpace, RetrievalError]]) -> list[SkippedSpace]:
+@dataclass(frozen=True)
+class Begun:
+    """A run that has scanned its folders and extracts next. asked: the space behind each request, or all spaces of the
+    index; spaces: each once, as a profile and its layer spelled out are one."""
+
+    asked: list[OpenSpace]
+    spaces: list[OpenSpace]
+    report: ScanReport
+
+    def passes(self) -> Iterator[list[OpenSpace]]:
+        """The spaces that are filled together."""
+        for _, group in groupby(sorted(self.spaces, key=_pass_key), key=_pass_key):
+            yield list(group)
+
+
+def begin(
+    index: IndexFolder,
+    catalog: Catalog,
+    folders: Sequence[Path],
+    requests: Sequence[SpaceRequest],
+    options: IndexOptions,
+    networks: Networks,
+    *,
+    on_step: Callable[[str], None] = lambda step: None,
+    rehearsal: bool = False,
+) -> Begun:
+    """Everything up to the extraction: the spaces, the roots, the scan. rehearsal: as in `scan`."""
+    find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
+    if not requests and not catalog.spaces():
+        requests = requested_spaces(DEFAULT_MODEL, [])
+    asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
+    if options.shard_pictures not in (None, catalog.shards()[-1].capacity):
+        catalog.set_shard_capacity(options.shard_pictures)
+    if options.retry_failed:
+        catalog.clear_failures()
+    report = scan(
+        catalog,
+        list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()],
+        exclude_dirs=options.exclude_dirs,
+        include_hidden=options.include_hidden,
+        on_step=on_step,
+        commit_every_s=options.commit_seconds,
+        rehearsal=rehearsal,
+    )
+    return Begun(asked, list({space.known.fingerprint: space for space in asked}.values()), report)
+
+
+def skipped_spaces(catalog: Catalog, unusable: Sequence[tuple[OpenSpace, RetrievalError]]) -> list[SkippedSpace]:
     """Counted at the end of the run, when other spaces have shown which of the new files are no pictures."""
     offline = offline_roots(catalog)
     waiting = [catalog.count_pending([space.known.id], offline) for space, _ in unusable]

@@ -1,13 +1,13 @@
 """New, changed, moved, copied or unchanged: what became of a file since the last scan."""
 
 import os
+from collections.abc import Collection
 from enum import StrEnum
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import FileRow, Holders
 
-from .roots import Scope, join, trouble, within
-from .survey import Survey
+from .roots import Scope, join, unavailable_reason, within
 
 
 class FileClass(StrEnum):
@@ -21,19 +21,21 @@ class FileClass(StrEnum):
 class GoneFiles:
     """Tells whether the file of a row left the disk; one below an offline folder did not."""
 
-    def __init__(self, catalog: Catalog, scopes: list[Scope], survey: Survey) -> None:
+    def __init__(self, catalog: Catalog, scopes: list[Scope], gone: Collection[int]) -> None:
+        """gone: the rows in the scopes whose files the walk did not meet."""
         self._roots = {root.id: root.path for root in catalog.roots()}
+        self._walked = [(scope.root.id, scope.path) for scope in scopes if not scope.offline]
         self._offline = [scope.path for scope in scopes if scope.offline]
         self._online: dict[int, bool] = {}
-        self._survey = survey
+        self._gone = gone
 
     def __call__(self, row: FileRow) -> bool:
-        if row.id in self._survey.scanned:
-            return row.id in self._survey.gone
         root = self._roots[row.root_id]
         path = join(root, row.path)
+        if any(row.root_id == walked and within(path, folder) for walked, folder in self._walked):
+            return row.id in self._gone
         if row.root_id not in self._online:
-            self._online[row.root_id] = trouble(root, had_files=True) is None
+            self._online[row.root_id] = unavailable_reason(root, had_files=True) is None
         if not self._online[row.root_id] or any(within(path, folder) for folder in self._offline):
             return False
         try:

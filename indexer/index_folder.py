@@ -12,9 +12,11 @@ INDEX/
       recall-<digest>.faiss, .npy    a cache over the descriptors, see retrieval/shard/snapshot.py
 """
 
+import fcntl
 import json
 import os
 import socket
+import tempfile
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -31,7 +33,8 @@ from diffsim.retrieval.shard.store import FeatureStore
 from .errors import IndexerError
 
 FORMAT = 1
-_CATALOG = "sqlite:///catalog.sqlite"
+_LOCK = "writer.lock"
+_CATALOG_FILE = "catalog.sqlite"
 
 
 class NoIndex(IndexerError):
@@ -79,20 +82,38 @@ class IndexFolder:
         """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder."""
         if not (path / "index.toml").exists():
             path.mkdir(parents=True, exist_ok=True)
-            if any(entry.name != "index.toml.part" for entry in path.iterdir()):
-                raise NoIndex(
-                    f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR."
-                )
+            _check_empty(path)
             part = path / "index.toml.part"
-            part.write_text(f'format = {FORMAT}\ncatalog = "{_CATALOG}"\n', encoding="utf-8")
+            part.write_text(f'format = {FORMAT}\ncatalog = "sqlite:///{_CATALOG_FILE}"\n', encoding="utf-8")
             put_in_place(part, path / "index.toml")
         return cls.open(path)
 
+    @classmethod
+    @contextmanager
+    def trial(cls, path: Path) -> Iterator["IndexFolder"]:
+        """The index at `path`, or a new one where there is none, to try a run on: a copy of its catalog and links to
+        its feature spaces, of which nothing is kept. Raises as `create`, and as `Catalog.copy`."""
+        with tempfile.TemporaryDirectory(prefix="diffsim-trial-") as name:
+            copy = cls.create(Path(name) / "index")
+            if (path / "index.toml").exists():
+                Catalog.copy(cls.open(path)._catalog_place, copy.path / _CATALOG_FILE)
+                with copy.catalog(create=True) as catalog:
+                    copy.space("").mkdir()
+                    for space in catalog.spaces():
+                        known = copy.space(space.fingerprint)
+                        known.symlink_to((path / "spaces" / space.fingerprint).absolute(), target_is_directory=True)
+            elif path.is_dir():
+                _check_empty(path)
+            yield copy
+
     def catalog(self, *, create: bool = False, readonly: bool = False) -> Catalog:
+        return Catalog.open(self._catalog_place, create=create, readonly=readonly)
+
+    @property
+    def _catalog_place(self) -> Path | str:
         prefix = "sqlite:///"
         local = self.catalog_url.startswith(prefix) and not Path(self.catalog_url.removeprefix(prefix)).is_absolute()
-        where = self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
-        return Catalog.open(where, create=create, readonly=readonly)
+        return self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
 
     def space(self, fingerprint: str) -> Path:
         return self.path / "spaces" / fingerprint
@@ -103,12 +124,7 @@ class IndexFolder:
 
     def disk_bytes(self) -> int:
         """What the folder takes; files that come and go while another process writes do not matter."""
-        total = 0
-        for folder, folders, files in os.walk(self.path):
-            for name in (*folders, *files):
-                with suppress(FileNotFoundError):
-                    total += Path(folder, name).lstat().st_blocks * 512
-        return total
+        return _disk_bytes(self.path)
 
     def shards(self, fingerprint: str) -> Path:
         """The folder of the shards of a space."""
@@ -125,7 +141,7 @@ class IndexFolder:
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
-        lock = FileLock(self.path / "writer.lock", timeout=0)
+        lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
         except Timeout:
@@ -139,6 +155,18 @@ class IndexFolder:
         finally:
             lock.release()
 
+    def being_written(self) -> str | None:
+        """Who is writing to the index now, in words; None if nobody is."""
+        try:
+            with open(self.path / _LOCK, "rb") as lock:
+                # Held for a moment, in which a writer that begins just then is refused.
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return self.writer()
+        except OSError:
+            pass  # nobody has written yet, or the lock cannot be read
+        return None
+
     def writer(self) -> str:
         """Who writes to the index, or was the last who did, in words."""
         try:
@@ -146,3 +174,19 @@ class IndexFolder:
             return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
         except (OSError, ValueError, KeyError):
             return "another process"
+
+
+def _check_empty(path: Path) -> None:
+    if any(entry.name != "index.toml.part" for entry in path.iterdir()):
+        raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
+
+
+def _disk_bytes(folder: str | Path) -> int:
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    total += _disk_bytes(entry.path)
+    return total

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from diffsim.retrieval.families import Preset, find_adapter, known_families, known_network
-from diffsim.retrieval.families.locate import KnownNetwork
+from diffsim.retrieval.families import KnownNetwork, Preset, find_adapter, known_families, known_network
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 
 DEFAULT_MODEL = "mini"
@@ -55,10 +54,11 @@ def requested_spaces(
             "A global embedding has no layers, timesteps or profiles; leave out --layer, --timestep and --by."
         )
     chosen = {"global": ()} if variant == "global" else _chosen_taps(defaults, profiles, layers, timestep)
+    suffix = "" if variant in ("S", "global") else f"-{variant}"
     requests = []
     for name, taps in chosen.items():
         settings = defaults.settings(taps, variant=variant, **changes)
-        name = f"{Path(network.reference).name}/{name}{'-C' if variant == 'C' else ''}"
+        name = f"{Path(network.reference).name}/{name}{suffix}"
         requests.append(SpaceRequest(name, network.reference, adapter, settings))
     return requests
 

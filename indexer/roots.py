@@ -46,7 +46,7 @@ def root_of(roots: Iterable[KnownRoot], path: bytes) -> KnownRoot | None:
     return max((root for root in roots if within(path, root.path)), key=lambda root: len(root.path), default=None)
 
 
-def trouble(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
+def unavailable_reason(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
     """Why a folder cannot be looked at now; None if it can.
 
     A folder that had files and holds nothing at all is taken for a disk that is not mounted.
@@ -67,11 +67,11 @@ def trouble(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
 
 def offline_roots(catalog: Catalog) -> dict[int, str]:
     """The roots that cannot be looked at now, with the reason."""
-    reasons = ((root, trouble(root.path, catalog.files.count(root.id, b"")[0] > 0)) for root in catalog.roots())
+    reasons = ((root, unavailable_reason(root.path, catalog.files.has_files(root.id, b""))) for root in catalog.roots())
     return {root.id: reason for root, reason in reasons if reason}
 
 
-def settle_roots(
+def resolve_roots(
     catalog: Catalog, folders: Sequence[Path], walker: Walker, on_step: Callable[[str], None]
 ) -> list[Scope]:
     """The scopes of these folders in byte order of their paths; their roots are in the catalog afterwards.
@@ -82,32 +82,32 @@ def settle_roots(
     Raises:
         FolderNotFound: before anything changed.
     """
-    return [scope for path in find_folders(catalog, folders) for scope in _settle(catalog, path, walker, on_step)]
+    return [scope for path in find_folders(catalog, folders) for scope in _resolve(catalog, path, walker, on_step)]
 
 
 def find_folders(catalog: Catalog | None, folders: Sequence[Path]) -> list[bytes]:
     """The absolute paths of folders, without those inside others. Raises FolderNotFound for one that cannot be scanned
     and was never known."""
-    wanted = _outermost(os.path.realpath(os.fsencode(folder)) for folder in folders)
+    wanted = outermost(os.path.realpath(os.fsencode(folder)) for folder in folders)
     for path in wanted:
-        reason = trouble(path, had_files=False)
+        reason = unavailable_reason(path, had_files=False)
         if reason and not (catalog and _is_known(catalog, path)):
             raise FolderNotFound(f"The folder {display_text(path)} cannot be indexed: {_advice(reason)}.")
     return wanted
 
 
-def _settle(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[str], None]) -> list[Scope]:
+def _resolve(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[str], None]) -> list[Scope]:
     outer = root_of(catalog.roots(), path)
     if outer is None:
         outer = catalog.files.add_root(path)
         on_step("root committed")
     folder = b"" if path == outer.path else os.path.relpath(path, outer.path)
-    reason = trouble(path, catalog.files.count(outer.id, folder)[0] > 0, walker)
+    reason = unavailable_reason(path, catalog.files.has_files(outer.id, folder), walker)
     scopes = []
     for inner in catalog.roots():
         if inner.id == outer.id or not within(inner.path, path):
             continue
-        inner_reason = trouble(inner.path, catalog.files.count(inner.id, b"")[0] > 0, walker)
+        inner_reason = unavailable_reason(inner.path, catalog.files.has_files(inner.id, b""), walker)
         if inner_reason:
             scopes.append(Scope(inner, b"", inner_reason))
         else:
@@ -116,7 +116,8 @@ def _settle(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[st
     return [Scope(outer, folder, reason), *scopes]
 
 
-def _outermost(paths: Iterable[bytes]) -> list[bytes]:
+def outermost(paths: Iterable[bytes]) -> list[bytes]:
+    """Paths without those below others, in byte order."""
     kept: list[bytes] = []
     for path in sorted(set(paths), key=lambda path: path + b"/"):
         if not kept or not within(path, kept[-1]):
@@ -128,7 +129,8 @@ def _is_known(catalog: Catalog, path: bytes) -> bool:
     root = root_of(catalog.roots(), path)
     if root is None:
         return False
-    return path == root.path or sum(catalog.files.count(root.id, os.path.relpath(path, root.path))) > 0
+    folder = os.path.relpath(path, root.path)
+    return path == root.path or catalog.files.has_files(root.id, folder, missing_too=True)
 
 
 def _advice(reason: str) -> str:

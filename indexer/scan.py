@@ -17,9 +17,9 @@ from diffsim.db.files import Finding, display_text
 
 from .classes import FileClass, GoneFiles, class_of_new_path
 from .errors import IndexerError
-from .hashing import Digest, Unread, read_digest, trusted_times
-from .roots import Scope, Walker, root_of, settle_roots, trouble
-from .survey import Survey, ToRead, look
+from .hashing import Digest, Unread, read_digest, trusted_times, without_reading
+from .roots import Scope, Walker, resolve_roots, root_of, unavailable_reason
+from .survey import Survey, ToRead, compare_with_disk
 from .walk import DEFAULT_EXCLUDE_DIRS, walk
 
 
@@ -58,30 +58,35 @@ def scan(
     include_hidden: bool = False,
     on_step: Callable[[str], None] = lambda step: None,
     commit_every_s: float = 2.0,
+    rehearsal: bool = False,
 ) -> ScanReport:
     """Scan folders (recursively) into the catalog.
 
     `on_step` is called after every commit: "root committed", "files committed", "missing committed".
+    rehearsal: the catalog is a copy that nobody keeps, so that files of which the size alone says that they are new
+    need not be read.
 
     Raises:
         FolderNotFound: a folder does not exist (or is none, or is closed to us) and was never known; nothing changed.
         FolderWentAway: a folder went offline under the scan; what was committed is right, and nothing became missing.
     """
     walker = partial(walk, exclude_dirs=exclude_dirs, include_hidden=include_hidden)
-    scopes = settle_roots(catalog, folders, walker, on_step)
-    survey = look(catalog, scopes, walker)
-    is_gone = GoneFiles(catalog, scopes, survey)
+    scopes = resolve_roots(catalog, folders, walker, on_step)
+    survey = compare_with_disk(catalog, scopes, walker)
+    is_gone = GoneFiles(catalog, scopes, survey.gone)
     classes: dict[bytes, FileClass] = {}
     batch: list[tuple[ToRead, Digest | Unread]] = []
     committed = time.monotonic()
+    alike = _perhaps_alike(catalog, survey.to_read) if rehearsal else None
     for number, item in enumerate(survey.to_read, start=1):
-        batch.append((item, read_digest(item.absolute)))
+        read = read_digest if alike is None or item.entry.size in alike else without_reading
+        batch.append((item, read(item.absolute)))
         if number == len(survey.to_read) or time.monotonic() - committed >= commit_every_s:
             _commit(catalog, batch, survey, is_gone, classes)
             on_step("files committed")
             batch.clear()
             committed = time.monotonic()
-    missing = [row.id for row in survey.gone.values() if not row.missing]
+    missing = [row_id for row_id, was_missing in survey.gone.items() if not was_missing]
     if missing or survey.back:
         _check_still_there(catalog, scopes, walker)
         catalog.files.set_missing(missing, survey.back)
@@ -96,6 +101,12 @@ def scan(
         missing=len(missing),
         unseen=frozenset(survey.unseen),
     )
+
+
+def _perhaps_alike(catalog: Catalog, to_read: Sequence[ToRead]) -> set[int]:
+    """The sizes of files that may have the bytes of another, known or met now."""
+    sizes = Counter(item.entry.size for item in to_read)
+    return {size for size, files in sizes.items() if files > 1} | catalog.files.known_sizes(sizes)
 
 
 @dataclass(frozen=True)
@@ -176,8 +187,8 @@ def _finding(row_id: int | None, root_id: int, path: bytes, found: Digest) -> Fi
 
 def _check_still_there(catalog: Catalog, scopes: list[Scope], walker: Walker) -> None:
     for scope in scopes:
-        had_files = catalog.files.count(scope.root.id, scope.folder)[0] > 0
-        reason = trouble(scope.path, had_files, walker)
+        had_files = catalog.files.has_files(scope.root.id, scope.folder)
+        reason = unavailable_reason(scope.path, had_files, walker)
         if reason and not scope.offline:
             raise FolderWentAway(
                 f"The folder {display_text(scope.path)} went away while it was scanned ({reason}); run the same command"

@@ -63,7 +63,7 @@ def known_spaces(index: IndexFolder, catalog: Catalog) -> list[OpenSpace]:
 def resolve_spaces(
     index: IndexFolder, catalog: Catalog, requests: Sequence[SpaceRequest], networks: Networks
 ) -> list[OpenSpace]:
-    """The space behind each request: one of the index where it was asked for in the same way, else a new one."""
+    """The space behind each request: the one of the index that was requested in the same way, else a new one."""
     return [_resolve(index, catalog, request, networks) for request in requests]
 
 
@@ -74,7 +74,7 @@ def make_kit(request: SpaceRequest, networks: Networks) -> SpaceKit:
 
 
 def find_space(catalog: Catalog, kit: SpaceKit) -> KnownSpace | None:
-    """The space of the catalog that was asked for in the same way as this new one."""
+    """The space of the catalog that was requested in the same way as this new one."""
     return next((known for known in catalog.spaces() if _space_of(known).same_request(kit.space)), None)
 
 

@@ -28,7 +28,7 @@ _SYSTEM_FILES = {b"Thumbs.db", b".DS_Store"}
 _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in PICTURE_SUFFIXES)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Entry:
     """A regular file that is a picture by its name. `path`: relative to the root, bytes of `os.fsencode`; the rest as
     in `os.lstat`: `size` in bytes, times in nanoseconds."""

@@ -1,6 +1,7 @@
-"""Filters of a query: which pictures pass, asked anew only when the catalog has changed."""
+"""The pictures that pass a query's filters, updated when the catalog changes."""
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,34 +10,49 @@ from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
 
 _KEPT = 8
-"""Filters whose answer is remembered: a page asks with the same ones again and again."""
+"""Filters whose result is cached: the web page repeats the same ones."""
 
 
 class Allowed:
-    """Remembers what passed; one searcher's own."""
+    """Caches the contents that pass each filter; one thread at a time."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
 
     def ids(self, filters: Filters) -> np.ndarray:
-        """The contents that pass: int64, ascending."""
-        generation = self._catalog.generation()
+        """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
+        never decoded, and so is not in any feature space, may be absent."""
         known = self._known.pop(filters, None)
-        if known is None or known[0] != generation:
-            known = generation, passing(self._catalog, filters)
-        self._known[filters] = known
+        self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
-        return known[1]
+        return self._known[filters][1]
+
+    def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
+        generation = self._catalog.generation()
+        return generation, passing(self._catalog, filters)
+
+    def _renewed(self, filters: Filters, since: int, ids: np.ndarray) -> tuple[int, np.ndarray]:
+        changed, generation = self._catalog.changed(since)
+        if generation == since:
+            return since, ids
+        # A file that was touched but holds the same bytes is not recorded as a change.
+        if changed is None or filters.dated or len(changed) > max(1000, len(ids) // 10):
+            return self._read(filters)
+        if not len(changed):
+            return generation, ids
+        now = passing(self._catalog, filters, changed.tolist())
+        ids = ids[~np.isin(ids, changed)]
+        return generation, np.insert(ids, np.searchsorted(ids, now), now)
 
 
-def passing(catalog: Catalog, filters: Filters) -> np.ndarray:
-    """The contents of the catalog that pass, int64, ascending."""
-    ids, undated = catalog.matching(filters)
-    # A file that had just been modified when it was scanned: the catalog keeps no time for it.
-    ids += [content_id for content_id, path in undated if _in_time(path, filters)]
-    return np.unique(np.array(ids, np.int64))
+def passing(catalog: Catalog, filters: Filters, among: Sequence[int] | None = None) -> np.ndarray:
+    """The contents of the catalog that pass, int64, ascending. among: consider only these contents."""
+    ids, undated = catalog.matching(filters, among)
+    # The catalog stores no time for a file that had just been modified when it was scanned.
+    late = [content_id for content_id, path in undated if _in_time(path, filters)]
+    return np.union1d(ids, np.array(late, np.int64)) if late else ids
 
 
 def _in_time(path: bytes, filters: Filters) -> bool:

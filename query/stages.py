@@ -16,8 +16,8 @@ from .collection import Collection
 from .query import Query
 
 REGION_FACTOR = 5
-"""So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
-brings in more of the true nearest than one of the region's own map (docs/querying.md)."""
+"""A region recalls this many times as many candidates: by the descriptor of the whole picture, because that brings in
+more of the true nearest than a descriptor of the region's own map (docs/querying.md)."""
 
 EXHAUSTIVE_NUMBERS = 32_000_000
 """Up to this many token numbers, pictures x tokens x channels, a region is scored against every picture."""
@@ -25,8 +25,8 @@ EXHAUSTIVE_NUMBERS = 32_000_000
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
-    """A query after its first step. spaces: all that are asked. parts: each example in each of its spaces. allowed: ids
-    of the pictures that pass the filters, int64, None without filters."""
+    """A query after its first step. spaces: all that are queried. parts: each example in each of its spaces. allowed:
+    ids of the pictures that pass the filters, int64, None without filters."""
 
     query: Query
     spaces: list[KnownSpace]
@@ -35,15 +35,15 @@ class EncodedQuery:
 
     @property
     def fingerprints(self) -> list[str]:
-        """Of the spaces."""
+        """Fingerprints of the spaces."""
         return [space.fingerprint for space in self.spaces]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What the first stage found, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
-    highest. everywhere: bool [n], whether every space has it. whole: spaces whose regions are scored against every
-    picture. pictures: how many could be hits."""
+    """Results of the first stage, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
+    highest. everywhere: bool [n], whether every space has the picture. whole: spaces in which regions are scored
+    against every picture. pictures: how many could be hits."""
 
     ids: np.ndarray
     cosines: np.ndarray
@@ -54,8 +54,8 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """An order of candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines where that is all that is
-    known. by_chance: how many pictures would be expected to score as high by chance, None where it was not judged.
+    """Ordered candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines if only those are known.
+    by_chance: how many pictures would be expected to score as high by chance, None if it was not estimated.
     reranked: whether these are full scores. unread: candidates whose features could not be read."""
 
     ids: np.ndarray
@@ -96,8 +96,8 @@ def rerank(collection: Collection, asked: EncodedQuery, found: Candidates, known
     any more.
 
     With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
-    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
-    the filters: what is alike by chance does not depend on where one looks.
+    mean) / standard deviation of its scores against the null sample. The sample is drawn from the whole collection
+    regardless of filters: similarity by chance does not depend on the subset that is searched.
     """
     wanted = found.ids[found.everywhere]
     if not len(wanted):
@@ -160,9 +160,9 @@ def recall_candidates(
     include_self: bool = False,
     whole: Sequence[str] = (),
 ) -> Found:
-    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best place first.
+    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best rank first.
 
-    allowed: ids, only among these. whole: spaces in which a region recalls every picture; elsewhere it recalls
+    allowed: recall only these ids. whole: spaces in which a region recalls every picture; elsewhere it recalls
     REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
     """
     first: dict[int, tuple[int, float]] = {}
@@ -188,7 +188,7 @@ def examples_of(parts: Sequence[SpaceQuery]) -> np.ndarray:
 
 
 def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
-    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens."""
+    """Spaces in which a region is scored against every picture, because few pictures or few tokens make it fast."""
     with_region = {part.space for part in asked.parts if part.region is not None}
     spaces = [space for space in asked.spaces if space.fingerprint in with_region]
 
@@ -200,7 +200,7 @@ def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
 
 
 def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them are of the null sample."""
+    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them belong to the null sample."""
     total = np.zeros(rows.shape[1], np.float64)
     for part, row in zip(parts, rows.astype(np.float64), strict=True):
         total += part.weight * _in_null_spreads(row, row[null])
@@ -208,7 +208,7 @@ def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> 
 
 
 def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores as distances from the mean of chance, in its standard deviations."""
+    """Scores as distances from the mean of the null scores, in their standard deviations."""
     if not len(null):
         return scores
     standardised: np.ndarray = (scores - null.mean()) / max(float(null.std()), 1e-6)

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sqlalchemy import select
 
 from diffsim.db.catalog import Catalog
-from diffsim.db.database import CatalogDamaged, CatalogUnavailable
+from diffsim.db.database import CatalogDamaged, CatalogUnavailable, _copy_rows
 from diffsim.db.files import Finding, display_text
 from diffsim.db.shards import RecordedRecall
+from diffsim.db.tables import Base
 
 
 @pytest.fixture
@@ -360,3 +362,50 @@ def test_a_catalog_that_breaks_is_named(tmp_path: Path) -> None:
     path.write_bytes(whole[:4096] + os.urandom(len(whole) - 4096))
     with pytest.raises(CatalogDamaged, match="damaged"), Catalog.open(path, readonly=True) as reader:
         reader.status()
+
+
+# Copies
+
+
+def test_a_copy_is_the_catalog_as_it_is(tmp_path: Path) -> None:
+    path, copy = filled(tmp_path / "catalog.sqlite"), tmp_path / "copy.sqlite"
+    with Catalog.open(path) as writer:
+        add_files(writer, {b"b.jpg": 2})  # in the WAL
+        with writer._database.writing() as connection:
+            connection.exec_driver_sql("DELETE FROM files")
+            Catalog.copy(path, copy)
+            connection.rollback()
+        add_files(writer, {b"c.jpg": 3})
+    with Catalog.open(copy) as copied:
+        assert [copied.content_by_sha256(sha(number)) for number in (1, 2, 3)] == [1, 2, None]
+        add_files(copied, {b"d.jpg": 4})
+    with Catalog.open(path) as original:
+        assert [original.content_by_sha256(sha(number)) for number in (3, 4)] == [3, None]
+
+
+def test_a_copy_of_nothing_and_of_what_is_broken(tmp_path: Path) -> None:
+    Catalog.copy(tmp_path / "none.sqlite", tmp_path / "copy.sqlite")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "broken.sqlite").write_bytes(b"these are the notes of last tuesday" * 100)
+    with pytest.raises(CatalogDamaged, match=r"broken.sqlite is damaged"):
+        Catalog.copy(tmp_path / "broken.sqlite", tmp_path / "copy.sqlite")
+
+
+def test_rows_are_copied_from_any_database(tmp_path: Path) -> None:
+    """As those of a server are, into a file."""
+    with (
+        Catalog.open(tmp_path / "from.sqlite", create=True) as source,
+        Catalog.open(tmp_path / "to.sqlite", create=True) as target,
+    ):
+        source.set_shard_capacity(2)
+        space = source.add_space("style", "style", "mini", "{}")
+        add_files(source, {b"%d.jpg" % n: n for n in range(5)}, root=b"/p\xff")
+        source.mark_indexed([space], [(n, "JPEG", 4, 4) for n in (1, 3)])
+        set_missing(source, b"3.jpg")
+        source.set_recall_file(space, 0, 4, "abc")
+        add_files(target, {b"other.jpg": 9})
+        _copy_rows(source._database, target._database)
+        tables = Base.metadata.sorted_tables
+        with source._database.reading() as ours, target._database.reading() as theirs:
+            for table in tables:
+                assert ours.execute(select(table)).all() == theirs.execute(select(table)).all(), table

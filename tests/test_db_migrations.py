@@ -10,6 +10,7 @@ from diffsim.db import database
 from diffsim.db.catalog import Catalog
 from diffsim.db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, NoCatalog
 from diffsim.db.migrations import MIGRATIONS
+from diffsim.db.shards import KnownShard
 from diffsim.db.tables import Base
 
 
@@ -119,3 +120,27 @@ def test_what_is_no_catalog(path: Path) -> None:
         connection.execute("CREATE TABLE recipes (x)")
     with pytest.raises(CatalogDamaged, match="not a diffsim-search catalog"):
         Catalog.open(path, create=True)
+
+
+def test_the_second_migration_keeps_what_the_first_version_wrote(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:1])
+    with Catalog.open(path, create=True) as first, first._database._changing() as connection:
+        for statement in (
+            "INSERT INTO roots VALUES (1, '/p', '/p')",
+            "INSERT INTO contents VALUES (3, zeroblob(32), 9, 'JPEG', 4, 4, NULL)",
+            "INSERT INTO contents VALUES (8, x'02', 9, NULL, NULL, NULL, 'broken')",
+            "INSERT INTO files VALUES (1, 1, 'a', 'a', 9, 1, 1, 3, 0, NULL), (2, 1, 'b', 'b', 9, 1, 1, 8, 0, NULL)",
+            "INSERT INTO spaces VALUES (1, 'f', 'look', 'mini', '', '{}', '2026-01-01')",
+            "INSERT INTO features VALUES (1, 3, 5)",
+            "INSERT INTO recall VALUES (1, 6, 'abc')",
+            "UPDATE generation SET value = 7",
+        ):
+            connection.exec_driver_sql(statement)
+    monkeypatch.undo()
+    with Catalog.open(path) as catalog:
+        assert (catalog.generation(), catalog.shards()) == (7, [KnownShard(0, 1_000_000)])
+        found = catalog.space_changes(1, 6)
+        assert found.complete and (found.ids.tolist(), found.shards.tolist()) == ([3], [0])
+        assert (found.generations.tolist(), found.visible.tolist()) == ([5], [True])
+        assert not catalog.space_changes(1, 7).complete
+        assert catalog.recall_files(1) == {} and [failed.reason for failed in catalog.status().failed] == ["broken"]

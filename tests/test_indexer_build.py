@@ -17,9 +17,11 @@ from hypothesis import strategies as st
 from indexing import FAST, build, diffsim, draw, listing, problem
 
 from benchmarks.kills import in_child
+from diffsim.indexer import scan
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.estimate import estimate
-from diffsim.indexer.index_folder import IndexBusy, IndexFolder
+from diffsim.indexer.hashing import read_digest
+from diffsim.indexer.index_folder import IndexBusy, IndexFolder, NoIndex
 from diffsim.indexer.maintain import prune_index, verify_index
 from diffsim.indexer.requests import requested_spaces
 from diffsim.indexer.roots import FolderNotFound
@@ -182,14 +184,131 @@ def test_a_dry_run_writes_nothing_and_tells_what_a_run_would_do(pictures, tmp_pa
 
 
 def test_a_dry_run_knows_what_is_done(pictures, tmp_path):
-    old = 10**18
-    for path in pictures.rglob("*.png"):
-        os.utime(path, ns=(old, old))
+    index = tmp_path / "index"
+    build(index, pictures)
+    done = estimate(index, [pictures], [], FAST)
+    assert (done.pictures, done.known, done.todo, done.seconds, done.disk) == (12, 12, 0, 0, 0)
+    (pictures / "05.png").unlink()
+    (pictures / "06.png").rename(pictures / "moved.png")
+    shutil.copy(pictures / "07.png", pictures / "copy.png")
+    random_picture(70).save(pictures / "08.png")
+    random_picture(71).save(pictures / "new.png")
+    shutil.copy(pictures / "new.png", pictures / "sub" / "the same.png")
+    before = listing(index)
+    changed = estimate(index, [pictures], [], FAST)
+    assert (changed.pictures, changed.known, changed.todo) == (14, 11, 2) and changed.seconds > 0
+    assert listing(index) == before
+    assert build(index, pictures).extracted == 2
+
+
+def test_a_renamed_folder_is_nothing_to_do(tmp_path):
+    draw(tmp_path / "pictures" / "old", range(20))
+    draw(tmp_path / "pictures" / "other", range(20, 22))
+    index = tmp_path / "index"
+    build(index, tmp_path / "pictures")
+    (tmp_path / "pictures" / "old").rename(tmp_path / "pictures" / "new")
+    found = estimate(index, [], [], FAST)
+    assert (found.pictures, found.known, found.todo) == (22, 22, 0)
+    # also where the folder around it is asked for, which takes over what is known of it
+    around = estimate(index, [tmp_path], [], replace(FAST, exclude_dirs=frozenset({b"index"})))
+    assert (around.pictures, around.known, around.todo) == (22, 22, 0)
+    assert build(index, tmp_path / "pictures").extracted == 0
+
+
+def test_a_dry_run_reads_only_files_that_may_be_known(pictures, tmp_path, monkeypatch):
+    """A file of a size that no other has is new: a first estimate must not read a whole disk."""
     build(tmp_path / "index", pictures)
-    # ctime cannot be set back, so wait for it through the catalog: rows whose stat is trusted are the known ones.
-    with IndexFolder.open(tmp_path / "index").catalog(readonly=True) as catalog:
-        trusted = sum(row.mtime_ns is not None for row in catalog.files.below(catalog.roots()[0].id, b""))
-    assert estimate(tmp_path / "index", [pictures], [], FAST).known == trusted
+    (pictures / "00.png").rename(pictures / "moved.png")
+    random_picture(80, 333, 222).save(pictures / "large.png")
+    random_picture(81, 334, 222).save(pictures / "larger.png")
+    shutil.copy(pictures / "larger.png", pictures / "sub" / "copy.png")
+    read = []
+
+    def reading(path: bytes) -> object:
+        read.append(Path(os.fsdecode(path)).name)
+        return read_digest(path)
+
+    monkeypatch.setattr(scan, "read_digest", reading)
+    assert estimate(tmp_path / "index", [pictures], [], FAST).todo == 2
+    assert {"moved.png", "larger.png", "copy.png"} <= set(read) and "large.png" not in read
+
+
+def test_a_dry_run_of_an_index_that_is_being_written(pictures, tmp_path):
+    index = tmp_path / "index"
+    build(index, pictures)
+    random_picture(50).save(pictures / "new.png")
+    folder = IndexFolder.open(index)
+    with folder.writing(), folder.catalog() as catalog, catalog._database.writing():
+        assert estimate(index, [], [], FAST).todo == 1
+
+
+def test_a_dry_run_tells_what_the_run_would_not_do(pictures, tmp_path):
+    """The very words of the run."""
+    for run in (
+        lambda index: estimate(index, [pictures], [], FAST),
+        lambda index: index_folders(IndexFolder.create(index), [pictures], [], FAST),
+    ):
+        with pytest.raises(NoIndex, match="is not empty and holds no index"):
+            run(pictures)
+
+
+def test_a_dry_run_tries_failed_files_again_when_the_run_would(pictures, tmp_path):
+    (pictures / "03.png").write_bytes((pictures / "03.png").read_bytes()[:50])
+    build(tmp_path / "index", pictures)
+    assert estimate(tmp_path / "index", [], [], FAST).todo == 0
+    assert estimate(tmp_path / "index", [], [], replace(FAST, retry_failed=True)).todo == 1
+
+
+FILES = st.integers(0, 30)
+
+
+@settings(max_examples=12, deadline=None, derandomize=True, database=None, suppress_health_check=list(HealthCheck))
+@given(
+    st.lists(
+        st.lists(
+            st.tuples(st.sampled_from(["add", "delete", "rename", "copy", "edit", "touch", "folder"]), FILES, FILES),
+            max_size=6,
+        ),
+        min_size=1,
+        max_size=3,
+    )
+)
+def test_a_dry_run_says_what_the_run_then_does(rounds: list[list[tuple[str, int, int]]]) -> None:
+    """After any operations on the files: as many pictures as the estimate says are extracted."""
+    with tempfile.TemporaryDirectory() as work:
+        index, folder = Path(work) / "index", Path(work) / "pictures"
+        draw(folder, [99])  # an emptied folder would be taken for an unmounted disk
+        for operations in rounds:
+            for kind, number, other in operations:
+                happen(folder, kind, number, other)
+            dry = estimate(index, [folder], requested_spaces(str(TINY), ["look"], size=64, tier="fp32"), FAST)
+            report = build(index, folder)
+            assert dry.todo == report.extracted
+            assert dry.pictures == report.account.on_disk and dry.known <= report.account.indexed
+            assert (dry.known == report.account.indexed) == (report.extracted == 0)
+
+
+def happen(folder: Path, kind: str, number: int, other: int) -> None:
+    """Something that a person does to a folder of pictures."""
+    there = sorted(path for path in folder.rglob("*.png") if path.stem != "99")
+    chosen = there[number % len(there)] if there else None
+    new = folder / ("sub" if other % 2 else "") / f"{other % 7}.png"
+    new.parent.mkdir(exist_ok=True)
+    if kind == "add" or chosen is None:
+        random_picture(number).save(new)
+    elif kind == "delete":
+        chosen.unlink()
+    elif kind == "rename":
+        chosen.replace(new)
+    elif kind == "copy" and chosen != new:
+        shutil.copy(chosen, new)
+    elif kind == "edit":
+        random_picture(other).save(chosen)
+    elif kind == "touch":
+        os.utime(chosen, (1, other))
+    elif kind == "folder" and (folder / "sub").exists():
+        shutil.rmtree(folder / "renamed", ignore_errors=True)
+        (folder / "sub").rename(folder / "renamed")
 
 
 # ------------------------------------------------------------------------------------------- other processes

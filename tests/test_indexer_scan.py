@@ -156,7 +156,7 @@ def test_an_old_stat_is_trusted_and_a_young_one_is_not(
 
     def swap() -> None:
         """Only a scan that reads the files puts this right."""
-        rows = catalog.files.below(root.root.id, b"")
+        rows = list(catalog.files.below(root.root.id, b""))
         wrong = {row.path: other.content_id for row, other in zip(rows, reversed(rows), strict=True)}
         with catalog._database.writing() as connection:
             for path, content_id in wrong.items():

@@ -212,12 +212,10 @@ def test_the_memory_is_shared_by_the_shards(built, tmp_path):
     options = replace(FAST, shard_pictures=5)
     report = index_folders(index, [built / "pictures"], [request], options)
     (dimensions,) = {2 * sum(channels for _, channels in space.kit.shapes) for space in report.spaces}
-    shutil.rmtree(index.shard(report.spaces[0].known.fingerprint, 0).parent)
-    shutil.rmtree(index.path)
     for bytes_each, factory in ((2 * dimensions + 8, "SQfp16"), (2 * dimensions + 7, "SQ8")):
         index = IndexFolder.create(tmp_path / factory)
         report = index_folders(index, [built / "pictures"], [request], replace(options, memory=12 * bytes_each))
-        assert [file.file.factory for file in report.recall] == [factory] * 3
+        assert [file.snapshot.factory for file in report.recall] == [factory] * 3
 
 
 # ------------------------------------------------------------------------------------------- upkeep

@@ -338,7 +338,7 @@ def test_what_changes_a_number_changes_the_hash(kind: str, file: str, tmp_path: 
 def test_other_transformers_are_refused(tmp_path: Path) -> None:
     place = broken("dit", tmp_path)
     edit_json(place / "transformer" / "config.json", _class_name="Transformer2DModel", norm_type="ada_norm_single")
-    assert "is no DiT" in refusal(place)
+    assert "is not a DiT" in refusal(place)
     edit_json(place / "transformer" / "config.json", _class_name="SD3Transformer2DModel", norm_type="ada_norm_zero")
     assert "SD3Transformer2DModel" in refusal(place)
 
@@ -346,7 +346,7 @@ def test_other_transformers_are_refused(tmp_path: Path) -> None:
 def test_an_adapter_of_another_network_is_one_sentence(tmp_path: Path) -> None:
     for place, adapter in ((folder("sdxl"), ADAPTER), (TINY, folder("sdxl-adapter"))):
         sentence = refusal(place, adapter)
-        assert "is no IP-Adapter for the network" in sentence and "size mismatch for to_k_ip" in sentence
+        assert "is not an IP-Adapter for the network" in sentence and "size mismatch for to_k_ip" in sentence
     assert "takes no IP-Adapter" in refusal(folder("dit"), ADAPTER)
     with pytest.raises(InvalidSpace, match=r"has no variant C; choose S "):
         make_space(network("dit"), SpaceSettings(TAPS["dit"], 64, variant="C"))

@@ -206,7 +206,7 @@ def test_module_names_may_be_cut() -> None:
 def test_a_wrong_module_lists_all_others(name: str) -> None:
     unet = network().unet
     problem, listed = choices(unet, name)
-    assert problem == f"The layer {name!r} is no attention layer that can be read here"
+    assert problem == f"The layer {name!r} is not an attention layer that can be read here"
     valid = block_attentions(unet, "attn1")
     assert [resolve_module(valid, choice) for choice in listed] == valid
     assert len(listed) == 16
@@ -215,7 +215,7 @@ def test_a_wrong_module_lists_all_others(name: str) -> None:
 def test_an_ambiguous_module_lists_its_own() -> None:
     unet = network().unet
     problem, listed = choices(unet, "up_blocks.1")
-    assert "stands for several" in problem
+    assert "means several" in problem
     assert listed == [f"up_blocks.1.attentions.{number}" for number in range(3)]
 
 

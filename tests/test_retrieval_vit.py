@@ -240,10 +240,10 @@ def test_a_wrong_layer_lists_all_others(vits: dict[str, Path], name: str) -> Non
 
 
 def test_what_a_vision_transformer_does_not_know_is_refused(vits: dict[str, Path]) -> None:
-    with pytest.raises(InvalidSpace, match=r"knows no noise, so there is no timestep 101; .*\.$"):
+    with pytest.raises(InvalidSpace, match=r"was trained without noise, so there is no timestep 101; .*\.$"):
         space(vits["clip"], (Tap("layers.1", 101),))
     for settings in ({"prompt": "a house"}, {"noises": 1}):
-        with pytest.raises(InvalidSpace, match=r"takes a picture alone; .*\.$"):
+        with pytest.raises(InvalidSpace, match=r"takes only a picture; .*\.$"):
             space(vits["clip"], **settings)
     with pytest.raises(InvalidSpace, match="no variant C; choose S or global"):
         space(vits["clip"], variant="C")
@@ -308,7 +308,7 @@ def test_preprocessing_as_it_is_written(tmp_path: Path, values: dict, expected: 
 def test_preprocessing_that_is_not_understood_is_refused(tmp_path: Path, values: dict) -> None:
     folder = make_vit(tmp_path, "clip-vision", values)
     for ask in (find_model, lambda place: load_network(Path(place), "float32", "cpu")):
-        with pytest.raises(BadPreprocessing, match=r"in a way that is not understood here \(.*\.$"):
+        with pytest.raises(BadPreprocessing, match=r"in a way that is not supported \(.*\.$"):
             ask(str(folder))
 
 
@@ -399,7 +399,7 @@ def test_score_of_a_pair(vits: dict[str, Path], gallery: Path, tmp_path: Path) -
 def test_mistakes_on_the_command_line_are_one_sentence(vits: dict[str, Path], gallery: Path, tmp_path: Path) -> None:
     ask = ("index", gallery, "--index", tmp_path / "index", "--model", vits["clip"])
     assert "choose one of: layers.0, layers.1, layers.2." in problem(diffsim(*ask, "--layer", "layers.7"))
-    assert "knows no noise" in problem(diffsim(*ask, "--timestep", "5"))
+    assert "was trained without noise" in problem(diffsim(*ask, "--timestep", "5"))
     assert "choose a multiple of 8." in problem(diffsim(*ask, "--size", "33"))
     assert "global embedding has no layers" in problem(diffsim(*ask, "--variant", "global", "--by", "style"))
     (tmp_path / "other").mkdir()

@@ -100,9 +100,9 @@ def test_a_read_only_index_keeps_thumbnails_elsewhere(work, tmp_path, monkeypatc
 
 
 def test_pictures_that_are_not_there(asker):
-    for address in ("/thumbnails/999", "/pictures/999", "/api/pictures/999"):
+    for address in ("/thumbnails/999", "/previews/999", "/api/pictures/999"):
         assert "no picture 999" in problem(asker.get(address), 404)
-    for address in ("/thumbnails/0", "/thumbnails/x", "/pictures/-1", "/thumbnails/99999999999999999999"):
+    for address in ("/thumbnails/0", "/thumbnails/x", "/previews/-1", "/thumbnails/99999999999999999999"):
         assert problem(asker.get(address), 422)
 
 
@@ -122,7 +122,7 @@ def test_what_took_a_files_place_is_never_shown(work, tmp_path):
             assert names == ["LEFT-OUT.txt"]
             path.unlink()
             path.symlink_to(work / "outside.png")
-            assert problem(asker.get(f"/pictures/{changed}"), 404)
+            assert problem(asker.get(f"/previews/{changed}"), 404)
         finally:
             path.unlink()
             path.write_bytes(before)
@@ -214,7 +214,7 @@ def test_why(asker, work):
     found = asker.get(f"/api/why?a={first}&b={second}").json()
     with Searcher(work / "index", "cpu") as searcher:
         expected = searcher.pair(first, second).agreement()
-        looked = searcher.attention(first, second, (1, 1))
+        looked = searcher.pair(first, second).attention((1, 1))
     assert found["score"] == pytest.approx(expected.score, abs=1e-5)
     assert found["a_from_b"][1] == pytest.approx(expected.a_from_b[1].tolist(), abs=1e-3)
     assert found["low"] <= min(map(min, found["b_from_a"])) + 1e-4 and found["seen_a"] == [0, 0, 1, 1]
@@ -323,11 +323,14 @@ def test_a_run_is_started_watched_and_stopped(tmp_path):
         assert problem(asker.delete("/api/runs/current"), 409)
         assert "no folder 9" in problem(asker.post("/api/runs", json={"root": 9}), 404)
         root = asker.get("/api/index").json()["roots"][0]["id"]
+        assert asker.post("/api/pictures", json={"min_side": 5}).json()["total"] == 4
         assert asker.post("/api/runs", json={"root": root}).status_code == 201
         assert "going on" in problem(asker.post("/api/runs", json={}), 409)
         run = ended(asker)
         assert run["state"] == "done" and any("3 new" in line for line in run["lines"]), run
+        assert run["lines"][0].startswith("on disk "), "the progress bar is not a message"
         assert asker.get("/api/pictures").json()["total"] == 7
+        assert asker.post("/api/pictures", json={"min_side": 5}).json()["total"] == 7
         draw(tmp_path / "pictures", range(7, 300))
         assert asker.post("/api/runs", json={}).status_code == 201
         assert asker.delete("/api/runs/current").status_code == 200
@@ -343,6 +346,7 @@ def test_another_writer_is_named(work, tmp_path):
         assert run.status_code == 201
         run = ended(asker)
         assert run["state"] == "failed" and "being written" in run["lines"][-1]
+    assert index.being_written() is None
 
 
 def test_names_of_any_kind_are_text(tmp_path):
@@ -390,7 +394,7 @@ def test_pruning_forgets_thumbnails_too(tmp_path):
 def test_an_empty_index(tmp_path):
     IndexFolder.create(tmp_path / "index").catalog(create=True).close()
     with client(tmp_path / "index") as asker:
-        assert asker.get("/api/pictures").json() == {"total": 0, "offset": 0, "items": []}
+        assert asker.get("/api/pictures").json() == {"total": 0, "offset": 0, "generation": 0, "items": []}
         assert asker.get("/api/index").json()["spaces"] == []
         assert problem(asker.post("/api/runs", json={}), 409)
         assert asker.get("/").status_code == 200

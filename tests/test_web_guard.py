@@ -25,12 +25,12 @@ def stranger(app) -> TestClient:
     return TestClient(app, base_url="http://127.0.0.1:8765", follow_redirects=False)
 
 
-ADDRESSES = ["/api/index", "/api/pictures", "/thumbnails/1", "/pictures/1", "/api/openapi.json", "/", "/index", "/none"]
+ADDRESSES = ["/api/index", "/api/pictures", "/thumbnails/1", "/previews/1", "/api/openapi.json", "/", "/index", "/none"]
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
 def test_nothing_without_the_token(stranger, address):
-    assert "let" in problem(stranger.get(address), 401)
+    assert "access token" in problem(stranger.get(address), 401)
     assert stranger.get(address + "?token=wrong").status_code == 401
     assert stranger.get(address, headers={"Authorization": "Bearer wrong"}).status_code == 401
     assert stranger.get(address, headers={"Cookie": "diffsim-8765=wrong"}).status_code == 401
@@ -123,7 +123,7 @@ def test_nothing_too_large(stranger, monkeypatch):
 def test_no_path_of_the_client_reaches_the_disk(stranger, app, tmp_path: Path):
     random_picture(9).save(tmp_path / "secret.png")
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    for kind in ("/pictures/", "/thumbnails/", "/static/", "/uploads/", "/api/pictures/"):
+    for kind in ("/previews/", "/thumbnails/", "/static/", "/uploads/", "/api/pictures/"):
         for name in (
             f"..{tmp_path}/secret.png",
             f"%2e%2e%2f{tmp_path}/secret.png",

@@ -102,7 +102,7 @@ def test_no_name_is_in_the_markup_that_the_server_sends(client):
 
 def test_every_picture_can_be_looked_at(client):
     for content_id in every(client, "id"):
-        for place in (f"/thumbnails/{content_id}", f"/pictures/{content_id}"):
+        for place in (f"/thumbnails/{content_id}", f"/previews/{content_id}"):
             answer = client.get(place)
             assert answer.status_code == 200 and answer.headers["content-type"] == "image/webp", place
             assert answer.content[:4] == b"RIFF"

@@ -34,7 +34,7 @@ EXCLUDED = [positive_data_acceptance]
 
 OPERATIONS = {  # and what each must have answered in this test, lest it never gets past the door
     "GET /thumbnails/{content_id}": {200, 422},
-    "GET /pictures/{content_id}": {200, 422},
+    "GET /previews/{content_id}": {200, 422},
     "GET /api/pictures": {200, 422},
     "POST /api/pictures": {200, 422},
     "GET /api/pictures/{content_id}": {200, 422},

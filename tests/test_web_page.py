@@ -1,21 +1,18 @@
 """The page in a real browser: every numbered point of what a person can do. Leaves its screenshots in screenshots/."""
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import TINY, find_browser
+from conftest import TINY
 from indexing import FAST, draw
+from pages import Page, browser
 from PIL import Image
 from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
 from webs import TOKEN, served
 
 from diffsim.indexer.build import index_folders
@@ -23,93 +20,10 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.retrieval.drawings.gallery import draw as drawing
 
-SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
 NASTY = "<img src=x onerror=document.title='markup'>.png"
 STYLES = ("neon", "pencil", "glass", "poster", "ink")
 SUBJECTS = ("cat", "house", "tree", "boat", "fish")
-
-
-class Page:
-    """A browser window on the page, and how to wait for it."""
-
-    def __init__(self, driver: webdriver.Chrome, address: str) -> None:
-        self.driver = driver
-        self.address = address
-
-    def js(self, script: str, *arguments: Any) -> Any:
-        return self.driver.execute_script(script, *arguments)
-
-    def until(self, what: Callable[[], Any], why: str, seconds: float = 120) -> Any:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            found = what()
-            if found:
-                return found
-            time.sleep(0.02)
-        raise AssertionError(f"{why}; {self.driver.current_url}: {self.js('return document.body.innerText')[:2000]}")
-
-    def renders(self) -> int:
-        return int(self.js("return document.body?.dataset.ready ?? 0"))
-
-    def settle(self, after: int = 0) -> None:
-        """A view has come, later than the `after`th, and its pictures are there."""
-        self.until(lambda: self.renders() > after, "no view came")
-        loaded = "return [...document.images].every((one) => one.complete && (one.naturalWidth || !one.src))"
-        self.until(lambda: self.js(loaded), "pictures are missing")
-
-    def open(self, path: str) -> None:
-        self.driver.get(self.address + path)
-        self.settle()
-
-    def does(self, work: Callable[[], Any]) -> None:
-        """Something that leads to another view."""
-        before = self.renders()
-        work()
-        self.settle(before)
-
-    def all(self, selector: str) -> list[WebElement]:
-        return self.driver.find_elements(By.CSS_SELECTOR, selector)
-
-    def one(self, selector: str) -> WebElement:
-        return self.until(lambda: (self.all(selector) or [None])[0], f"there is no {selector}")
-
-    def texts(self, selector: str) -> list[str]:
-        return list(
-            self.js("return [...document.querySelectorAll(arguments[0])].map((one) => one.textContent)", selector)
-        )
-
-    def click(self, selector: str) -> None:
-        self.js("arguments[0].click()", self.one(selector))
-
-    def press(self, *keys: str) -> None:
-        ActionChains(self.driver).send_keys(*keys).perform()
-
-    def button(self, text: str) -> WebElement:
-        named = lambda: next((one for one in self.all("button, a.button") if one.text.strip() == text), None)  # noqa: E731
-        return self.until(named, f"there is no button {text}")
-
-    def media(self, dark: bool) -> None:
-        features = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
-
-    def width(self, width: int, height: int = 900) -> None:
-        metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
-
-    def shoot(self, name: str) -> None:
-        SCREENSHOTS.mkdir(exist_ok=True)
-        self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
-
-    def show_all(self) -> None:
-        """The hits beyond likeness too."""
-        button = self.all(".beyond:not([hidden]) button[aria-expanded=false]")
-        if button:
-            self.js("arguments[0].click()", button[0])
-        self.one(".tile .pick")
-
-    def names(self) -> list[str]:
-        return self.texts(".grid .tile:not(.empty) .name")
 
 
 @pytest.fixture(scope="module")
@@ -137,17 +51,8 @@ def address(gallery: Path) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def driver() -> Iterator[webdriver.Chrome]:
-    chromium, chromedriver = find_browser()
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for argument in ("--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--hide-scrollbars"):
-        options.add_argument(argument)
-    # As with a mouse; a headless browser has no pointer, and the page shows more buttons to fingers.
-    options.add_argument("--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    made = webdriver.Chrome(options=options, service=Service(chromedriver))
-    yield made
-    made.quit()
+    with browser() as made:
+        yield made
 
 
 @pytest.fixture
@@ -179,7 +84,7 @@ def query_id(page: Page, name: str) -> int:
 
 def test_a_chosen_picture_gives_ranked_neighbours(page, gallery):
     page.does(lambda: page.one("#file").send_keys(str(gallery / "outside.png")))
-    page.until(lambda: page.texts(".head h1") and "Looking" not in page.texts(".head h1")[0], "no ranking came")
+    page.until(lambda: page.texts(".head h1") and "…" not in page.texts(".head h1")[0], "no ranking came")
     assert "?q=u" in page.driver.current_url and "Your picture" in page.one(".about").text
     page.show_all()
     ranks = [int(text.removeprefix("Rank ")) for text in page.texts(".tile .rank")]

@@ -166,7 +166,7 @@ def test_nothing_in_the_pages_is_inline_or_comes_from_elsewhere(client, stranger
 
 def test_pictures_of_the_collection_stay_out_of_shared_caches(client):
     version = client.get("/api/pictures/1").json()["version"]
-    for path in ("/thumbnails/1", f"/thumbnails/1?v={version}", "/pictures/1"):
+    for path in ("/thumbnails/1", f"/thumbnails/1?v={version}", "/previews/1"):
         assert client.get(path).headers["cache-control"].startswith("private")
     assert client.get("/api/index").headers["cache-control"] == "no-store"
 
@@ -202,7 +202,7 @@ def moved(tmp_path):
 def assert_only_the_indexed_is_shown(client: TestClient, moved: Path) -> None:
     other = {path.read_bytes() for path in (moved / "others").iterdir()}
     for content_id in (1, 2, 3):
-        for place in ("/thumbnails/", "/pictures/"):
+        for place in ("/thumbnails/", "/previews/"):
             problem(client.get(f"{place}{content_id}"), 404)
     archive = client.post("/api/zip", json={"pictures": [1, 2, 3]})
     assert archive.status_code == 200 and b"LEFT-OUT.txt" in archive.content
@@ -323,6 +323,6 @@ def test_a_second_server_s_cookie_opens_nothing_here(index):
 def test_the_catalog_is_only_read(index, client):
     """Asking, looking and uploading write nothing but thumbnails."""
     before = IndexFolder.open(index).catalog(readonly=True).generation()
-    client.get("/pictures/1")
+    client.get("/previews/1")
     client.post("/api/search", json={"picture": 2, "fold": True})
     assert IndexFolder.open(index).catalog(readonly=True).generation() == before

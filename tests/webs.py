@@ -1,16 +1,18 @@
-"""What the tests of the page share: an app over a small index, and one that really serves."""
+"""What the tests of the page share: an app over a small index, one that really serves, and a long list of pictures."""
 
 import json
+import sqlite3
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi.testclient import TestClient
 
+from diffsim.indexer.index_folder import IndexFolder
 from diffsim.query.web.app import create_app
 from diffsim.query.web.server import _listen
 
@@ -57,3 +59,22 @@ def problem(response: Any, status: int) -> str:
     sentence: str = found["detail"]
     assert sentence.endswith(".") and "\n" not in sentence and "Traceback" not in sentence, sentence
     return sentence
+
+
+def long_index(index: Path, count: int) -> Path:
+    """An index of so many pictures by its catalog alone, without files and features: picture N is
+    /nowhere/FOLDER/N.jpg, in the order of the numbers, 500 in a folder."""
+    IndexFolder.create(index).catalog(create=True).close()
+    numbers = "WITH RECURSIVE numbers(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM numbers WHERE n < ?)"
+    path = "printf('%05d/%08d.jpg', n / 500, n)"
+    with closing(sqlite3.connect(index / "catalog.sqlite")) as catalog, catalog:
+        catalog.execute("INSERT INTO roots (id, path, display) VALUES (1, CAST('/nowhere' AS BLOB), '/nowhere')")
+        columns = "id, sha256, size, format, width, height"
+        sha256 = "CAST(printf('%032d', n) AS BLOB)"
+        row = f"SELECT n, {sha256}, 5000, 'JPEG', 640, 480 FROM numbers"
+        catalog.execute(f"INSERT INTO contents ({columns}) {numbers} {row}", (count,))
+        columns = "id, root_id, path, display, size, content_id, missing"
+        row = f"SELECT n, 1, CAST({path} AS BLOB), {path}, 5000, n, 0 FROM numbers"
+        catalog.execute(f"INSERT INTO files ({columns}) {numbers} {row}", (count,))
+        catalog.execute("UPDATE generation SET value = value + 1")
+    return index

@@ -1,7 +1,12 @@
-"""One look for everything that takes a while."""
+"""One progress bar for everything that takes a while."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+VARIABLE = "DIFFSIM_PROGRESS"
+OFF = "off"
+"""With the environment variable set to this value, no bar is drawn, so that stderr holds only messages."""
 
 
 @contextmanager
@@ -24,7 +29,7 @@ def progress(doing: str = "Extracting", what: str = "pictures") -> Iterator[Call
             return Text("" if task.speed is None else f"{task.speed:.1f} {what}/s")
 
     columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True)) as bar:
+    with Progress(*columns, console=Console(stderr=True), disable=os.environ.get(VARIABLE) == OFF) as bar:
         task = None
 
         def show(done: int, total: int) -> None:

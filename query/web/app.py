@@ -23,8 +23,8 @@ _PAGES = ("/", "/compare", "/why", "/index")
 
 
 def create_app(index: Path, *, token: str | None = None, device: str = "auto") -> FastAPI:
-    """The page over an index. token: what lets in, as `?token=`, as a cookie or as a bearer; none is a random one,
-    `app.state.token`. Raises NoIndex, ..."""
+    """The page over an index. token: the secret that gives access, as `?token=`, as a cookie or as a bearer token; by
+    default a random one, `app.state.token`. Raises NoIndex, ..."""
     token = token or secrets.token_urlsafe(24)
     engine = Engine(IndexFolder.open(index), device)
     templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape())
@@ -35,14 +35,22 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
         engine.close()
 
     refusals: dict[int | str, dict[str, Any]] = {
-        "4XX": {"model": schemas.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "One sentence."},
-        422: {"model": schemas.Problem, "content": {problems.MEDIA_TYPE: {}}, "description": "Not understood."},
+        "4XX": {
+            "model": schemas.Problem,
+            "content": {problems.MEDIA_TYPE: {}},
+            "description": "Why, in a sentence.",
+        },
+        422: {
+            "model": schemas.Problem,
+            "content": {problems.MEDIA_TYPE: {}},
+            "description": "Not understood.",
+        },
     }
     app = FastAPI(
         title="diffsim browse",
         version="1",
         openapi_url="/api/openapi.json",
-        docs_url=None,  # their scripts would come from elsewhere
+        docs_url=None,  # its scripts would come from another server
         redoc_url=None,
         lifespan=lifespan,
         responses=refusals,

@@ -1,34 +1,84 @@
-"""One index behind the page: its pictures, questions to it, uploads and indexing runs.
+"""One index behind the page: its pictures, searches, uploads and indexing runs.
 
-Methods named `ask_...` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any.
+`search`, `compare` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any. All return
+values of the search core and the catalog; present.py turns these into JSON.
 """
 
 import os
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import PurePath
+from pathlib import Path
 
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.filters import Filters
+from diffsim.db.status import Status
 from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.roots import offline_roots
 
-from ..allowed import passing
 from ..locate import Locator
 from ..pair import Pair
-from ..query import Answer, Example, ExtractedPicture, Hit, Query
-from ..text import chance_text, likeness_ended, printable
+from ..query import Answer, Example, ExtractedPicture, Query
+from ..text import printable
 from . import schemas
+from .decoders import Decoders
+from .kept import Kept
 from .lanes import Lanes
-from .pictures import Pictures
+from .picture_cache import PictureCache
+from .picture_list import PictureList
 from .problems import Problem
-from .runs import Runs
+from .runs import Run, Runs
 from .uploads import Uploads
 
+SHOWN_FAILURES = 1000
 _FOLDERS = 500
-_FRESH_S = 2.0
+_DECODERS = 2
 _PAIRS = 4
+_SIZE_S = 10.0
+"""The size on disk is not measured more often than this."""
+
+Place = tuple[Sequence[str], bool]
+"""A picture's files, those that can be opened first, and whether all are offline."""
+Subject = int | ExtractedPicture
+"""A picture to search with: one of the index, by its id, or an upload."""
+
+
+@dataclass(frozen=True)
+class Page:
+    """A piece of the list of pictures. items: ids with their places. generation: of the catalog, which it shows."""
+
+    total: int
+    offset: int
+    generation: int
+    items: Sequence[tuple[int, Place]]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two pictures in a feature space. sizes: width and height of each in pixels. size, fit: how the network sees them,
+    see retrieval/region.py."""
+
+    pair: Pair
+    space: KnownSpace
+    sizes: tuple[tuple[int, int], tuple[int, int]]
+    size: int
+    fit: str
+
+
+@dataclass(frozen=True)
+class IndexState:
+    """counts: may be some seconds old in a large index. bytes: on disk, None until that has been measured. offline:
+    reasons by id of the folder. writer: who else is writing, in words."""
+
+    path: Path
+    bytes: int | None
+    generation: int
+    counts: Status
+    spaces: Sequence[KnownSpace]
+    offline: Mapping[int, str]
+    run: Run | None
+    writer: str | None
 
 
 class Engine:
@@ -37,29 +87,32 @@ class Engine:
     def __init__(self, index: IndexFolder, device: str) -> None:
         self.index = index
         self.catalog: Catalog = index.catalog(readonly=True)
-        self.pictures = Pictures(index)
-        self.uploads = Uploads(self.pictures.decoders)
+        self.decoders = Decoders(_DECODERS)
+        self.pictures = PictureCache(index, self.decoders)
+        self.uploads = Uploads(self.decoders)
         self.lanes = Lanes(index, device)
         self.runs = Runs(index)
-        self._listing: tuple[int, float, list[int]] | None = None
-        self._folders: tuple[int, dict[str, tuple[bytes, int]]] | None = None
-        self._lock = threading.Lock()
+        self._list = PictureList(self.catalog)
+        self._folders = Kept(self._read_folders, self.catalog.generation)
+        self._counts = Kept(lambda: self.catalog.status(SHOWN_FAILURES), self.catalog.generation)
+        self._bytes = Kept(index.disk_bytes, lambda: time.monotonic() // _SIZE_S)
         self._pair = lru_cache(_PAIRS)(self._make_pair)
 
     def close(self) -> None:
         self.runs.close()
         self.lanes.close()
+        self.decoders.close()
         self.pictures.close()
         self.catalog.close()
 
-    # Questions
+    # Searches
 
     def filters(self, given: schemas.FiltersIn) -> Filters:
-        """Raises Problem for a folder that the index does not know: no path of the client reaches the disk."""
+        """Raises Problem for a folder that is not in the index: no path of the client reaches the disk."""
         known = self.folders() if given.folders else {}
         for folder in given.folders:
             if folder not in known:
-                raise Problem(422, f"The index knows no folder {printable(folder)}; choose one that the page lists.")
+                raise Problem(422, f"The index has no folder {printable(folder)}; choose one that the page lists.")
         return Filters(
             folders=tuple(os.fsdecode(known[folder][0]) for folder in given.folders),
             after=given.after,
@@ -72,9 +125,9 @@ class Engine:
         )
 
     async def query(self, asked: schemas.SearchIn) -> Query:
-        """The question in the search core's terms; extracts what was uploaded, in its own lane."""
+        """The search in the search core's terms; extracts uploads, in their own lane."""
         named = [asked.picture, *(example.picture for example in asked.examples)]
-        found = {name: await self.picture(name, asked.spaces) for name in named}
+        found = {name: await self.subject(name, asked.spaces) for name in named}
         examples = [
             Example(found[asked.picture], region=asked.region),
             *(Example(found[one.picture], one.weight, one.region) for one in asked.examples),
@@ -88,120 +141,71 @@ class Engine:
             fold=asked.fold,
         )
 
-    async def picture(self, name: int | str, spaces: Sequence[str]) -> int | ExtractedPicture:
+    async def subject(self, name: schemas.PictureId, spaces: Sequence[str]) -> Subject:
+        """The picture that an id of the API means, ready to search with. Raises Problem for an unknown id."""
         if isinstance(name, int):
             return self.pictures.known(name).content_id
         return await self.lanes.extracting.run(self.extract, name, spaces)
 
     def extract(self, name: str, spaces: Sequence[str]) -> ExtractedPicture:
-        """The uploaded picture's features in these spaces; what was extracted before is not again."""
+        """The uploaded picture's features in these spaces; what was extracted before is not extracted again."""
         upload, searcher = self.uploads.get(name), self.lanes.extractor
         chosen = [searcher.choose(space) for space in spaces or (None,)]
         missing = [space.fingerprint for space in chosen if space.fingerprint not in upload.features]
         if missing:
-            with upload.file() as file:
-                upload.features.update(searcher.extract(file, missing).features)
+            upload.features.update(searcher.extract(upload.data, missing).features)
         return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
-    def ask(self, query: Query, put: Callable[[schemas.AnswerOut], None]) -> None:
-        """Hand over the order of the first stage, then that of the full score."""
-        started = time.monotonic()
-        for answer in self.lanes.asker.answers(query):
-            put(self.answer_out(answer, time.monotonic() - started))
+    def search(self, query: Query) -> Iterator[Answer]:
+        """The order of the first stage, then that of the full score."""
+        return self.lanes.searcher.answers(query)
 
-    def ask_pair(
-        self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str | None
-    ) -> tuple[KnownSpace, Pair]:
-        """Two pictures to compare part by part; the last few are kept, for a pointer that moves over them."""
-        chosen = self.lanes.asker.choose(space)
-        if isinstance(a, int) and isinstance(b, int):
-            return chosen, self._pair(a, b, chosen.fingerprint)
-        return chosen, self._make_pair(a, b, chosen.fingerprint)
+    def compare(self, a: Subject, b: Subject, space: str | None) -> Comparison:
+        """Two pictures, to compare part by part; the last few are kept, for a pointer that moves over them."""
+        chosen = self.lanes.searcher.choose(space)
+        indexed = isinstance(a, int) and isinstance(b, int)
+        pair = (self._pair if indexed else self._make_pair)(a, b, chosen.fingerprint)
+        seen = self.lanes.searcher.collection.kit(chosen).settings
+        return Comparison(pair, chosen, (self._size(a), self._size(b)), seen.size, seen.fit)
 
-    def _make_pair(self, a: int | ExtractedPicture, b: int | ExtractedPicture, space: str) -> Pair:
-        return self.lanes.asker.pair(a, b, space)
+    def _make_pair(self, a: Subject, b: Subject, space: str) -> Pair:
+        return self.lanes.searcher.pair(a, b, space)
 
-    # What goes out
-
-    def answer_out(self, answer: Answer, seconds: float) -> schemas.AnswerOut:
-        self.pictures.learn([each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)])
-        return schemas.AnswerOut(
-            stage="ranked" if answer.reranked else "recalled",
-            hits=[self._hit_out(hit) for hit in answer.hits],
-            spaces=[schemas.SpaceOut(fingerprint=space.fingerprint, name=space.name) for space in answer.spaces],
-            pictures=answer.pictures,
-            recalled=answer.recalled,
-            scored=answer.scored,
-            notes=[printable(note) for note in answer.notes],
-            seconds=round(seconds, 3),
-        )
-
-    def _hit_out(self, hit: Hit) -> schemas.HitOut:
-        place = self._place(hit.content_id, hit.paths, hit.offline)
-        return schemas.HitOut(
-            **place.model_dump(),
-            rank=hit.rank,
-            score=round(hit.score, 6),
-            by_chance=hit.by_chance,
-            chance=None if hit.by_chance is None else chance_text(hit.by_chance),
-            ended=likeness_ended(hit.by_chance),
-            recall_rank=hit.recall_rank,
-            duplicates=[self._place(copy.content_id, copy.paths, copy.offline) for copy in hit.duplicates],
-        )
-
-    def _place(self, content_id: int, paths: Sequence[str], offline: bool) -> schemas.PictureOut:
-        known = self.pictures.known(content_id)
-        first = PurePath(paths[0]) if paths else PurePath()
-        return schemas.PictureOut(
-            id=content_id,
-            name=printable(first.name),
-            folder=printable(str(first.parent)) if paths else "",
-            files=len(paths),
-            offline=offline,
-            version=known.sha256.hex()[:16],
-            width=known.width,
-            height=known.height,
-        )
-
-    def details(self, content_id: int) -> schemas.DetailsOut:
-        known = self.pictures.known(content_id)
-        paths, offline = Locator(self.catalog).locate(content_id) or ((), False)
-        return schemas.DetailsOut(
-            **self._place(content_id, paths, offline).model_dump(),
-            format=known.format,
-            bytes=known.size,
-            paths=[schemas.FileOut(path=printable(path), there=os.path.lexists(path)) for path in paths],
-        )
+    def _size(self, subject: Subject) -> tuple[int, int]:
+        found = self.pictures.known(subject) if isinstance(subject, int) else subject
+        return found.width, found.height
 
     # The whole index
 
-    def page(self, offset: int, limit: int, filters: Filters) -> schemas.PageOut:
-        """Pictures by folder and name."""
-        ids = self._all_ids()
-        if filters:
-            allowed = set(passing(self.catalog, filters).tolist())
-            ids = [content_id for content_id in ids if content_id in allowed]
-        some = ids[offset : offset + limit]
-        self.pictures.learn(some)
-        located = zip(some, Locator(self.catalog).locate_all(some), strict=True)
-        items = [self._place(content_id, *(place or ((), False))) for content_id, place in located]
-        return schemas.PageOut(total=len(ids), offset=offset, items=items)
+    def place(self, content_id: int) -> Place:
+        """Where a picture's files are; none if all are gone."""
+        return Locator(self.catalog).locate(content_id) or ((), False)
 
-    def _all_ids(self) -> list[int]:
-        """Read anew when the catalog has changed, but not more often than every few seconds while it changes."""
-        with self._lock:
-            now, generation = time.monotonic(), self.catalog.generation()
-            kept = self._listing
-            if kept is None or (kept[0] != generation and now - kept[1] > _FRESH_S):
-                kept = generation, now, self.catalog.pictures_by_path()
-                self._listing = kept
-            return kept[2]
+    def page(self, offset: int, limit: int, filters: Filters) -> Page:
+        """Pictures by folder and name."""
+        ids, generation = self._list.ids(filters)
+        some = ids[offset : offset + limit].tolist()
+        places = Locator(self.catalog).locate_all(some)
+        items = [(content_id, place or ((), False)) for content_id, place in zip(some, places, strict=True)]
+        return Page(len(ids), offset, generation, items)
 
     def folders(self) -> dict[str, tuple[bytes, int]]:
         """Display text -> (path, number of files) of the folders that a filter may name."""
-        with self._lock:
-            generation = self.catalog.generation()
-            if self._folders is None or self._folders[0] != generation:
-                rows = self.catalog.folders(_FOLDERS)
-                self._folders = generation, {printable(os.fsdecode(path)): (path, files) for path, files in rows}
-            return self._folders[1]
+        return self._folders.get()
+
+    def _read_folders(self) -> dict[str, tuple[bytes, int]]:
+        rows = self.catalog.folders(_FOLDERS)
+        return {printable(os.fsdecode(path)): (path, files) for path, files in rows}
+
+    def state(self) -> IndexState:
+        """What is in the index, and who is writing to it."""
+        return IndexState(
+            path=self.index.path,
+            bytes=self._bytes.peek(),
+            generation=self.catalog.generation(),
+            counts=self._counts.get(),
+            spaces=self.catalog.spaces(),
+            offline=offline_roots(self.catalog),
+            run=self.runs.state(),
+            writer=self.runs.writer(),
+        )

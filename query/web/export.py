@@ -1,4 +1,4 @@
-"""A selection to take away: a ZIP of the files, and the Figure-4 sheet of a search."""
+"""Downloads: a ZIP of selected files, and a search as a sheet like Figure 4 of the paper."""
 
 import hashlib
 import io
@@ -18,14 +18,14 @@ from ..figures.thumbnails import blank
 from ..query import Answer, Hit
 from ..text import printable
 from .engine import Engine
-from .pictures import Pictures
+from .picture_cache import PictureCache
 from .problems import Problem
 
 _CHUNK = 1 << 20
 
 
 class _Pipe(io.RawIOBase):
-    """Where zipfile writes; what has come is taken out again, so that no archive stands in memory."""
+    """Where zipfile writes; its bytes are taken out as they come, so that the archive is never in memory as a whole."""
 
     def __init__(self) -> None:
         self._parts: list[bytes] = []
@@ -44,7 +44,7 @@ class _Pipe(io.RawIOBase):
 
 
 def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
-    """The pictures' files, as they are, in pieces. A file that no longer holds the bytes that were indexed is left out;
+    """The pictures' files, unchanged, in pieces. A file whose bytes have changed since they were indexed is left out;
     LEFT-OUT.txt names it."""
     pipe, taken, left_out = _Pipe(), set[str](), list[str]()
     files = engine.catalog.files_of(content_ids)
@@ -69,7 +69,7 @@ def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
 
 
 def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
-    """The file, open at its beginning, if it is a regular one that holds what was indexed."""
+    """The file, open at its beginning, if it is a regular one and its bytes are those that were indexed."""
     with suppress(OSError):
         file = open_regular(path)
         if os.fstat(file.fileno()).st_size <= MAX_FILE_BYTES and hashlib.file_digest(file, "sha256").digest() == sha256:
@@ -80,7 +80,7 @@ def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
 
 
 def _name(path: bytes, taken: set[str]) -> str:
-    """A name for the archive that no other has and that cannot leave a folder."""
+    """A name in the archive: unique, and without a folder."""
     name = Path(printable(os.fsdecode(path)).replace("\\", "_").replace(":", "_")).name or "picture"
     stem, suffix = Path(name).stem, Path(name).suffix
     unique, number = name, 1
@@ -91,19 +91,21 @@ def _name(path: bytes, taken: set[str]) -> str:
     return unique
 
 
-def sheet(query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: Pictures) -> bytes:
-    """PNG: the query and its hits; a row for each answer where there are several."""
+def sheet(
+    query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
+) -> bytes:
+    """PNG: the query and its hits; a row for each answer if there are several."""
     rows = [(answer.name, _chosen(answer.hits, only, top, pictures)) for answer in answers]
     if len(rows) == 1:
         drawing = draw_sheet(query, rows[0][1], f"by {rows[0][0]}")
     else:
-        drawing = draw_comparison(query, rows, "what each feature space takes for alike")
+        drawing = draw_comparison(query, rows, "what each feature space finds similar")
     file = io.BytesIO()
     drawing.save(file, "PNG")
     return file.getvalue()
 
 
-def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: Pictures) -> list[SheetHit]:
+def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: PictureCache) -> list[SheetHit]:
     wanted = [hit for hit in hits if hit.content_id in only] if only else list(hits[:top])
     return [
         SheetHit(thumbnail(pictures, hit.content_id), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
@@ -111,8 +113,8 @@ def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: Pictur
     ]
 
 
-def thumbnail(pictures: Pictures, content_id: int) -> Image.Image:
-    """A plain grey square where the picture cannot be read now."""
+def thumbnail(pictures: PictureCache, content_id: int) -> Image.Image:
+    """A plain grey square if the picture cannot be read now."""
     try:
         return Image.open(io.BytesIO(pictures.thumbnail(content_id)))
     except Problem:

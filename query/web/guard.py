@@ -1,9 +1,9 @@
-"""Who may ask: the page is for the person who started it, and for no other page and no other user of the machine.
+"""Access: the page is for the person who started it, not for other pages or other users of the machine.
 
-Everybody on this machine reaches 127.0.0.1, and so does every page that a browser here shows. Hence a token, which the
-printed address carries and a cookie keeps; a check of Host, against names that were pointed at 127.0.0.1 (DNS
-rebinding); of Origin and Sec-Fetch-Site, against other pages; and a policy that lets the page load nothing from
-elsewhere. Bodies are limited before anything reads them.
+Every user of this machine, and every page in a browser on it, can reach 127.0.0.1. Hence a token, which is part of the
+printed address and is then kept in a cookie; a check of Host, against names that point to 127.0.0.1 (DNS rebinding); of
+Origin and Sec-Fetch-Site, against other pages; and a policy that lets the page load nothing from other servers. Bodies
+are limited before anything reads them.
 """
 
 import secrets
@@ -61,7 +61,7 @@ class Guard:
         await self._app(scope, _limited(scope, receive), send_guarded)
 
     def _refusal(self, scope: Scope) -> Response | None:
-        """What to say instead of an answer; None where the request may pass."""
+        """The response that refuses the request; None if it may pass."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if _name(host) not in HOSTS:
@@ -83,11 +83,13 @@ class Guard:
         if scope["method"] == "GET" and "text/html" in headers.get("accept", ""):
             return Response(self._locked_page, 401, media_type="text/html")
         return problems.response(
-            401, "The address that `diffsim browse` printed lets you in; open that one.", {"WWW-Authenticate": "Bearer"}
+            401,
+            "Open the address printed by `diffsim browse`; it contains the access token.",
+            {"WWW-Authenticate": "Bearer"},
         )
 
     def _signed_in(self, scope: Scope, query: dict[str, str]) -> Response:
-        """To the same address without the token, so that it neither stays in the history nor is shared with a view."""
+        """Redirect to the same address without the token, which then neither stays in the history nor is shared."""
         rest = urlencode([(name, value) for name, value in query.items() if name != "token"])
         # A path of two slashes would lead to another machine.
         answer = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), 303)
@@ -111,7 +113,7 @@ class Guard:
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Count what comes, whatever Content-Length said."""
+    """Count the body's bytes, which Content-Length may state wrongly."""
     limit = _limit(scope)
     taken = 0
 
@@ -131,7 +133,7 @@ def _limit(scope: Scope) -> int:
 
 
 def _too_large(scope: Scope) -> str:
-    return f"That is more than {_limit(scope) >> 20} MB, which is the most that is taken here."
+    return f"The body is larger than {_limit(scope) >> 20} MB, the limit at this address."
 
 
 def _name(host: str) -> str:
@@ -141,5 +143,5 @@ def _name(host: str) -> str:
 
 
 def _cookie_name(scope: Scope) -> str:
-    """Cookies do not know ports: several pages of one machine must not overwrite each other's."""
+    """Cookies are shared by all ports: several pages of one machine must not overwrite each other's."""
     return f"diffsim-{(scope.get('server') or ('', 0))[1]}"

@@ -1,7 +1,7 @@
 """Threads for what takes time, so that no kind of request waits for a slower kind.
 
-Questions about pictures whose features are at hand run in one lane, extraction (a network's pass, seconds on a CPU) in
-another, decoding for the eye in a third. A Searcher belongs to one thread: each of the first two lanes has its own.
+Searches with features that are at hand run in one lane, extraction (a network's pass, seconds on a CPU) in another,
+decoding for display in a third. A Searcher belongs to one thread: each of the first two lanes has its own.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Lane:
-    """A few threads with a queue before them."""
+    """A few threads with a queue."""
 
     def __init__(self, name: str, threads: int) -> None:
         self._threads = ThreadPoolExecutor(threads, name)
@@ -29,19 +29,19 @@ class Lane:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
 
     async def run_if_wanted(self, request: Request, work: Callable[..., T], *arguments: Any) -> T | None:
-        """None where the asker has gone before its turn came: whoever scrolls fast leaves much behind."""
+        """None if the client disconnected before its turn; fast scrolling abandons many requests."""
         async with self._turn:
             if await request.is_disconnected():
                 return None
             return await self.run(work, *arguments)
 
     async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
-        """What `work` hands to the function that it is given, as it comes; raises what it raises."""
+        """Yields what `work` passes to its argument, as soon as it does; raises what `work` raises."""
         loop = asyncio.get_running_loop()
-        come: asyncio.Queue[T | None] = asyncio.Queue()
+        items: asyncio.Queue[T | None] = asyncio.Queue()
 
         def put(item: T | None) -> None:
-            loop.call_soon_threadsafe(come.put_nowait, item)
+            loop.call_soon_threadsafe(items.put_nowait, item)
 
         def run() -> None:
             try:
@@ -51,28 +51,28 @@ class Lane:
 
         running = loop.run_in_executor(self._threads, run)
         try:
-            while (item := await come.get()) is not None:
+            while (item := await items.get()) is not None:
                 yield item
             await running
         finally:
-            running.cancel()  # where the asker has gone and it has not begun
+            running.cancel()  # if the client has disconnected and it has not begun
 
     def close(self) -> None:
         self._threads.shutdown(wait=True, cancel_futures=True)
 
 
 class Lanes:
-    """asking, extracting: of one thread, which alone may touch `asker` or `extractor`. pictures: decoding."""
+    """searching, extracting: of one thread each, which alone may use `searcher` or `extractor`. decoding: of two."""
 
     def __init__(self, index: IndexFolder, device: str) -> None:
-        self.asking = Lane("asking", 1)
+        self.searching = Lane("searching", 1)
         self.extracting = Lane("extracting", 1)
-        self.pictures = Lane("pictures", 2)
-        self.asker = Searcher(index.path, device)
+        self.decoding = Lane("decoding", 2)
+        self.searcher = Searcher(index.path, device)
         self.extractor = Searcher(index.path, device)
 
     def close(self) -> None:
-        for lane in (self.asking, self.extracting, self.pictures):
+        for lane in (self.searching, self.extracting, self.decoding):
             lane.close()
-        self.asker.close()
+        self.searcher.close()
         self.extractor.close()

@@ -1,4 +1,4 @@
-"""What went wrong, as the web says it: RFC 9457 problem details with one plain sentence."""
+"""Errors as the API reports them: RFC 9457 problem details with one plain sentence."""
 
 from collections.abc import Mapping
 
@@ -26,7 +26,7 @@ _TITLES = {
 
 
 class Problem(Error):
-    """An answer other than what was asked for. detail: one sentence."""
+    """A response other than the one that was requested. detail: one sentence."""
 
     def __init__(self, status: int, detail: str) -> None:
         super().__init__(detail)
@@ -44,7 +44,7 @@ def response(status: int, detail: str, headers: Mapping[str, str] | None = None)
 
 
 def of(error: Exception) -> Problem:
-    """The problem behind an error: our own are sentences already, of any other only that there was one is told."""
+    """The problem for an error: our own are sentences already; any other only says that there was one."""
     if isinstance(error, Problem):
         return error
     if isinstance(error, Error):

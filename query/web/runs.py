@@ -1,9 +1,8 @@
 """Indexing from the page: one child process, `diffsim index`, on a folder that the index knows.
 
-Its progress is read from the catalog, as for a run that somebody started elsewhere; what it says is kept.
+Its progress is read from the catalog, as for a run that was started elsewhere; its messages are kept.
 """
 
-import fcntl
 import os
 import signal
 import subprocess
@@ -11,21 +10,21 @@ import sys
 import threading
 import time
 from collections import deque
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal
 
 import diffsim
 from diffsim.indexer.index_folder import IndexFolder
 
-from ..text import printable
+from ..commands import progress
 from .problems import Problem
-from .schemas import RunOut
 
 _PATIENCE_S = 20.0
 _LINES = 200
-# A server that was started in the background ignores Ctrl-C, and so would its children. The signal is blocked until
-# somebody is there to take it: Python itself, while it starts, would answer with a traceback.
+# A server that was started in the background ignores Ctrl-C, and its children would too. The signal stays blocked until
+# something handles it: while it starts, Python itself would answer with a traceback.
 _BOOT = """
 import signal, sys
 sys.argv[0] = "diffsim"
@@ -39,118 +38,118 @@ except KeyboardInterrupt:
 """
 
 
+@dataclass(frozen=True)
+class Run:
+    """The state of a run. root: id of the folder, and folder: its path; None for all. started: ISO 8601, UTC. seconds:
+    how long it has taken. lines: its messages, as they came."""
+
+    root: int | None
+    folder: bytes | None
+    state: Literal["running", "stopping", "done", "stopped", "failed"]
+    started: str
+    seconds: float
+    lines: tuple[str, ...]
+
+
+class _Child:
+    """A started run."""
+
+    def __init__(self, index: Path, root: int | None, folder: bytes | None) -> None:
+        self.root, self.folder = root, folder
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+        self.began = time.monotonic()
+        self.ended: float | None = None
+        self.stopping = False
+        self.lines: deque[str] = deque(maxlen=_LINES)
+        line: list[str | bytes] = [sys.executable, "-c", _BOOT, "index", *([] if folder is None else [folder])]
+        project = str(Path(diffsim.__file__).parent.parent)
+        paths = os.pathsep.join([project, *filter(None, [os.environ.get("PYTHONPATH")])])
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # of this thread; the child inherits it
+        try:
+            self.process = subprocess.Popen(
+                [*line, "--index", os.fsencode(index)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                process_group=0,
+                env={**os.environ, "PYTHONPATH": paths, progress.VARIABLE: progress.OFF},
+            )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        streams = self.process.stdout, self.process.stderr
+        self.readers = [threading.Thread(target=self._keep, args=(stream,), daemon=True) for stream in streams]
+        for reader in self.readers:
+            reader.start()
+
+    @property
+    def running(self) -> bool:
+        return self.process.poll() is None
+
+    def interrupt(self) -> None:
+        self.process.send_signal(signal.SIGINT)
+        try:
+            self.process.wait(_PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def state(self) -> Run:
+        code = self.process.poll()
+        if code is not None and self.ended is None:
+            self.ended = time.monotonic()
+            for reader in self.readers:  # for its last messages; a process that it left could keep a pipe open
+                reader.join(1.0)
+        seconds = round((self.ended or time.monotonic()) - self.began, 1)
+        return Run(self.root, self.folder, self._name(code), self.started, seconds, tuple(self.lines))
+
+    def _name(self, code: int | None) -> Literal["running", "stopping", "done", "stopped", "failed"]:
+        if code is None:
+            return "stopping" if self.stopping else "running"
+        return "done" if code == 0 else "stopped" if self.stopping else "failed"
+
+    def _keep(self, stream: IO[bytes]) -> None:
+        with stream:
+            for line in stream:
+                if text := line.decode("utf-8", "surrogateescape").rstrip("\n"):
+                    self.lines.append(text)
+
+
 class Runs:
     """At most one run at a time. Safe to use from several threads."""
 
     def __init__(self, index: IndexFolder) -> None:
         self._index = index
         self._lock = threading.Lock()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._run: RunOut | None = None
-        self._began = 0.0
-        self._stopping = False
-        self._lines: deque[str] = deque(maxlen=_LINES)
+        self._child: _Child | None = None
 
-    def start(self, root: int | None, folder: bytes | None) -> RunOut:
+    def start(self, root: int | None, folder: bytes | None) -> Run:
         """Index a folder, or all that the index knows. Raises Problem while a run is going on."""
         with self._lock:
-            if self._process is not None and self._process.poll() is None:
-                raise Problem(409, "An indexing run is going on already; wait for its end, or stop it.")
-            line: list[str | bytes] = [sys.executable, "-c", _BOOT, "index"]
-            line += [] if folder is None else [folder]
-            project = str(Path(diffsim.__file__).parent.parent)
-            paths = [project, *filter(None, [os.environ.get("PYTHONPATH")])]
-            before = signal.pthread_sigmask(
-                signal.SIG_BLOCK, [signal.SIGINT]
-            )  # of this thread, which the child inherits
-            try:
-                self._process = subprocess.Popen(
-                    [*line, "--index", os.fsencode(self._index.path)],
-                    stdin=subprocess.DEVNULL,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    process_group=0,
-                    env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "TERM": "dumb"},
-                )
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
-            self._stopping = False
-            self._began = time.monotonic()
-            self._lines.clear()
-            shown = "all folders" if folder is None else printable(os.fsdecode(folder))
-            started = datetime.now(UTC).isoformat(timespec="seconds")
-            self._run = RunOut(root=root, folder=shown, state="running", started=started, seconds=0, lines=[])
-            threading.Thread(target=self._follow, args=(self._process,), daemon=True).start()
-        return self.state() or self._run
+            if self._child is not None and self._child.running:
+                raise Problem(409, "An indexing run is going on already; wait until it ends, or stop it.")
+            self._child = _Child(self._index.path, root, folder)
+            return self._child.state()
 
-    def stop(self) -> RunOut:
-        """Interrupt the run as Ctrl-C does: what is done is kept. Raises Problem where there is none."""
+    def stop(self) -> Run:
+        """Interrupt the run as Ctrl-C does: what is done is kept. Raises Problem if this page runs none."""
         with self._lock:
-            process = self._process
-            if process is None or process.poll() is not None or self._run is None:
-                raise Problem(409, "No indexing run of this page is going on.")
-            self._stopping = True
-            process.send_signal(signal.SIGINT)
-            threading.Thread(target=_end, args=(process,), daemon=True).start()
-        return self.state() or self._run
+            child = self._child
+            if child is None or not child.running:
+                raise Problem(409, "This page has no indexing run to stop.")
+            child.stopping = True
+            threading.Thread(target=child.interrupt, daemon=True).start()
+            return child.state()
 
     def close(self) -> None:
         """End a run with the page."""
-        if self._process is not None and self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            _end(self._process)
+        if self._child is not None and self._child.running:
+            self._child.interrupt()
 
-    def state(self) -> RunOut | None:
+    def state(self) -> Run | None:
+        """The run that is going on, or the last one; None if there was none."""
         with self._lock:
-            if self._run is None or self._process is None:
-                return None
-            if self._run.state in ("running", "stopping"):
-                self._run = self._run.model_copy(
-                    update={
-                        "state": self._now(self._process.poll()),
-                        "seconds": round(time.monotonic() - self._began, 1),
-                    }
-                )
-            return self._run.model_copy(update={"lines": list(self._lines)})
-
-    def _now(self, code: int | None) -> str:
-        if code is None:
-            return "stopping" if self._stopping else "running"
-        return "done" if code == 0 else "stopped" if self._stopping else "failed"
+            return self._child.state() if self._child is not None else None
 
     def writer(self) -> str | None:
-        """Who else is writing to the index now, in words."""
-        if self._process is not None and self._process.poll() is None:
-            return None
-        try:
-            with open(self._index.path / "writer.lock", "rb") as lock:
-                # Held for a moment, which a writer that begins just then would take for another one.
-                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            return None
-        except BlockingIOError:
-            pass
-        except OSError:
-            return None
-        return printable(self._index.writer())
-
-    def _follow(self, process: subprocess.Popen[bytes]) -> None:
-        """Take what it says until it ends: the account, and the last line of a problem."""
-        assert process.stdout is not None and process.stderr is not None
-        threading.Thread(target=self._take, args=(process.stderr,), daemon=True).start()
-        self._take(process.stdout)
-        process.wait()
-
-    def _take(self, stream: IO[bytes]) -> None:
-        with stream:
-            for raw in stream:
-                text = printable(raw.decode("utf-8", "surrogateescape").rstrip("\n"))
-                if text and not text.startswith("Extracting"):  # the progress bar
-                    self._lines.append(text)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    try:
-        process.wait(_PATIENCE_S)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
+        """Who else is writing to the index now, in words; None if nobody, or this page's own run."""
+        return None if self._child is not None and self._child.running else self._index.being_written()

@@ -35,8 +35,8 @@ class ExampleIn(_In):
 
 
 class FiltersIn(_In):
-    """Empty fields ask nothing. folders: as `/api/folders` lists them. after, before: days of modification, `before`
-    exclusive. sides in pixels, sizes in bytes."""
+    """What a picture must be; an empty field does not restrict. folders: as `/api/folders` lists them. after, before:
+    days of modification, `before` exclusive. Sides are in pixels, sizes in bytes."""
 
     folders: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=20)] = []
     after: date | None = None
@@ -49,8 +49,8 @@ class FiltersIn(_In):
 
 
 class SearchIn(_In):
-    """picture: the query; region: only this part of it asks. examples: further pictures, with weights. spaces: names or
-    fingerprints; none is the index's first. fold: near copies stand in their better hit's `duplicates`."""
+    """picture: the query; region: only this part of it is compared. examples: further pictures, with weights. spaces:
+    names or fingerprints; none is the index's first. fold: near copies of a better hit become its `duplicates`."""
 
     picture: PictureId
     region: Box | None = None
@@ -63,7 +63,8 @@ class SearchIn(_In):
 
 
 class PictureOut(BaseModel):
-    """name, folder: display text of one of its files. version: changes with the content, for `?v=` of its thumbnail."""
+    """name, folder: display text of one of its files; files: how many there are. offline: all of them are, for now.
+    version: changes with the content, for `?v=` of its thumbnail. width, height: in pixels, upright."""
 
     id: int
     name: str
@@ -76,8 +77,9 @@ class PictureOut(BaseModel):
 
 
 class HitOut(PictureOut):
-    """by_chance: how many pictures would be expected to score as high by chance; chance: the same in words. ended:
-    chance alone explains this hit."""
+    """rank, recall_rank: from 1, by the full score and by the first stage. by_chance: how many pictures are expected to
+    score as high by chance; chance: the same in words. ended: chance alone explains this hit. duplicates: near copies
+    of it that were folded."""
 
     rank: int
     score: float
@@ -95,7 +97,8 @@ class SpaceOut(BaseModel):
 
 class AnswerOut(BaseModel):
     """One line of a search's answer. stage: `recalled`, the order of the first stage, which comes first, then
-    `ranked`, that of the full score. pictures: how many could be hits."""
+    `ranked`, that of the full score. pictures: how many could be hits; recalled, scored: how many each stage looked at.
+    seconds: since the question."""
 
     stage: Literal["recalled", "ranked"]
     hits: list[HitOut]
@@ -113,7 +116,7 @@ class FileOut(BaseModel):
 
 
 class DetailsOut(PictureOut):
-    """Everything about one picture. spaces: fingerprints of those that it can be asked in."""
+    """Everything about one picture. bytes: of its file. paths: all its files, and whether each is there now."""
 
     format: str
     bytes: int
@@ -121,15 +124,17 @@ class DetailsOut(PictureOut):
 
 
 class PageOut(BaseModel):
-    """A piece of all pictures, by folder and name."""
+    """A piece of all pictures, or of those that pass filters, by folder and name. generation: of the catalog; a piece
+    of another generation may overlap this one."""
 
     total: int
     offset: int
+    generation: int
     items: list[PictureOut]
 
 
 class UploadOut(BaseModel):
-    """picture: what to ask with: an upload's id, or that of the index's picture with the same bytes."""
+    """picture: the id to query with: the upload's, or that of the picture in the index with the same bytes."""
 
     picture: PictureId
     width: int
@@ -138,8 +143,8 @@ class UploadOut(BaseModel):
 
 class WhyOut(BaseModel):
     """rows of values in [-1, 1]: how well each part of a is rebuilt from b, and of b from a; low, high: ends of a
-    colour scale for both. regions: parts of a that are found best, and where in b their attention peaks. seen: the box
-    of each picture that the network is shown. attends: whether parts of one have places in the other."""
+    colour scale for both. regions: parts of a that are found best, and where in b their attention peaks. seen_a,
+    seen_b: the box of each picture that the network sees. attends: whether attention falls on places."""
 
     score: float
     a_from_b: list[list[float]]
@@ -166,12 +171,15 @@ class AttentionOut(BaseModel):
 
 
 class FolderOut(BaseModel):
+    """pictures: how many files below it are there."""
+
     folder: str
     pictures: int
 
 
 class SpaceStateOut(SpaceOut):
-    """answers: whether it is the one that its name stands for. waiting: files that lack features in it."""
+    """answers: whether it is the space that its name means. files, pictures: how many have features in it; waiting: how
+    many files do not yet."""
 
     network: str
     created: str
@@ -182,6 +190,8 @@ class SpaceStateOut(SpaceOut):
 
 
 class RootOut(BaseModel):
+    """A folder that was indexed. offline: why it cannot be read now."""
+
     id: int
     folder: str
     files: int
@@ -196,7 +206,7 @@ class FailedOut(BaseModel):
 
 class RunOut(BaseModel):
     """An indexing run that this page started. state: `running`, `stopping`, or how it ended: `done`, `stopped`,
-    `failed`. lines: what it said."""
+    `failed`. started: ISO 8601, UTC. lines: its messages."""
 
     root: int | None
     folder: str
@@ -207,10 +217,12 @@ class RunOut(BaseModel):
 
 
 class IndexOut(BaseModel):
-    """writer: who is writing to the index now, in words, where that is not the page's own run."""
+    """The counts may be some seconds old in a large index. bytes: on disk, null until that has been measured. failed:
+    the first of them; failures: how many there are. writer: who is writing to the index now, in words, unless that is
+    the page's own run."""
 
     path: str
-    bytes: int
+    bytes: int | None
     generation: int
     pictures: int
     files: int
@@ -224,7 +236,7 @@ class IndexOut(BaseModel):
 
 
 class RunIn(_In):
-    """root: id of a folder of the index; none is all of them."""
+    """root: id of a folder of the index; null is all of them."""
 
     root: Id | None = None
 

@@ -17,7 +17,7 @@ class PortInUse(QueryError):
 
 
 def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: Callable[[str], None]) -> None:
-    """Announce the address, with its token, and serve. port: 0 is any free one. Raises PortInUse."""
+    """Announce the address, with its token, and serve. port: 0 means any free one. Raises PortInUse."""
     app = create_app(index, device=device)
     listening = _listen(port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
@@ -37,12 +37,12 @@ def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: 
 
 
 def _listen(port: int) -> socket.socket:
-    # Named, for only then does asyncio send without delay; else each answer waits 40 ms for an acknowledgement.
+    # The protocol is named: only then does asyncio send without delay; else each answer waits 40 ms.
     listening = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind(("127.0.0.1", port))
-        listening.listen()  # a browser that is opened at once waits, and is not refused
+        listening.listen()  # a browser that is opened at once then waits instead of being refused
     except OSError as problem:
         listening.close()
         raise PortInUse(

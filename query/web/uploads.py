@@ -1,6 +1,6 @@
-"""Pictures that a person dropped, pasted or chose: kept in memory for a while, never on disk.
+"""Pictures that were dropped, pasted or chosen: kept in memory for a while, never on disk.
 
-A decoder reads files, so the bytes lie in a private temporary file while they are decoded, and no longer.
+A decoder reads files, so the bytes are in a private temporary file while they are decoded.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from pathlib import Path
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 
-from .pictures import VIEW_SIDE, Decoders, encoded
+from .decoders import PREVIEW_SIDE, Decoders, encoded
 from .problems import Problem
 
 _MOST = 64
@@ -25,25 +25,19 @@ _MOST_BYTES = 512 * 2**20
 
 @dataclass(eq=False)
 class Upload:
-    """data: the file's bytes; view: WebP for the page; width, height: of the whole picture, upright, pixels; features:
-    what was extracted of it, by fingerprint of the feature space."""
+    """data: the file's bytes; preview: WebP for the page; width, height: of the whole picture, upright, in pixels;
+    features: what was extracted of it, by fingerprint of the feature space."""
 
     data: bytes
-    view: bytes
+    preview: bytes
     width: int
     height: int
     sha256: bytes
     features: dict[str, PictureFeatures] = field(default_factory=dict)
 
-    @contextmanager
-    def file(self) -> Iterator[Path]:
-        """The bytes as a file, for as long as it takes to read them."""
-        with _private_file(self.data) as path:
-            yield path
-
 
 class Uploads:
-    """The last ones, by an id that nobody can guess. Safe to use from several threads."""
+    """The last ones, by an id that cannot be guessed. Safe to use from several threads."""
 
     def __init__(self, decoders: Decoders) -> None:
         self._decoders = decoders
@@ -51,14 +45,14 @@ class Uploads:
         self._lock = threading.Lock()
 
     def add(self, data: bytes) -> tuple[str, Upload]:
-        """Decode it as any hostile file. Raises Problem, with the reason, for what is no picture."""
+        """Decode it as any hostile file. Raises Problem, with the reason, for what is not a picture."""
         sha256 = hashlib.sha256(data).digest()
         with _private_file(data) as path:
-            result = self._decoders.decode(Job(0, bytes(path), sha256), VIEW_SIDE)
+            result = self._decoders.decode(Job(0, bytes(path), sha256), PREVIEW_SIDE)
         if not isinstance(result, Decoded):
             reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
-            raise Problem(422, f"This cannot be used as a picture: {reason}.")
-        upload = Upload(data, encoded(result, VIEW_SIDE), result.width, result.height, sha256)
+            raise Problem(422, f"This file cannot be used as a picture: {reason}.")
+        upload = Upload(data, encoded(result, PREVIEW_SIDE), result.width, result.height, sha256)
         name = "u" + secrets.token_hex(16)
         with self._lock:
             self._kept[name] = upload

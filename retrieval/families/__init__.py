@@ -1,8 +1,17 @@
-"""The kinds of networks that can be read, one file each, and finding, fetching and loading a network. No torch before
-one is loaded."""
+"""The kinds of networks that can be read, one file each, and how a network is found, fetched and loaded. torch is
+imported only when one is loaded."""
 
 from .family import Family
-from .locate import UnknownModel, defaults_of, find_adapter, find_model, known_network, load_network, locate
+from .locate import (
+    KnownNetwork,
+    UnknownModel,
+    defaults_of,
+    find_adapter,
+    find_model,
+    known_network,
+    load_network,
+    locate,
+)
 from .preset import AdapterPreset, Preset, Source
 from .registry import FamilyProblem, MissingFamily, known_families
 
@@ -10,6 +19,7 @@ __all__ = [
     "AdapterPreset",
     "Family",
     "FamilyProblem",
+    "KnownNetwork",
     "MissingFamily",
     "Preset",
     "Source",

@@ -2,8 +2,8 @@
 
 from fastapi import APIRouter
 
-from . import index, pictures, searches, selections, whys
+from . import index, pictures, searches, selections, why
 
 router = APIRouter()
-for topic in (pictures, searches, whys, selections, index):
+for topic in (pictures, searches, why, selections, index):
     router.include_router(topic.router)

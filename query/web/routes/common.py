@@ -4,8 +4,8 @@ from typing import Any
 
 from fastapi import Request
 
+from ..decoders import MEDIA_TYPE
 from ..engine import Engine
-from ..pictures import MEDIA_TYPE
 
 WEBP: dict[int | str, dict[str, Any]] = {200: {"content": {MEDIA_TYPE: {}}}, 304: {"description": "Not modified"}}
 

@@ -1,4 +1,4 @@
-"""Pictures: thumbnails and views, lists, details, uploads."""
+"""Pictures: thumbnails and previews, lists, details, uploads."""
 
 from typing import Annotated
 
@@ -6,9 +6,11 @@ from fastapi import APIRouter, Query, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import Response
 
-from .. import schemas
+from diffsim.db.filters import NO_FILTERS
+
+from .. import present, schemas
+from ..decoders import MEDIA_TYPE, PREVIEW_SIDE, THUMBNAIL_SIDE
 from ..guard import MAX_UPLOAD
-from ..pictures import MEDIA_TYPE, THUMBNAIL_SIDE
 from ..problems import Problem
 from .common import WEBP, engine_of
 
@@ -17,7 +19,7 @@ router = APIRouter()
 _FOREVER = "private, max-age=31536000, immutable"
 _ASK_AGAIN = "private, no-cache"
 _Wanted = Annotated[
-    str | None, Query(max_length=100, description="The content's version; then it may be kept forever.")
+    str | None, Query(max_length=100, description="The content's version; the answer may then be cached forever.")
 ]
 
 
@@ -33,31 +35,31 @@ async def thumbnail(content_id: schemas.Id, request: Request, v: _Wanted = None)
         return engine.pictures.thumbnail(content_id)
 
     known = await run_in_threadpool(engine.pictures.known, content_id)
-    headers = _caching(request, f"{known.sha256.hex()[:16]}-{THUMBNAIL_SIDE}", v == known.sha256.hex()[:16])
+    headers = _caching(request, present.version(known), THUMBNAIL_SIDE, v)
     if headers is None:
         return Response(status_code=304)
-    data = await run_in_threadpool(kept) or await engine.lanes.pictures.run_if_wanted(request, make)
+    data = await run_in_threadpool(kept) or await engine.lanes.decoding.run_if_wanted(request, make)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
-@router.get("/pictures/{content_id}", response_class=Response, responses=WEBP)
-async def picture(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
-    """The picture as large as a screen, upright, whatever its format."""
+@router.get("/previews/{content_id}", response_class=Response, responses=WEBP)
+async def preview(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
+    """The picture as large as a screen, upright, from any format."""
     engine = engine_of(request)
     known = await run_in_threadpool(engine.pictures.known, content_id)
-    headers = _caching(request, f"{known.sha256.hex()[:16]}-view", v == known.sha256.hex()[:16])
+    headers = _caching(request, present.version(known), PREVIEW_SIDE, v)
     if headers is None:
         return Response(status_code=304)
-    data = await engine.lanes.pictures.run_if_wanted(request, engine.pictures.view, content_id)
+    data = await engine.lanes.decoding.run_if_wanted(request, engine.pictures.preview, content_id)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
-def _caching(request: Request, tag: str, forever: bool) -> dict[str, str] | None:
-    """Headers for a picture; None where the browser has it already."""
-    etag = f'"{tag}"'
+def _caching(request: Request, version: str, side: int, wanted: str | None) -> dict[str, str] | None:
+    """Headers for a picture; None if the browser has it already."""
+    etag = f'"{version}-{side}"'
     if etag in request.headers.get("if-none-match", ""):
         return None
-    return {"ETag": etag, "Cache-Control": _FOREVER if forever else _ASK_AGAIN}
+    return {"ETag": etag, "Cache-Control": _FOREVER if wanted == version else _ASK_AGAIN}
 
 
 @router.get("/api/pictures")
@@ -66,9 +68,9 @@ def pictures(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> schemas.PageOut:
-    """A piece of all pictures, by folder and name."""
+    """A piece of the list of all pictures, by folder and name."""
     engine = engine_of(request)
-    return engine.page(offset, limit, engine.filters(schemas.FiltersIn()))
+    return present.page_out(engine.page(offset, limit, NO_FILTERS), engine.pictures)
 
 
 @router.post("/api/pictures")
@@ -78,22 +80,22 @@ def filtered_pictures(
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
 ) -> schemas.PageOut:
-    """The same of those that pass filters."""
+    """The same of the pictures that pass filters."""
     engine = engine_of(request)
-    return engine.page(offset, limit, engine.filters(filters))
+    return present.page_out(engine.page(offset, limit, engine.filters(filters)), engine.pictures)
 
 
 @router.get("/api/pictures/{content_id}")
 def details(content_id: schemas.Id, request: Request) -> schemas.DetailsOut:
     """Everything about one picture."""
-    return engine_of(request).details(content_id)
+    engine = engine_of(request)
+    return present.details_out(engine.pictures.known(content_id), engine.place(content_id))
 
 
 @router.get("/api/folders")
 def folders(request: Request) -> list[schemas.FolderOut]:
     """The folders that a filter may name."""
-    known = engine_of(request).folders()
-    return [schemas.FolderOut(folder=name, pictures=files) for name, (_, files) in known.items()]
+    return present.folders_out(engine_of(request).folders())
 
 
 _BYTES = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type": "string", "format": "binary"}}}}}
@@ -101,12 +103,12 @@ _BYTES = {"requestBody": {"required": True, "content": {"*/*": {"schema": {"type
 
 @router.post("/api/uploads", status_code=201, openapi_extra=_BYTES)
 async def upload(request: Request) -> schemas.UploadOut:
-    """Give a picture to ask with: the body is the file itself. It stays in memory for a while, never on disk."""
+    """Give a picture to search with: the body is the file itself. It is kept in memory for a while, never on disk."""
     engine = engine_of(request)
     data = await request.body()
     if not data:
-        raise Problem(422, f"Nothing came; send the picture's bytes as the body, at most {MAX_UPLOAD >> 20} MB.")
-    name, kept = await engine.lanes.pictures.run(engine.uploads.add, data)
+        raise Problem(422, f"The request has no body; send the picture's bytes, at most {MAX_UPLOAD >> 20} MB.")
+    name, kept = await engine.lanes.decoding.run(engine.uploads.add, data)
     known = await run_in_threadpool(engine.catalog.content_by_sha256, kept.sha256)
     indexed = engine.catalog.pictures([known]).get(known) if known is not None else None
     return schemas.UploadOut(picture=indexed.content_id if indexed else name, width=kept.width, height=kept.height)
@@ -115,4 +117,4 @@ async def upload(request: Request) -> schemas.UploadOut:
 @router.get("/uploads/{name}", response_class=Response, responses=WEBP)
 def uploaded(name: str, request: Request) -> Response:
     """The uploaded picture, upright."""
-    return Response(engine_of(request).uploads.get(name).view, media_type=MEDIA_TYPE)
+    return Response(engine_of(request).uploads.get(name).preview, media_type=MEDIA_TYPE)

@@ -1,5 +1,6 @@
 """Ranked neighbours, streamed."""
 
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
 
-from .. import problems, schemas
+from .. import present, problems, schemas
 from .common import engine_of
 
 router = APIRouter()
@@ -19,16 +20,18 @@ _NDJSON: dict[int | str, dict[str, Any]] = {
 
 @router.post("/api/search", response_class=StreamingResponse, responses=_NDJSON)
 async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse:
-    """Ranked neighbours, as JSON Lines: the first stage's order as soon as it is known, then that of the full score.
-    A problem after the first line is a line with a `problem`."""
+    """Ranked neighbours, as JSON Lines: the order of the first stage as soon as it is known, then that of the full
+    score. A problem after the first line is a line with a `problem`."""
     engine = engine_of(request)
     question = await engine.query(asked)
 
-    def ask(put: Callable[[schemas.AnswerOut], None]) -> None:
-        engine.ask(question, put)
+    def search_all(put: Callable[[schemas.AnswerOut], None]) -> None:
+        started = time.monotonic()
+        for answer in engine.search(question):
+            put(present.answer_out(answer, time.monotonic() - started, engine.pictures))
 
-    answers = engine.lanes.asking.stream(ask)
-    first = await anext(answers)  # what goes wrong before it is the status of the answer
+    answers = engine.lanes.searching.stream(search_all)
+    first = await anext(answers)  # a problem before it becomes the status of the response
 
     async def lines() -> AsyncIterator[str]:
         async with aclosing(answers):

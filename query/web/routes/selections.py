@@ -1,4 +1,4 @@
-"""What is taken away: files as a ZIP, a search as a sheet."""
+"""Downloads: files as a ZIP, a search as a sheet."""
 
 import io
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from fastapi.responses import Response, StreamingResponse
 from PIL import Image
 
 from ...query import Answer
-from ...query import Query as Question
+from ...query import Query as SearchQuery
 from .. import export, schemas
 from .common import engine_of
 
@@ -27,24 +27,24 @@ def zip_file(chosen: schemas.SelectionIn, request: Request) -> StreamingResponse
 
 @router.post("/api/sheet", response_class=Response, responses={200: {"content": {"image/png": {}}}})
 async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
-    """The Figure-4 sheet of a search as PNG."""
+    """The query and its hits as a picture, PNG, like Figure 4 of the paper."""
     engine = engine_of(request)
-    questions: list[Question] = []
+    queries: list[SearchQuery] = []
     for spaces in [[name] for name in asked.compare] or [asked.search.spaces]:
-        questions.append(await engine.query(asked.search.model_copy(update={"spaces": spaces})))
+        queries.append(await engine.query(asked.search.model_copy(update={"spaces": spaces})))
 
-    def ask() -> list[Answer]:
-        return [engine.lanes.asker.answer(question) for question in questions]
+    def search() -> list[Answer]:
+        return [engine.lanes.searcher.answer(query) for query in queries]
 
     def draw(answers: Sequence[Answer]) -> bytes:
         name = asked.search.picture
         if isinstance(name, int):
-            asked_with = export.thumbnail(engine.pictures, name)
+            picture = export.thumbnail(engine.pictures, name)
         else:
-            asked_with = Image.open(io.BytesIO(engine.uploads.get(name).view))
-        return export.sheet(asked_with, answers, asked.only, asked.top, engine.pictures)
+            picture = Image.open(io.BytesIO(engine.uploads.get(name).preview))
+        return export.sheet(picture, answers, asked.only, asked.top, engine.pictures)
 
-    drawn = await engine.lanes.pictures.run(draw, await engine.lanes.asking.run(ask))
+    drawn = await engine.lanes.decoding.run(draw, await engine.lanes.searching.run(search))
     return Response(
         drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'}
     )

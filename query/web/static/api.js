@@ -37,7 +37,7 @@ export const post = async (address, body, signal) => (await send("POST", address
 export const remove = async (address) => (await send("DELETE", address)).json();
 export const blob = async (address, body) => (await send("POST", address, body)).blob();
 
-/** Ranked neighbours; onAnswer is called with the order of the first stage, then with that of the full score. */
+/** Ranked neighbours: onAnswer is called with the order of the first stage, then with that of the full score. */
 export async function search(body, onAnswer, signal) {
   const response = await send("POST", "/api/search", body, signal);
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -56,7 +56,7 @@ export async function search(body, onAnswer, signal) {
   }
 }
 
-/** Give a picture to ask with: {picture, width, height}. */
+/** Give a picture to search with: {picture, width, height}. */
 export async function upload(file) {
   try {
     const response = await fetch("/api/uploads", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
@@ -68,6 +68,6 @@ export async function upload(file) {
 }
 
 export const isUpload = (picture) => typeof picture === "string";
-export const viewOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/pictures/${picture}`);
+export const previewOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/previews/${picture}`);
 export const smallOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/thumbnails/${picture}`);
 export const thumbnailOf = (item) => `/thumbnails/${item.id}?v=${item.version}`;

@@ -1,6 +1,6 @@
-// What each feature space takes for alike: the paper's Figure 4, live.
+// What each feature space finds similar: the paper's Figure 4, live.
 
-import { search, thumbnailOf, viewOf } from "./api.js";
+import { search, thumbnailOf, previewOf } from "./api.js";
 import { h, say } from "./dom.js";
 import { go, index, state } from "./nav.js";
 import { take } from "./selection.js";
@@ -13,8 +13,8 @@ export function compareView(main) {
   const spaces = index.spaces.filter((space) => space.answers);
   const rows = h("div.rows", {});
   main.replaceChildren(
-    h("div.head", {}, h("h1", {}, "What each space takes for alike"), h("div.head-tools", {}, h("button", { type: "button", onclick: () => take("/api/sheet", { search: searchBody(state), compare: spaces.map((space) => space.fingerprint), top: TOP }, "diffsim-compare.png") }, "Sheet"))),
-    h("div.compare", {}, h("a.compare-query", { href: format({ ...state, view: "pictures" }), "data-link": true }, h("img", { src: viewOf(state.q), alt: "The query" }), h("span", {}, "query")), rows),
+    h("div.head", {}, h("h1", {}, "What each space finds similar"), h("div.head-tools", {}, h("button", { type: "button", onclick: () => take("/api/sheet", { search: searchBody(state), compare: spaces.map((space) => space.fingerprint), top: TOP }, "diffsim-compare.png") }, "Sheet"))),
+    h("div.compare", {}, h("a.compare-query", { href: format({ ...state, view: "pictures" }), "data-link": true }, h("img", { src: previewOf(state.q), alt: "The query" }), h("span", {}, "query")), rows),
   );
   const ready = Promise.all(spaces.map(one));
   ready.then(() => say(`${spaces.length} spaces compared.`));
@@ -46,7 +46,7 @@ function tiles(answer, space) {
         "a.pick",
         { href: format(asked({ ...state, by: [space.name] }, hit.id)), "data-link": true },
         h("div.shot", {}, h("img", { src: thumbnailOf(hit), alt: hit.name, loading: "lazy" })),
-        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), h("span.score", {}, hit.score.toFixed(3)), hit.chance === null ? "" : h("span.chance", { title: "expected by chance to score as high" }, hit.chance)), h("span.line.name", { title: hit.name }, hit.name)),
+        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), h("span.score", {}, hit.score.toFixed(3)), hit.chance === null ? "" : h("span.chance", { title: "pictures expected to score as high by chance" }, hit.chance)), h("span.line.name", { title: hit.name }, hit.name)),
       ),
       h("div.tools", {}, why),
     );
@@ -55,7 +55,7 @@ function tiles(answer, space) {
   });
 }
 
-/** Arrows go along a row, and from row to row. */
+/** Arrow keys move along a row, and from row to row. */
 function move(event, rows) {
   const link = event.target.closest("a.pick");
   if (!link || !event.key.startsWith("Arrow")) return;

@@ -18,7 +18,7 @@ export function h(name, properties = {}, ...children) {
 
 export const $ = (selector) => document.querySelector(selector);
 
-/** Tell people who do not see the page. */
+/** Tell users of screen readers. */
 export function say(text) {
   $("#live").textContent = text;
 }
@@ -41,7 +41,7 @@ export const debounce = (wait, work) => {
   };
 };
 
-/** A line below the header that goes away by itself. */
+/** A line below the header that disappears by itself. */
 export function notice(text, kind = "") {
   document.querySelectorAll(".toast").forEach((old) => old.remove());
   const toast = h("div.toast", { role: kind === "problem" ? "alert" : "status" }, h("span", {}, text), h("button", { type: "button", "aria-label": "Close", onclick: () => toast.remove() }, "×"));

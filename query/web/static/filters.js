@@ -1,4 +1,4 @@
-// Which pictures may be hits: by folder, date, size and format; asked before anything is recalled.
+// Which pictures may be hits: by folder, date, size and format; applied before recall.
 
 import { get } from "./api.js";
 import { h, notice } from "./dom.js";
@@ -9,7 +9,7 @@ const FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "HEIF", "AVIF", "BMP", "J
 const MB = 2 ** 20;
 let folders = null;
 
-/** A line of filters for the top of a view; a disclosure, open where some are set. */
+/** A line of filters for the top of a view; a disclosure, open if some are set. */
 export function filterBar() {
   const on = filtersOn(state.filters);
   const body = h("div.filter-body", {});

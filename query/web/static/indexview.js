@@ -44,7 +44,7 @@ export function indexView(main) {
   function draw(state) {
     const focused = document.activeElement?.id;
     const open = new Set([...body.querySelectorAll("details[open]")].map((one) => one.id));
-    main.querySelector(".count").textContent = `${state.path} · ${bytesText(state.bytes)} on disk`;
+    main.querySelector(".count").textContent = state.bytes === null ? state.path : `${state.path} · ${bytesText(state.bytes)} on disk`;
     body.replaceChildren(...[run(state), folders(state), spaces(state), failed(state)].filter(Boolean));
     for (const one of body.querySelectorAll("details")) one.open = open.has(one.id) || one.open;
     if (focused) document.getElementById(focused)?.focus();
@@ -79,7 +79,7 @@ export function indexView(main) {
       h("div.card-head", {}, h("h2", {}, title), running && state.run && h("button", { type: "button", id: "stop", disabled: state.run.state === "stopping", onclick: halt }, "Stop")),
       running && h("progress", { max: Math.max(1, total), value: total - state.waiting, "aria-label": "Pictures indexed" }),
       running && h("p", {}, `${(total - state.waiting).toLocaleString("en")} of ${plural(total, "file")} in every space${left}`),
-      state.run?.lines.length ? h("pre.lines", { tabindex: "0", "aria-label": "What the run said" }, state.run.lines.join("\n")) : null,
+      state.run?.lines.length ? h("pre.lines", { tabindex: "0", "aria-label": "Messages of the run" }, state.run.lines.join("\n")) : null,
     );
   }
 
@@ -92,7 +92,7 @@ export function indexView(main) {
         h("th", { scope: "row" }, root.folder),
         h("td.number", {}, root.files.toLocaleString("en")),
         h("td.number", {}, root.missing ? root.missing.toLocaleString("en") : "–"),
-        h("td", {}, root.offline ? h("span.state.away", {}, `offline: ${root.offline}`) : h("span.state", {}, "there")),
+        h("td", {}, root.offline ? h("span.state.away", {}, `offline: ${root.offline}`) : h("span.state", {}, "available")),
         h("td", {}, h("button", { type: "button", id: `start-${root.id}`, disabled: running || Boolean(root.offline), onclick: () => start(root.id), "aria-label": `Bring up to date: ${root.folder}` }, "Bring up to date")),
       );
     return h(
@@ -102,7 +102,7 @@ export function indexView(main) {
       state.roots.length
         ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Folders" }, h("table.stack", {}, h("thead", {}, h("tr", {}, ["Folder", "Files", "Missing", "State", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, state.roots.map(row))))
         : h("p", {}, "No folder yet; add one with ", h("code", {}, "diffsim index FOLDER"), "."),
-      state.missing ? h("p.quiet-text", {}, `${plural(state.missing, "file")} missing; `, h("code", {}, "diffsim prune"), " forgets them.") : null,
+      state.missing ? h("p.quiet-text", {}, `${plural(state.missing, "file")} missing; `, h("code", {}, "diffsim prune"), " removes them from the index.") : null,
     );
   }
 

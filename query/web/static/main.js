@@ -28,11 +28,11 @@ async function render(now, { scroll = 0 } = {}) {
   view = made;
   if (!scroll) scrollTo(0, 0);
   await made.ready;
-  if (view === made && scroll) scrollTo(0, scroll);
+  if (view === made && scroll) made.scrollTo ? made.scrollTo(scroll) : scrollTo(0, scroll);
   document.body.dataset.ready = String(Number(document.body.dataset.ready ?? 0) + 1);
 }
 
-/** What similar means: one space, or with Shift several weighed together. */
+/** What similar means: one space, or several weighed together, by Shift. */
 function drawSpaces(now) {
   const spaces = index.spaces.filter((space) => space.answers);
   const group = $("#spaces");
@@ -41,7 +41,7 @@ function drawSpaces(now) {
   group.replaceChildren(
     ...spaces.map((space, number) => {
       const pressed = on.includes(space.name) || on.includes(space.fingerprint);
-      const title = `${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; with Shift, weighed together with the others`;
+      const title = `${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; Shift weighs it together with the others`;
       return h("button", { type: "button", title, "aria-pressed": String(pressed), onclick: (event) => chooseSpace(space, event.shiftKey ? on : null) }, space.short);
     }),
   );
@@ -122,7 +122,7 @@ function toggleTheme() {
   try {
     localStorage.setItem("diffsim-theme", document.documentElement.dataset.theme);
   } catch {
-    // no storage: it holds until the page is left
+    // no storage: it lasts until the page is left
   }
 }
 
@@ -142,7 +142,7 @@ function onKey(event) {
   else if (event.key === "f") openFilters();
   else if (event.key === "Escape") {
     if (!selection.clear() && (state.view === "why" || state.view === "compare")) go({ ...state, view: "pictures", b: null });
-  } else if (event.key.startsWith("Arrow") && view?.grid?.count && [document.body, $("#main")].includes(document.activeElement)) view.grid.focus(view.grid.active);
+  } else if (event.key.startsWith("Arrow") && view?.grid?.count && [document.body, $("#main")].includes(document.activeElement)) view.grid.enter();
   else return;
   event.preventDefault();
 }
@@ -161,5 +161,5 @@ addEventListener("keydown", onKey);
 outside();
 readIndex()
   .catch((error) => notice(error.message, "problem"))
-  .then(() => start(render));
+  .then(() => start(render, () => view?.scrolled?.() ?? scrollY));
 setInterval(() => document.hidden || readIndex().catch(() => {}), 30_000);

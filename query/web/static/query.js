@@ -1,19 +1,19 @@
-// The query: its picture with a region to draw, further examples with their weights, and how to look.
+// The query: its picture with a region to draw, further examples with their weights, and how to search.
 
-import { get, isUpload, smallOf, upload, viewOf } from "./api.js";
+import { get, isUpload, smallOf, upload, previewOf } from "./api.js";
 import { bytesText, h, notice } from "./dom.js";
 import { filterBar } from "./filters.js";
 import { go, state } from "./nav.js";
 import { asked, format } from "./state.js";
 
 export function queryPanel() {
-  const picture = h("img", { src: viewOf(state.q), alt: "The query" });
+  const picture = h("img", { src: previewOf(state.q), alt: "The query" });
   const frame = h("div.query-picture", {}, picture);
   picture.addEventListener("load", () => {
     frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
   });
   const about = h("div.about", {});
-  if (isUpload(state.q)) about.append(h("p.name", {}, "Your picture"), h("p.quiet-text", {}, "In memory of this page only; it is not in the index."));
+  if (isUpload(state.q)) about.append(h("p.name", {}, "Your picture"), h("p.quiet-text", {}, "Only in the memory of this page; it is not in the index."));
   else describe(about, picture);
   const region = regionTools(frame, picture);
   const element = h(
@@ -27,7 +27,7 @@ export function queryPanel() {
       "div.row",
       {},
       h("a.button", { href: format({ ...state, view: "compare", box: null }), "data-link": true }, "Compare spaces"),
-      h("label.check", {}, h("input", { type: "checkbox", checked: state.fold, onchange: (event) => go({ ...state, fold: event.target.checked }) }), "Fold near copies"),
+      h("label.check", {}, h("input", { type: "checkbox", checked: state.fold, onchange: (event) => go({ ...state, fold: event.target.checked }) }), "Group near copies"),
     ),
     filterBar(),
   );
@@ -66,7 +66,7 @@ function regionTools(frame, picture) {
   };
   place(state.box);
 
-  const start = h("button", { type: "button", "aria-pressed": "false", onclick: () => arm(!drawing) }, state.box ? "Draw another region" : "Ask with a region");
+  const start = h("button", { type: "button", "aria-pressed": "false", onclick: () => arm(!drawing) }, state.box ? "Draw another region" : "Search by a region");
   const arm = (on) => {
     drawing = on;
     start.setAttribute("aria-pressed", on);
@@ -80,7 +80,7 @@ function regionTools(frame, picture) {
   };
   const between = (a, b) => [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1])];
   frame.addEventListener("pointerdown", (event) => {
-    if (event.button || (!drawing && event.pointerType !== "mouse")) return; // a finger scrolls, unless it was asked to draw
+    if (event.button || (!drawing && event.pointerType !== "mouse")) return; // a finger scrolls, unless drawing is on
     event.preventDefault();
     from = at(event);
     frame.setPointerCapture(event.pointerId);
@@ -106,15 +106,15 @@ function regionTools(frame, picture) {
       h(
         "p.reading",
         {},
-        "Compared is the part under the box as the network sees it within the whole picture, against every part of the others. ",
-        h("button.text", { type: "button", onclick: () => cutOut(picture) }, "Ask with the cut-out alone instead"),
+        "The part in the box, as the network sees it within the whole picture, is compared with every part of the others. ",
+        h("button.text", { type: "button", onclick: () => cutOut(picture) }, "Search with the cut-out alone instead"),
       ),
     );
   parts.push(h("details.numbers", {}, h("summary", {}, "Region by numbers"), numbers()));
   return h("div.region", {}, parts);
 }
 
-/** The same for those who draw with the keyboard. */
+/** The same by keyboard. */
 function numbers() {
   const given = state.box ?? [0.25, 0.25, 0.5, 0.5];
   const names = ["left", "top", "width", "height"];
@@ -124,10 +124,10 @@ function numbers() {
     const [x, y, width, height] = inputs.map((input) => Math.min(1, Math.max(0, Number(input.value) / 100)));
     go({ ...state, box: [x, y, Math.min(width, 1 - x), Math.min(height, 1 - y)] });
   };
-  return h("form.four", { onsubmit }, names.map((name, number) => h("label", {}, `${name} %`, inputs[number])), h("button", {}, "Ask"));
+  return h("form.four", { onsubmit }, names.map((name, number) => h("label", {}, `${name} %`, inputs[number])), h("button", {}, "Search"));
 }
 
-/** The other reading: the pixels under the box as a picture of their own. */
+/** The other reading: the pixels in the box as a separate picture. */
 async function cutOut(picture) {
   try {
     await picture.decode();
@@ -161,5 +161,5 @@ function examples() {
       h("input", { type: "number", step: "0.25", min: "-10", max: "10", value: String(example.weight), "aria-label": "weight", onchange: (event) => change(example.picture, Number(event.target.value)) }),
       h("button.icon", { type: "button", "aria-label": "Remove this example", onclick: () => change(example.picture, 0) }, "×"),
     );
-  return h("section.examples", {}, h("h2", {}, "And"), h("ul", {}, state.also.map(row)), h("p.quiet-text", {}, "The query counts 1. Scores are sums in units of each example's chance spread."));
+  return h("section.examples", {}, h("h2", {}, "And"), h("ul", {}, state.also.map(row)), h("p.quiet-text", {}, "The query has weight 1. Scores are sums in units of each example's spread by chance."));
 }

@@ -1,4 +1,4 @@
-// Ranked neighbours of a query: the first stage's order at once, then that of the full score; where likeness ends, a line.
+// Ranked neighbours of a query: the first stage's order at once, then that of the full score; a line where likeness ends.
 
 import { search } from "./api.js";
 import { h, plural, say } from "./dom.js";
@@ -25,7 +25,7 @@ export function results(main) {
   const grids = [];
   let hits = [];
   let ends = 0;
-  let open = null; // as nobody has said: the rest is shown where there is nothing else
+  let open = null; // not chosen yet: the rest is then shown if there is nothing else
 
   const grid = makeGrid("Neighbours", () => 0);
   const rest = makeGrid("Beyond likeness", () => ends);
@@ -67,10 +67,10 @@ export function results(main) {
     if (!beyond.hidden) drawBeyond();
     rest.refresh(open ? hits.length - ends : 0);
     const names = answer.spaces.map((space) => space.name).join(" + ");
-    const alike = ranked ? plural(ends, "picture") : "…";
+    const found = ranked ? plural(ends, "similar picture") : "…";
     head.replaceChildren(
-      h("h1", {}, !ranked ? "Looking closer …" : ends ? `${alike} alike` : "None more alike than by chance"),
-      h("p.count", { title: `${answer.recalled} recalled, ${answer.scored} scored by full attention` }, ranked ? `by ${names} · ${answer.scored.toLocaleString("en")} of ${answer.pictures.toLocaleString("en")} scored in ${answer.seconds.toFixed(2)} s` : `${plural(answer.recalled, "candidate")} by ${names}`),
+      h("h1", {}, !ranked ? "Ranking …" : ends ? found : "None more similar than by chance"),
+      h("p.count", { title: `${answer.recalled} recalled, ${answer.scored} scored in full` }, ranked ? `by ${names} · ${answer.scored.toLocaleString("en")} of ${answer.pictures.toLocaleString("en")} scored in ${answer.seconds.toFixed(2)} s` : `${plural(answer.recalled, "candidate")} by ${names}`),
       h(
         "div.head-tools",
         {},
@@ -91,7 +91,7 @@ export function results(main) {
         "div.end",
         {},
         h("h2", {}, ends ? "Likeness ends here" : "No likeness here"),
-        h("p", {}, "From here on, more than one picture of this collection would be expected to score as high by chance alone."),
+        h("p", {}, "From here on, more than one picture of this collection is expected to score as high by chance alone."),
         h("button", { type: "button", "aria-expanded": String(Boolean(open)), onclick: toggle }, open ? "Hide them" : `Show ${plural(count, "more picture")}`),
       ),
       rest.element,
@@ -106,7 +106,7 @@ export function results(main) {
     beyond.querySelector("button").focus();
   }
 
-  head.replaceChildren(h("h1", {}, "Looking …"));
+  head.replaceChildren(h("h1", {}, "Searching …"));
   head.classList.add("working");
   const before = known.get(address);
   const ready = before
@@ -134,5 +134,5 @@ export function results(main) {
   };
 }
 
-/** What was asked before may have another answer now. */
+/** Earlier searches may have other answers now. */
 export const forget = () => known.clear();

@@ -1,11 +1,11 @@
-// Pictures that a person picked: to copy as paths, CSV or JSON, or to take away as a ZIP or a sheet.
+// The selected pictures: to copy as paths, CSV or JSON, or to download as a ZIP or a sheet.
 
 import { blob, get } from "./api.js";
 import { $, h, notice, plural, say } from "./dom.js";
 import { state } from "./nav.js";
 import { searchBody } from "./state.js";
 
-const chosen = new Map(); // id -> item, in the order of picking
+const chosen = new Map(); // id -> item, in the order of selection
 
 export const has = (id) => chosen.has(id);
 
@@ -44,7 +44,7 @@ function show() {
     button("JSON", () => copy("json"), "Copy as JSON Lines"),
     button("ZIP", () => take("/api/zip", { pictures: [...chosen.keys()] }, "diffsim.zip"), "Download the files"),
     state.q !== null && button("Sheet", sheet, "Download query and selection as one picture, with ranks and scores"),
-    button("Clear", clear, "Select none (Esc)"),
+    button("Clear", clear, "Clear the selection (Esc)"),
   );
 }
 
@@ -58,7 +58,7 @@ async function rows() {
   });
 }
 
-/** As spreadsheets read it: quotes doubled. */
+/** As spreadsheets read it, with quotes doubled. */
 const cell = (value) => (value === null || value === undefined ? "" : /[",\n\r]/.test(String(value)) ? `"${String(value).replaceAll('"', '""')}"` : String(value));
 
 async function copy(form) {

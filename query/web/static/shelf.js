@@ -1,4 +1,4 @@
-// All pictures of the index, by folder and name: what is shown before anything is asked.
+// All pictures of the index, by folder and name: shown until something is searched.
 
 import { get, post } from "./api.js";
 import { h, notice, plural, say } from "./dom.js";
@@ -9,55 +9,65 @@ import { filtersOn } from "./state.js";
 import { makeTile, updateTile } from "./tile.js";
 
 const PAGE = 100;
+const KEPT = 60; // pages
 
 export function shelf(main) {
-  const pages = new Map(); // number of a page -> its items, or "waiting"
+  const pages = new Map(); // number of a page -> {generation: of the catalog, items}
+  const waiting = new Set(); // numbers of pages
   const stop = new AbortController();
   const title = h("h1", {}, "All pictures");
   const count = h("p.count", {}, "");
   const holder = h("div", {});
   main.replaceChildren(welcome(), h("div.head", {}, title, count), filterBar(), holder);
 
-  const item = (number) => {
-    const page = pages.get(Math.floor(number / PAGE));
-    return Array.isArray(page) ? (page[number % PAGE] ?? null) : null;
-  };
+  const item = (number) => pages.get(Math.floor(number / PAGE))?.items[number % PAGE] ?? null;
   const grid = new Grid({ label: "All pictures", count: 0, item, key: (one) => one.id, make: makeTile, update: updateTile, onNeed: need, caption: 42 });
   holder.append(grid.element);
 
+  let generation = 0; // the latest
   let timer;
-  let wanted = [];
-  /** Ask for the pages of what is on the screen when it stays there: whoever drags the bar over 100,000 passes by. */
+  /** Fetch the pages of what is on the screen, once it stays there: a moved scroll bar passes by most of a million.
+   * Pages of an older generation are shown until they have been fetched again. */
   function need(first, last) {
-    wanted = [];
-    for (let page = Math.floor(first / PAGE); page <= Math.floor((last - 1) / PAGE); page++) if (!pages.has(page)) wanted.push(page);
-    if (!wanted.length) return;
+    const wanted = [];
+    for (let page = Math.floor(first / PAGE); page <= Math.floor((last - 1) / PAGE); page++)
+      if (pages.get(page)?.generation !== generation && !waiting.has(page)) wanted.push(page);
     clearTimeout(timer);
-    timer = setTimeout(() => wanted.forEach(fetchPage), pages.size ? 60 : 0);
+    if (wanted.length) timer = setTimeout(() => wanted.forEach(fetchPage), pages.size ? 60 : 0);
   }
 
   async function fetchPage(page) {
-    pages.set(page, "waiting");
+    waiting.add(page);
     const address = `/api/pictures?offset=${page * PAGE}&limit=${PAGE}`;
     try {
       const found = await (filtersOn(state.filters) ? post(address, state.filters, stop.signal) : get(address, stop.signal));
-      pages.set(page, found.items);
-      if (found.total !== grid.count || page === 0) {
+      generation = Math.max(generation, found.generation);
+      keep(page, found);
+      if (found.total !== grid.count || !count.textContent) {
         count.textContent = plural(found.total, "picture");
         say(`${plural(found.total, "picture")}.`);
         if (!found.total) holder.append(empty());
         grid.refresh(found.total);
       } else grid.draw();
     } catch (error) {
-      pages.delete(page);
       if (error.name !== "AbortError") notice(error.message, "problem");
+    } finally {
+      waiting.delete(page);
     }
+  }
+
+  /** The pages farthest from this one are forgotten. */
+  function keep(page, found) {
+    pages.set(page, found);
+    if (pages.size > KEPT) pages.delete([...pages.keys()].reduce((a, b) => (Math.abs(a - page) > Math.abs(b - page) ? a : b)));
   }
 
   const ready = fetchPage(0).then(() => grid.refresh());
   return {
     grid,
     ready,
+    scrolled: () => grid.scrolled(),
+    scrollTo: (pixels) => grid.scrollTo(pixels),
     close() {
       stop.abort();
       clearTimeout(timer);
@@ -67,14 +77,14 @@ export function shelf(main) {
 }
 
 const empty = () =>
-  h("p.notice", {}, filtersOn(state.filters) ? "No picture passes the filters; ask for less." : "The index holds no pictures yet; add some with `diffsim index FOLDER`.");
+  h("p.notice", {}, filtersOn(state.filters) ? "No picture passes the filters; remove some." : "The index holds no pictures yet; add some with `diffsim index FOLDER`.");
 
 function welcome() {
   const names = index.spaces.map((space) => space.short).join(", ");
   return h(
     "div.welcome",
     {},
-    h("p", {}, h("b", {}, "Drop, paste or choose a picture"), " to see its neighbours, or click one below."),
+    h("p", {}, h("b", {}, "Drop, paste or choose a picture"), " to find similar ones, or click one below."),
     names && h("p.quiet-text", {}, `Here, similar can mean: ${names}.`),
   );
 }

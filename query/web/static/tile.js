@@ -36,8 +36,8 @@ function shot(item) {
   picture.addEventListener("error", () => {
     if (picture.hasAttribute("src")) frame.replaceChildren(h("span.lost", {}, item.offline ? "offline" : "cannot be shown now"));
   });
-  if (item.offline) frame.append(h("span.badge.away", { title: "Its folder is not there at the moment." }, "offline"));
-  if (item.duplicates?.length) frame.append(h("span.badge.stack", { title: `${item.duplicates.length} near copies are folded into this one` }, `+${item.duplicates.length}`));
+  if (item.offline) frame.append(h("span.badge.away", { title: "Its folder cannot be read at the moment." }, "offline"));
+  if (item.duplicates?.length) frame.append(h("span.badge.stack", { title: `${item.duplicates.length} near copies are grouped with this one` }, `+${item.duplicates.length}`));
   else if (item.files > 1) frame.append(h("span.badge.stack", { title: `${item.files} files hold this picture` }, `${item.files} files`));
   return frame;
 }
@@ -52,10 +52,10 @@ function caption(item) {
 
 function chance(item) {
   if (item.chance === null) return h("span.chance.pending", {}, "");
-  return h("span.chance", { title: `${item.chance} pictures of this collection would be expected to score as high by chance` }, `by chance ${item.chance}`);
+  return h("span.chance", { title: `${item.chance} pictures of this collection are expected to score as high by chance` }, `by chance ${item.chance}`);
 }
 
-/** The end of a folder's path tells more than its beginning. */
+/** The end of a folder's path says more than its beginning. */
 const lastOf = (folder) => {
   const parts = folder.split("/").filter(Boolean);
   return parts.length > 2 ? `…/${parts.slice(-2).join("/")}` : folder;

@@ -1,7 +1,7 @@
-// Why two pictures score as they do: both side by side under a map of what is found in the other, and, for a spot in
+// Why two pictures have their score: both side by side under a map of what is found in the other, and, for a spot in
 // one, where its attention falls in the other.
 
-import { get, viewOf } from "./api.js";
+import { get, previewOf } from "./api.js";
 import { debounce, h, say } from "./dom.js";
 import { index, state } from "./nav.js";
 import { format } from "./state.js";
@@ -142,7 +142,7 @@ function side(title, picture) {
   const attention = h("canvas.attention", { "aria-hidden": "true" });
   const spot = h("div.spot", { hidden: true });
   const layer = h("div.layer", { tabindex: "0", role: "application", "aria-label": `${title}: the arrow keys move over its parts, and the other picture shows where each looks` }, canvas, attention, spot);
-  const image = h("img", { src: viewOf(picture), alt: title });
+  const image = h("img", { src: previewOf(picture), alt: title });
   const frame = h("div.frame", {}, image, layer);
   image.addEventListener("load", () => {
     const ratio = image.naturalWidth / image.naturalHeight;

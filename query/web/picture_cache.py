@@ -1,0 +1,112 @@
+"""What the page shows of an index's pictures, by id: thumbnails, previews, and what the catalog says of each.
+
+Thumbnails are made once and kept, by content hash, in the index or, if that is read-only, in the user's cache folder. A
+file is decoded only while it holds the bytes that were indexed: what has taken its place since is never shown.
+"""
+
+import os
+import struct
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+
+from diffsim.db.catalog import KnownPicture
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
+
+from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded
+from .problems import Problem
+
+_MOST_KNOWN = 20_000
+
+
+class PictureCache:
+    """Safe to use from several threads."""
+
+    def __init__(self, index: IndexFolder, decoders: Decoders) -> None:
+        self._catalog = index.catalog(readonly=True)
+        self._decoders = decoders
+        self._folder = _writable_folder(index)
+        self._known: dict[int, KnownPicture] = {}
+
+    def close(self) -> None:
+        self._catalog.close()
+
+    def known(self, content_id: int) -> KnownPicture:
+        """Raises Problem for an id that is not a picture's."""
+        found = self._known.get(content_id) or self.learn([content_id]).get(content_id)
+        if found is None:
+            raise Problem(404, f"There is no picture {content_id} in the index.")
+        return found
+
+    def learn(self, content_ids: Iterable[int]) -> dict[int, KnownPicture]:
+        """Look up those that are not known yet, together; returns them."""
+        found = self._catalog.pictures([each for each in content_ids if each not in self._known])
+        if len(self._known) > _MOST_KNOWN:
+            self._known.clear()
+        self._known.update(found)
+        return found
+
+    def kept_thumbnail(self, content_id: int) -> bytes | None:
+        """The thumbnail if it was made before."""
+        if self._folder is None:
+            return None
+        try:
+            data = _place(self._folder, self.known(content_id).sha256).read_bytes()
+        except OSError:
+            return None
+        return data if _is_whole(data) else None
+
+    def thumbnail(self, content_id: int) -> bytes:
+        """WebP of at most 384 x 384 pixels. Raises Problem if none of the picture's files can be read now."""
+        kept = self.kept_thumbnail(content_id)
+        if kept is not None:
+            return kept
+        data = encoded(self._decoded(content_id, THUMBNAIL_SIDE), THUMBNAIL_SIDE)
+        if self._folder is not None:
+            with suppress(OSError):  # a full disk only makes it slower
+                _put(_place(self._folder, self.known(content_id).sha256), data)
+        return data
+
+    def preview(self, content_id: int) -> bytes:
+        """WebP of at most 1600 x 1600 pixels. Raises Problem if none of the picture's files can be read now."""
+        return encoded(self._decoded(content_id, PREVIEW_SIDE), PREVIEW_SIDE)
+
+    def _decoded(self, content_id: int, side: int) -> Decoded:
+        known = self.known(content_id)
+        reason = "none of its files is left"
+        for file in self._catalog.files_of([content_id])[content_id]:
+            result = self._decoders.decode(Job(content_id, file.path, known.sha256), side)
+            if isinstance(result, Decoded):
+                return result
+            reason = result.reason if isinstance(result, Failed) else "the file has changed since it was indexed"
+        raise Problem(404, f"The picture {content_id} cannot be shown: {reason}.")
+
+
+def _place(folder: Path, sha256: bytes) -> Path:
+    name = sha256.hex()
+    return folder / name[:2] / f"{name}.webp"
+
+
+def _writable_folder(index: IndexFolder) -> Path | None:
+    for folder in (index.thumbnails, platformdirs.user_cache_path("diffsim") / "thumbnails"):
+        with suppress(OSError):
+            folder.mkdir(0o700, parents=True, exist_ok=True)  # nobody else may be allowed to read the pictures
+            if os.access(folder, os.W_OK | os.X_OK):
+                return folder
+    return None
+
+
+def _put(path: Path, data: bytes) -> None:
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}-{threading.get_ident()}.part")
+    part.write_bytes(data)
+    os.replace(part, path)
+
+
+def _is_whole(data: bytes) -> bool:
+    """A power cut can leave a file that is empty or cut off: a cache is not worth an fsync for each picture."""
+    return len(data) > 12 and data[:4] == b"RIFF" and struct.unpack("<I", data[4:8])[0] + 8 == len(data)
