@@ -8,7 +8,6 @@ released way is what DiffSim's scripts do for each picture: encode prompt and ne
 autoencoder, run the whole U-Net over both guidance branches. Both run the same weights in the same precision, in turn.
 """
 
-import json
 import os
 import resource
 import statistics
@@ -23,12 +22,11 @@ from typing import Any
 import click
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, PNDMScheduler, UNet2DConditionModel
+from full_size_networks import make_sd15
 from PIL import Image
-from tokenizers.pre_tokenizers import ByteLevel
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from diffsim.retrieval.extractor import Extractor, make_space
 from diffsim.retrieval.families import known_families, load_network
@@ -37,36 +35,6 @@ from diffsim.retrieval.settings import SpaceSettings
 PROMPT = known_families().presets["sd15"].prompt
 TAP = known_families().presets["sd15"].profiles["style"]
 WAYS = ("ours", "released")
-
-
-def make_network(folder: Path) -> None:
-    """Stable Diffusion 1.5 with random weights, in the diffusers layout."""
-    torch.manual_seed(0)
-    UNet2DConditionModel(
-        sample_size=64, block_out_channels=(320, 640, 1280, 1280), cross_attention_dim=768, attention_head_dim=8
-    ).save_pretrained(folder / "unet")
-    AutoencoderKL(
-        sample_size=512,
-        block_out_channels=(128, 256, 512, 512),
-        layers_per_block=2,
-        down_block_types=("DownEncoderBlock2D",) * 4,
-        up_block_types=("UpDecoderBlock2D",) * 4,
-    ).save_pretrained(folder / "vae")
-    text = CLIPTextConfig(
-        hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12, projection_dim=768
-    )
-    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
-    PNDMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
-    ).save_pretrained(folder / "scheduler")
-    letters = sorted(ByteLevel.alphabet())  # a vocabulary of single letters: the padded length is what costs
-    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
-    (folder / "tokenizer").mkdir(exist_ok=True)
-    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: row for row, word in enumerate(words)}))
-    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
-    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
-    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
 
 
 def pictures(count: int, size: int) -> np.ndarray:
@@ -167,7 +135,7 @@ def main(folder: Path, dtype: str, size: int, rounds: int, memory_of: str | None
     """Our extraction against the released way, at the full size of Stable Diffusion 1.5."""
     if not (folder / "model_index.json").exists():
         click.echo("Making the network ...", err=True)
-        make_network(folder)
+        make_sd15(folder)
     if memory_of:
         report_memory(folder, dtype, size, memory_of)
         return

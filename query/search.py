@@ -28,7 +28,7 @@ from .extract_pictures import TOGETHER, PictureExtractor
 from .pair import Pair
 from .present import present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
-from .stages import EncodedQuery, first_order, recall, rerank
+from .stages import EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
 
 
 class Searcher:
@@ -90,9 +90,12 @@ class Searcher:
     def answer(self, query: Query) -> Answer:
         """The neighbours and how they were found. Raises BadQuery, BadRegion, UnknownSpace,
         UnreadableImage, ..."""
-        asked = self.encode(query)
+        return self._answered(self.encode(query))
+
+    def _answered(self, asked: EncodedQuery, known: Scored | None = None) -> Answer:
         found = recall(self.collection, asked)
-        ranking = rerank(self.collection, asked, found) if query.rerank else first_order(asked, found)
+        both = asked.query.rerank
+        ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
         return present(self._catalog, self.collection, asked, found, ranking)
 
     @overload
@@ -110,8 +113,9 @@ class Searcher:
     ) -> list[Answer] | list[Answer | Error]:
         """The answer to each query, in order; a picture alone is a query with the defaults.
 
-        Pictures that are not indexed go through the networks in batches. errors: `return` puts a query's error in place
-        of its answer and goes on; `raise` raises the first.
+        Quicker than one by one: pictures that are not indexed go through the networks in batches, and the null samples
+        of queries in the same spaces are scored together. errors: `return` puts a query's error in place of its answer
+        and goes on; `raise` raises the first.
         """
         if errors not in ("raise", "return"):
             raise BadQuery(f"The value {errors!r} of errors is unknown; choose `raise` or `return`.")
@@ -124,29 +128,40 @@ class Searcher:
                 found.append(answer)
         return found
 
-    def _answer_together(self, asked: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
-        queries: list[Query | Error] = []
+    def _answer_together(self, queries: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
+        encoded = self._encode_together(queries)
+        known = iter(score_null_samples(self.collection, [each for each in encoded if isinstance(each, EncodedQuery)]))
+        for asked in encoded:
+            try:
+                yield asked if isinstance(asked, Error) else self._answered(asked, next(known))
+            except Error as problem:
+                yield problem
+
+    def _encode_together(self, queries: Sequence[Query | Example | Subject]) -> list[EncodedQuery | Error]:
+        """As `encode`, with one pass of a network for all pictures that it needs."""
+        checked: list[Query | Error] = []
         examples: list[tuple[Example, list[KnownSpace]]] = []
-        for each in asked:
+        for each in queries:
             try:
                 query = each if isinstance(each, Query) else Query(each)
                 placed = self._in_spaces(query)
                 self.collection.refresh([space for _, spaces in placed for space in spaces])
             except Error as problem:
-                queries.append(problem)
+                checked.append(problem)
             else:
-                queries.append(query)
+                checked.append(query)
                 examples += placed
         ready = iter(self._encoder.prepared(examples))
-        for known in queries:
-            if isinstance(known, Error):
-                yield known
-                continue
-            own = list(islice(ready, len(known.all_examples)))
+        found: list[EncodedQuery | Error] = []
+        for known in checked:
             try:
-                yield self.answer(replace(known, examples=without_errors(own)))
+                if isinstance(known, Error):
+                    raise known
+                own = list(islice(ready, len(known.all_examples)))
+                found.append(self.encode(replace(known, examples=without_errors(own))))
             except Error as problem:
-                yield problem
+                found.append(problem)
+        return found
 
     def answers(self, query: Query) -> Iterator[Answer]:
         """The same in two steps: first the hits in the order of the first stage, with cosines of descriptors as scores

@@ -65,6 +65,14 @@ class Ranking:
     unread: int = 0
 
 
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Full scores that are known already. ids: int64 [n]. rows: float32 [parts, n]."""
+
+    ids: np.ndarray
+    rows: np.ndarray
+
+
 def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
     """The first stage."""
     query = asked.query
@@ -83,8 +91,9 @@ def first_order(asked: EncodedQuery, found: Candidates) -> Ranking:
     return Ranking(found.ids[shown], found.cosines[shown], [None] * int(shown.sum()), reranked=False)
 
 
-def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ranking:
-    """The second stage: the candidates by their full scores, each judged against chance.
+def rerank(collection: Collection, asked: EncodedQuery, found: Candidates, known: Scored | None = None) -> Ranking:
+    """The second stage: the candidates by their full scores, each judged against chance. known: what need not be scored
+    any more.
 
     With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
     mean) / standard deviation of its scores against the null sample. The sample is drawn from the whole collection
@@ -95,7 +104,7 @@ def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ra
         return Ranking(wanted, np.empty(0, np.float32), [], reranked=True)
     examples = examples_of(asked.parts)
     sample = collection.null_sample(asked.fingerprints, NULL_SAMPLE, examples)
-    ids, rows = collection.score(asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]))
+    ids, rows = _scored(collection, asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]), known)
     null, candidate = np.isin(ids, sample), np.isin(ids, wanted)
     alone = len(asked.parts) == 1
     scores = rows[0] if alone else _summed(asked.parts, rows, null)
@@ -108,6 +117,38 @@ def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ra
     others = found.pictures - int(np.count_nonzero(collection.among(asked.fingerprints, examples)))
     by_chance = tail.expected(scores, others) if tail else [None] * len(ids)
     return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))
+
+
+def score_null_samples(collection: Collection, queries: Sequence[EncodedQuery]) -> list[Scored | None]:
+    """The scores of each query's null sample, those of queries in the same spaces together: reading a record and
+    computing its keys, values and own map is most of the work, and is done once for all of them."""
+    found: list[Scored | None] = [None] * len(queries)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, asked in enumerate(queries):
+        if asked.query.rerank:
+            groups.setdefault(tuple(asked.fingerprints), []).append(number)
+    for spaces, numbers in groups.items():
+        if len(numbers) == 1:
+            continue
+        parts = [part for number in numbers for part in queries[number].parts]
+        # As many more as there are examples: each query leaves out its own.
+        ids = collection.null_sample(spaces, NULL_SAMPLE + len(examples_of(parts)), np.empty(0, np.int64))
+        ids, rows = collection.score(parts, ids)
+        own = iter(rows)
+        for number in numbers:
+            found[number] = Scored(ids, np.stack([next(own) for _ in queries[number].parts]))
+    return found
+
+
+def _scored(
+    collection: Collection, parts: Sequence[SpaceQuery], ids: np.ndarray, known: Scored | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As Collection.score."""
+    if known is None:
+        return collection.score(parts, ids)
+    found, rows = collection.score(parts, ids[~np.isin(ids, known.ids)])
+    wanted = np.isin(known.ids, ids)
+    return np.concatenate([found, known.ids[wanted]]), np.concatenate([rows, known.rows[:, wanted]], axis=1)
 
 
 def recall_candidates(
