@@ -176,6 +176,11 @@ class IndexFolder:
             return "another process"
 
 
+def _check_empty(path: Path) -> None:
+    if any(entry.name != "index.toml.part" for entry in path.iterdir()):
+        raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
+
+
 def _disk_bytes(folder: str | Path) -> int:
     total = 0
     with suppress(OSError), os.scandir(folder) as entries:
@@ -185,8 +190,3 @@ def _disk_bytes(folder: str | Path) -> int:
                 if entry.is_dir(follow_symlinks=False):
                     total += _disk_bytes(entry.path)
     return total
-
-
-def _check_empty(path: Path) -> None:
-    if any(entry.name != "index.toml.part" for entry in path.iterdir()):
-        raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
