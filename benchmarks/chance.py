@@ -11,19 +11,15 @@ from pathlib import Path
 
 import click
 import numpy as np
-import torch
 
 import diffsim
 from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
-from diffsim.retrieval.shard.rerank import score_records
-from diffsim.retrieval.tiers import decode_tokens
 
 
-def folders_of(searcher: diffsim.Searcher, ids: np.ndarray) -> np.ndarray:
-    """The name of the folder of each content."""
-    with searcher.index.catalog(readonly=True) as catalog:
-        files = catalog.files_of(ids.tolist())
-    return np.array([Path(files[content_id][0].display).parent.name for content_id in ids.tolist()])
+def contents_of(searcher: diffsim.Searcher, space: str) -> tuple[np.ndarray, np.ndarray]:
+    """The pictures of a space: ids int64 [n], and the name of the folder of each."""
+    found = searcher.embeddings(space)
+    return found.ids, np.array([Path(path).parent.name for path in found.paths])
 
 
 def wilson(share: float, count: int) -> tuple[float, float]:
@@ -43,28 +39,22 @@ def main(index: Path, asking: Path | None, space: str | None, queries: int, pict
     """Count false alarms, folder by folder."""
     searcher = diffsim.open(index)
     known = searcher.choose(space)
-    gallery, kit = searcher.gallery(known), searcher.kit(known)
     asker = diffsim.open(asking) if asking else searcher
-    asked_from = asker.gallery(asker.choose(known.fingerprint))
-    galleries = folders_of(searcher, gallery.ids)
-    askers = folders_of(asker, asked_from.ids)
+    ids, galleries = contents_of(searcher, known.fingerprint)
+    asking_ids, askers = contents_of(asker, known.fingerprint)
     generator = np.random.default_rng(seed)
-    click.echo(f"{known.name} ({known.fingerprint}), {len(gallery.ids)} pictures")
+    click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures")
     click.echo(
         f"{'asking folder':16} queries  gallery  a hit <= 0.05          a hit <= 1            median of the best hit"
     )
     everything = []
     for folder in sorted(set(askers)):
-        chosen = generator.permutation(asked_from.ids[askers == folder])[:queries]
-        others = gallery.ids if asking else gallery.ids[galleries != folder]
-        others = generator.permutation(others)[:pictures]
+        chosen = generator.permutation(asking_ids[askers == folder])[:queries]
+        others = generator.permutation(ids if asking else ids[galleries != folder])[:pictures]
         best = []
         for content_id in chosen.tolist():
-            record = asked_from.record(content_id)
-            assert record is not None
-            with torch.inference_mode():
-                features = kit.attention(decode_tokens([record[1]], kit.shapes, kit.settings.tier))
-                _, scores = score_records(kit, features, gallery.tokens(others))
+            parts = asker.encode(diffsim.Query(content_id, spaces=known.fingerprint)).parts
+            _, (scores,) = searcher.collection.score(parts, others)
             tail = fit_tail(scores[:NULL_SAMPLE])
             assert tail is not None
             best.append(min(tail.expected(scores, len(scores))))

@@ -1,6 +1,6 @@
 """Where do near copies end? Altered copies of indexed photographs against their nearest other pictures.
 
-    python -m benchmarks.folding INDEX --space look --pictures 100
+    python benchmarks/folding.py INDEX --space look --pictures 100
 
 Three distances, each 1 - cosine in units of the picture's median distance from a sample, which is the same scale in
 every feature space: of the values place by place (what folds), of the descriptors, and of the score. Printed: quantiles
@@ -9,20 +9,18 @@ over the pictures, for each alteration and for the nearest of the ten others tha
 
 import argparse
 import io
-import os
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from diffsim.query.fold import NEAR, place_values
 from PIL import Image, ImageEnhance
 
 import diffsim
-from diffsim.db.filters import Filters
-from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.kit import SpaceKit
-from diffsim.retrieval.pictures.images import fitted, open_picture
-from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.pictures.images import open_picture
+from diffsim.retrieval.score import score
+from diffsim.retrieval.shard.near_copies import NEAR, place_values
+from diffsim.retrieval.shard.rerank import score_queries
 
 
 def jpeg(picture: Image.Image) -> Image.Image:
@@ -60,29 +58,28 @@ def main() -> None:
     arguments = parser.parse_args()
     searcher = diffsim.open(arguments.index, "cpu")
     space = searcher.choose(arguments.space)
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
-    chosen = gallery.ids
-    if arguments.folder:
-        with searcher.index.catalog(readonly=True) as catalog:
-            chosen = catalog.matching(Filters(folders=arguments.folder))[0]
+    known = searcher.embeddings(space.fingerprint)
+    paths = dict(zip(known.ids.tolist(), map(Path, known.paths), strict=True))
+    kit, collection = searcher.collection.kit(space), searcher.collection
+    folders = [Path(folder).resolve() for folder in arguments.folder]
+    chosen = [row for row, path in paths.items() if not folders or any(map(path.is_relative_to, folders))]
     asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
-    extractor = Extractor.load(space.network, [kit], "cpu")
-    sample = [bytes(record) for _, record in gallery.tokens(gallery.sample(64, np.empty(0, np.int64)))]
-    with searcher.index.catalog(readonly=True) as catalog:
-        files = catalog.files_of(asking)
+
+    def records(ids: np.ndarray) -> list[bytes]:
+        return [bytes(record) for _, record in collection.tokens(space.fingerprint, ids)]
+
+    sample = records(collection.null_sample([space.fingerprint], 64, np.empty(0, np.int64)))
     found: dict[str, list[list[float]]] = {}
     for content_id in asking:
-        stored = gallery.record(content_id)
-        assert stored is not None
-        near = gallery.recall(stored[0], 11)[0]
-        others = [bytes(record) for _, record in gallery.tokens(near[near != content_id][:10])]
-        picture, _ = open_picture(Path(os.fsdecode(files[content_id][0].path)).read_bytes())
-        fit = kit.settings.size, kit.settings.fit
-        pixels = np.stack([np.array(fitted(alter(picture), *fit)) for alter in ALTERED.values()])
-        altered = [features.tokens for features in extractor.extract(pixels)[0]]
-        units = np.median(distances(kit, stored[1], sample), axis=1)
-        found.setdefault("nearest other", []).append((distances(kit, stored[1], others).T / units).min(0).tolist())
-        for name, row in zip(ALTERED, distances(kit, stored[1], altered).T / units, strict=True):
+        (part,) = searcher.encode(diffsim.Query(content_id, spaces=space.fingerprint)).parts
+        near = collection.recall(part, 11)[0]
+        others = records(near[near != content_id][:10])
+        picture, _ = open_picture(paths[content_id].read_bytes())
+        made = [searcher.extract(alter(picture), [space.fingerprint]) for alter in ALTERED.values()]
+        altered = [each.features[space.fingerprint].tokens for each in made]
+        units = np.median(distances(kit, part.tokens, sample), axis=1)
+        found.setdefault("nearest other", []).append((distances(kit, part.tokens, others).T / units).min(0).tolist())
+        for name, row in zip(ALTERED, distances(kit, part.tokens, altered).T / units, strict=True):
             found.setdefault(name, []).append(row.tolist())
     print(
         f"{space.name}: {len(asking)} pictures; values in place | descriptors | score; 5, 50 and 95 %; at most {NEAR}"
@@ -100,7 +97,7 @@ def distances(kit: SpaceKit, one: bytes, others: list[bytes]) -> np.ndarray:
         [
             (1 - place_values(kit, others) @ place_values(kit, [one])[0]).numpy(),
             (1 - kit.descriptors(kit.read(others)) @ kit.descriptors(own)[0]).numpy(),
-            1 - score_records(kit, own, list(enumerate(others)))[1],
+            1 - score_queries(kit, [(own, score)], list(enumerate(others)))[1][0],
         ]
     )
 

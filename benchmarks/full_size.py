@@ -19,14 +19,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import click
+import full_size_networks as makers
 import numpy as np
 import torch
+from kills import in_child
 from PIL import Image
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks import full_size_networks as makers
-from benchmarks.kills import in_child
 from diffsim.retrieval.extractor import Extractor, make_space
 from diffsim.retrieval.families import known_families, load_network
 

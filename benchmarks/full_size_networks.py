@@ -1,15 +1,28 @@
-"""Networks of full size with random weights in their real layouts, so that nothing need be downloaded."""
+"""Networks of full size with random weights in their real layouts, so that nothing need be downloaded.
 
+shrink: by so much every layer is narrower; for trying things out.
+"""
+
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
-from diffusers import AutoencoderKL, DDIMScheduler, DiTTransformer2DModel, EulerDiscreteScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    DiTTransformer2DModel,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    UNet2DConditionModel,
+)
 from diffusers.models.embeddings import IPAdapterPlusImageProjection
 from safetensors.torch import save_file
+from tokenizers.pre_tokenizers import ByteLevel
 from transformers import (
     CLIPTextConfig,
     CLIPTextModel,
@@ -18,10 +31,44 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from benchmarks.extraction import make_network as make_sd15
-
 Make = Callable[[Path], None]
 """Puts a network into a folder."""
+
+
+def make_sd15(folder: Path, shrink: int = 1) -> None:
+    """Stable Diffusion 1.5 in the diffusers layout."""
+    torch.manual_seed(0)
+    UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=_narrower((320, 640, 1280, 1280), shrink),
+        cross_attention_dim=768 // shrink,
+        attention_head_dim=8,
+        norm_num_groups=32 // shrink,
+    ).save_pretrained(folder / "unet")
+    make_vae(folder / "vae", 0.18215, shrink)
+    text = CLIPTextConfig(
+        hidden_size=768 // shrink,
+        intermediate_size=3072 // shrink,
+        num_hidden_layers=12,
+        num_attention_heads=12,
+        projection_dim=768 // shrink,
+    )
+    CLIPTextModel(text).save_pretrained(folder / "text_encoder")
+    PNDMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", skip_prk_steps=True, steps_offset=1
+    ).save_pretrained(folder / "scheduler")
+    letters = sorted(ByteLevel.alphabet())  # a vocabulary of single letters: the padded length is what costs
+    words = [*letters, *(letter + "</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
+    (folder / "tokenizer").mkdir(exist_ok=True)
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({word: row for row, word in enumerate(words)}))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77}
+    (folder / "tokenizer" / "tokenizer_config.json").write_text(json.dumps(settings))
+    (folder / "model_index.json").write_text(json.dumps({"_class_name": "StableDiffusionPipeline"}))
+
+
+def _narrower(widths: tuple[int, ...], shrink: int) -> tuple[int, ...]:
+    return tuple(width // shrink for width in widths)
 
 
 def make_sd15_with_adapter(folder: Path) -> None:
@@ -74,13 +121,14 @@ def ip_adapter_plus(unet: UNet2DConditionModel, seen: int) -> dict[str, torch.Te
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
 
 
-def make_vae(folder: Path, scaling_factor: float) -> None:
+def make_vae(folder: Path, scaling_factor: float, shrink: int = 1) -> None:
     AutoencoderKL(
         sample_size=512,
-        block_out_channels=(128, 256, 512, 512),
+        block_out_channels=_narrower((128, 256, 512, 512), shrink),
         layers_per_block=2,
         down_block_types=("DownEncoderBlock2D",) * 4,
         up_block_types=("UpDecoderBlock2D",) * 4,
+        norm_num_groups=32 // shrink,
         scaling_factor=scaling_factor,
     ).save_pretrained(folder)
 
@@ -105,41 +153,54 @@ def make_sd21(folder: Path) -> None:
     ).save_pretrained(folder / "scheduler")
 
 
-def make_sdxl(folder: Path) -> None:
+def make_sdxl(folder: Path, shrink: int = 1) -> None:
     """Made and kept in bfloat16, the size of the files that the preset fetches."""
-    make_sd15(folder)  # its tokenizer
+    make_sd15(folder, shrink)  # its tokenizer
     for part in ("unet", "vae", "text_encoder", "scheduler"):
         shutil.rmtree(folder / part)
-    torch.set_default_dtype(torch.bfloat16)
-    UNet2DConditionModel(
-        sample_size=128,
-        block_out_channels=(320, 640, 1280),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
-        transformer_layers_per_block=(1, 2, 10),
-        attention_head_dim=(5, 10, 20),
-        cross_attention_dim=2048,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=256,
-        projection_class_embeddings_input_dim=2816,
-    ).save_pretrained(folder / "unet", max_shard_size="20GB")
-    first = CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)
-    CLIPTextModel(first).save_pretrained(folder / "text_encoder")
-    second = CLIPTextConfig(
-        hidden_size=1280,
-        intermediate_size=5120,
-        num_hidden_layers=32,
-        num_attention_heads=20,
-        hidden_act="gelu",
-        projection_dim=1280,
-    )
-    CLIPTextModelWithProjection(second).save_pretrained(folder / "text_encoder_2")
-    make_vae(folder / "vae", 0.13025)
+    with _in_bfloat16():
+        UNet2DConditionModel(
+            sample_size=128,
+            block_out_channels=_narrower((320, 640, 1280), shrink),
+            down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+            up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+            transformer_layers_per_block=(1, 2, 10),
+            attention_head_dim=(5, 10, 20),
+            cross_attention_dim=2048 // shrink,
+            use_linear_projection=True,
+            addition_embed_type="text_time",
+            addition_time_embed_dim=256 // shrink,
+            projection_class_embeddings_input_dim=2816 // shrink,
+            norm_num_groups=32 // shrink,
+        ).save_pretrained(folder / "unet", max_shard_size="20GB")
+        first = CLIPTextConfig(
+            hidden_size=768 // shrink, intermediate_size=3072 // shrink, num_hidden_layers=12, num_attention_heads=12
+        )
+        CLIPTextModel(first).save_pretrained(folder / "text_encoder")
+        second = CLIPTextConfig(
+            hidden_size=1280 // shrink,
+            intermediate_size=5120 // shrink,
+            num_hidden_layers=32,
+            num_attention_heads=20,
+            hidden_act="gelu",
+            projection_dim=1280 // shrink,
+        )
+        CLIPTextModelWithProjection(second).save_pretrained(folder / "text_encoder_2")
+        make_vae(folder / "vae", 0.13025, shrink)
     shutil.copytree(folder / "tokenizer", folder / "tokenizer_2")
     EulerDiscreteScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
         folder / "scheduler"
     )
+
+
+@contextmanager
+def _in_bfloat16() -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
 
 
 def make_dit(folder: Path) -> None:

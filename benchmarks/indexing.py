@@ -26,17 +26,15 @@ from PIL import Image, ImageDraw, ImageFont
 
 import diffsim
 from diffsim.db.catalog import Catalog, KnownSpace
-from diffsim.indexer.build import index_folders
-from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.scan import scan
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES, decode, open_picture
-from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.score import score
+from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.shard.store import FeatureStore, Record
-from diffsim.retrieval.tiers import decode_tokens
 
 OPTIONS = diffsim.IndexOptions(device="cpu")
 HARD = ("text", "gratings", "zone plate", "noise")
@@ -77,13 +75,12 @@ def enlarge(photo: Path, to: Path, generator: np.random.Generator) -> None:
 def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     """Index the folder, then run each stage alone; print both."""
     index = scratch / f"{folder.name}.idx"
-    commits: list[str] = []
     with measured() as whole:
-        done = index_folders(IndexFolder.create(index), [folder], [], OPTIONS, on_step=commits.append)
+        done = diffsim.index(index, folder, options=OPTIONS)
     count = done.extracted
     searcher = diffsim.open(index)
     (space,) = searcher.spaces()
-    extractor = Extractor.load(space.network, [searcher.kit(space)], "cpu", space.adapter)
+    extractor = Extractor.load(space.network, [searcher.collection.kit(space)], "cpu", space.adapter)
     paths = sorted(folder.iterdir())
     stages: dict[str, Cost] = {}
     empty = Catalog.open(scratch / f"{folder.name}.sqlite", create=True)
@@ -98,7 +95,8 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
             batch = [item.pixels for item in decoded[start : start + OPTIONS.batch_size]]
             features += extractor.extract(np.stack(batch))[0]
     with measured() as stages["storage (features and catalog)"]:
-        store_again(searcher, space, scratch / f"{folder.name}.store", features, commits.count("features stored"))
+        commits = round(done.seconds / OPTIONS.commit_seconds)
+        store_again(searcher, space, scratch / f"{folder.name}.store", features, max(commits, 1))
     click.echo(f"\n{folder.name}: {count} pictures, {sum(p.stat().st_size for p in paths) / count / 1e6:.2f} MB each")
     click.echo(f"{'stage':34} {'wall s':>8} {'CPU s':>8} {'pictures/s':>11} {'share of CPU':>13}")
     total = sum(cost.cpu for cost in stages.values())
@@ -116,7 +114,7 @@ def store_again(
     """Write all features into a new store, in as many commits as the whole run had; mark them in the catalog again."""
     with searcher.index.catalog() as catalog, FeatureStore(to, readonly=False) as store:
         contents = catalog.indexed(space.id)
-        for rows in np.array_split(np.arange(len(features)), max(commits, 1)):
+        for rows in np.array_split(np.arange(len(features)), commits):
             ids = [int(contents.ids[row]) for row in rows]
             shas = [contents.sha256[row].tobytes() for row in rows]
             kept = [features[row] for row in rows]
@@ -161,7 +159,8 @@ def make_hard(to: Path, count: int) -> None:
 def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> None:
     """CPU time and scores of reduced-scale decoding, against full decoding of the same pictures, in turn."""
     (space,) = photos.spaces()
-    kit, gallery = photos.kit(space), photos.gallery(space)
+    photos.collection.refresh([space])
+    kit = photos.collection.kit(space)
     extractor = Extractor.load(space.network, [kit], "cpu", space.adapter)
     spent = {"full": 0.0, "reduced": 0.0}
     pixels: dict[str, list[np.ndarray]] = {"full": [], "reduced": []}
@@ -174,7 +173,8 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
         spent["full"] += between - started
         spent["reduced"] += time.process_time() - between
     full, reduced = (extractor.extract(np.stack(each))[0] for each in pixels.values())
-    stored = [(content_id, bytes(record)) for content_id, record in gallery.tokens(gallery.ids)]
+    ids = photos.collection.ids(space.fingerprint)
+    stored = [(content_id, bytes(record)) for content_id, record in photos.collection.tokens(space.fingerprint, ids)]
     own, tau, same, moved = [], [], [], []
     for a, b in zip(full, reduced, strict=True):
         own.append(float(_scores(kit, a.tokens, [(0, b.tokens)])[0]))
@@ -192,8 +192,7 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
 
 
 def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
-    query = kit.attention(decode_tokens([record], kit.shapes, kit.settings.tier))
-    return score_records(kit, query, stored)[1]
+    return score_queries(kit, [(kit.read([record]), score)], stored)[1][0]
 
 
 def kendall(a: np.ndarray, b: np.ndarray) -> float:
@@ -227,7 +226,7 @@ def main(photos: Path, pictures: int, large: int, scratch: Path | None) -> None:
         files = {"photographs": sorted(folder_large.iterdir())}
         folder_hard = Path(made) / "hard"
         folder_hard.mkdir()
-        make_hard(folder_hard, large // 6)
+        make_hard(folder_hard, max(1, large // 6))
         files |= {kind: sorted(folder_hard.glob(f"{kind}*")) for kind in HARD}
         for title, paths in files.items():
             reduced_effect(title, [path.read_bytes() for path in paths], searcher)

@@ -30,12 +30,12 @@ os.environ["OMP_NUM_THREADS"] = "1"  # the runs are forked, and a forked child h
 import numpy as np
 from PIL import Image
 
+import diffsim
 from diffsim.db.changes import SpaceChanges
 from diffsim.indexer.build import IndexOptions, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
 from diffsim.indexer.requests import requested_spaces
-from diffsim.query.search import Hit, Query, Searcher
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.tiers import decode_tokens
 
@@ -208,7 +208,7 @@ def differences(unbroken: Path, other: Path) -> list[str]:
     ours, theirs = _files(unbroken), _files(other)
     if ours != theirs:
         return [f"files or ids differ: {sorted(ours.items() ^ theirs.items())[:4]}"]
-    with Searcher(unbroken, "cpu") as a, Searcher(other, "cpu") as b:
+    with diffsim.open(unbroken, "cpu") as a, diffsim.open(other, "cpu") as b:
         (space,), spaces = a.spaces(), b.spaces()
         if [space.fingerprint] != [each.fingerprint for each in spaces]:
             return ["the feature spaces differ"]
@@ -216,7 +216,7 @@ def differences(unbroken: Path, other: Path) -> list[str]:
         present = [os.fsdecode(path) for path, (_, failure) in sorted(ours.items()) if failure is None]
         for picture in present[:: max(1, len(present) // 6)]:
             for exact in (False, True):
-                query = Query(picture, k=1000, exact=exact, include_self=True)
+                query = diffsim.Query(picture, k=1000, exact=exact, include_self=True)
                 found += _rank_differences(picture, a.answer(query).hits, b.answer(query).hits)
     (checked,) = verify_index(IndexFolder.open(other), 2**30).spaces
     if checked.damaged or checked.orphans or checked.rebuilt:
@@ -280,7 +280,7 @@ def _store_differences(
     return found
 
 
-def _rank_differences(picture: str, ours: list[Hit], theirs: list[Hit]) -> list[str]:
+def _rank_differences(picture: str, ours: list[diffsim.Hit], theirs: list[diffsim.Hit]) -> list[str]:
     ranks = {hit.content_id: hit.rank for hit in theirs}
     scores = np.array([hit.score for hit in ours])
     if set(ranks) != {hit.content_id for hit in ours}:

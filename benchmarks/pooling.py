@@ -17,13 +17,15 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from diffsim.query.gallery import Gallery
 from torch import Tensor
 
 import diffsim
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.score import AttentionFeatures, score
 from diffsim.retrieval.tiers import decode_tokens
+
+Records = Callable[[np.ndarray], list[bytes]]
+"""Token records of ids, in their order."""
 
 COUNTS = (50, 100, 200, 400)
 KEPT = "map: mean + std"
@@ -74,25 +76,24 @@ POOLINGS: dict[str, Callable[[AttentionFeatures], Tensor]] = {
 }
 
 
-def chunks(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> Iterator[AttentionFeatures]:
+def chunks(records: Records, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> Iterator[AttentionFeatures]:
     """Attention features of the pictures, a few at a time."""
     for start in range(0, len(ids), size):
-        records = [bytes(record) for _, record in gallery.tokens(ids[start : start + size])]
-        yield kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))[0]
+        yield kit.read(records(ids[start : start + size]))[0]
 
 
 def exhaustive(
-    gallery: Gallery, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray
+    records: Records, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores [queries, pictures] of `asking` (positions) against all, and every pooling's unit vectors."""
-    queries = torch.cat([tap.query for tap in chunks(gallery, kit, ids[asking])])
-    others = ((tap.key, tap.value, tap.map) for tap in chunks(gallery, kit, ids[asking]))
+    queries = torch.cat([tap.query for tap in chunks(records, kit, ids[asking])])
+    others = ((tap.key, tap.value, tap.map) for tap in chunks(records, kit, ids[asking]))
     asked = AttentionFeatures(queries, *(torch.cat(part) for part in zip(*others, strict=True)))
     scores = np.empty((len(asking), len(ids)), np.float32)
     pooled: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
     done = 0
     with click.progressbar(length=len(ids), label="Scoring every picture", file=sys.stderr) as bar:
-        for tap in chunks(gallery, kit, ids):
+        for tap in chunks(records, kit, ids):
             for row in range(len(asking)):
                 scores[row, done : done + len(tap)] = score([asked[row : row + 1]], [tap], [1.0]).numpy()
             for name, pooling in POOLINGS.items():
@@ -112,14 +113,13 @@ def reduced(vectors: np.ndarray, dimensions: int, whiten: bool) -> np.ndarray:
     return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
 
-def fewer_tokens(gallery: Gallery, kit: SpaceKit, ids: np.ndarray, merge: bool) -> AttentionFeatures:
+def fewer_tokens(records: Records, kit: SpaceKit, ids: np.ndarray, merge: bool) -> AttentionFeatures:
     """Attention features of all the pictures on a 4 x 4 grid: their tokens averaged over its cells, or one of each."""
     ((count, channels),) = kit.shapes
     side = round(count**0.5)
     parts = []
     for start in range(0, len(ids), 256):
-        records = [bytes(record) for _, record in gallery.tokens(ids[start : start + 256])]
-        (tokens,) = decode_tokens(records, kit.shapes, kit.settings.tier)
+        (tokens,) = decode_tokens(records(ids[start : start + 256]), kit.shapes, kit.settings.tier)
         grid = tokens.transpose(1, 2).reshape(len(tokens), channels, side, side)
         step = side // FEWER
         small = F.adaptive_avg_pool2d(grid, FEWER) if merge else grid[:, :, step // 2 :: step, step // 2 :: step]
@@ -184,12 +184,20 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
     """Compare poolings on an index."""
     searcher = diffsim.open(index)
     known = searcher.choose(space)
-    gallery, kit = searcher.gallery(known), searcher.kit(known)
+    collection = searcher.collection
+    collection.refresh([known])
+    kit = collection.kit(known)
     generator = np.random.default_rng(seed)
-    ids = gallery.ids if pictures is None else np.sort(generator.choice(gallery.ids, pictures, replace=False))
+    ids = collection.ids(known.fingerprint)
+    ids = ids if pictures is None else np.sort(generator.choice(ids, min(pictures, len(ids)), replace=False))
+
+    def records(wanted: np.ndarray) -> list[bytes]:
+        found = {row: bytes(record) for row, record in collection.tokens(known.fingerprint, wanted)}
+        return [found[row] for row in wanted.tolist()]
+
     asking = np.sort(generator.choice(len(ids), min(queries, len(ids)), replace=False))
     with torch.inference_mode():
-        scores, vectors = exhaustive(gallery, kit, ids, asking)
+        scores, vectors = exhaustive(records, kit, ids, asking)
     best = vectors[KEPT]
     for dimensions in (64, 128, 256):
         if dimensions < best.shape[1]:
@@ -201,7 +209,7 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
         size, similarities = orders[KEPT]
         for name, merge in (("merged", True), ("picked", False)):
             with torch.inference_mode():
-                ordered = middle_stage(fewer_tokens(gallery, kit, ids, merge), similarities, asking)
+                ordered = middle_stage(fewer_tokens(records, kit, ids, merge), similarities, asking)
             orders[f"{KEPT}, then 16 {name} tokens"] = (size + 2 * FEWER**2 * channels, ordered)
     click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures, {len(asking)} queries")
     click.echo(f"{'pooling':36} {'bytes':>6}   " + "   ".join(f"within {count:<12}" for count in COUNTS))

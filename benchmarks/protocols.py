@@ -29,7 +29,6 @@ from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.score import AttentionFeatures, score
-from diffsim.retrieval.tiers import decode_tokens
 
 SEED = 2334
 CPU = IndexOptions(device="cpu")
@@ -66,7 +65,8 @@ def rankings(triplets: Path, space: str, cache: Path, pictures: int, queries: in
     request = parse_spec(space).request
     assert request is not None
     contenders = [
-        Contender(name, replace(request, tier="fp32", **other)) for name, other in {**ENGINE, **PAPER}.items()
+        Contender(name, replace(request, settings=replace(request.settings, tier="fp32", **other)))
+        for name, other in {**ENGINE, **PAPER}.items()
     ]
     scores, answers = {}, []
     with ExitStack() as opened:
@@ -230,7 +230,7 @@ def pixels(pictures: Sequence[Image.Image], size: int) -> np.ndarray:
 
 
 def attention(kit: SpaceKit, records: Sequence[bytes]) -> tuple[AttentionFeatures, ...]:
-    return kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
+    return kit.read(records)
 
 
 def draw_sheet(settings: dict[str, list[Pair]], path: Path) -> None:

@@ -2,9 +2,10 @@
 
     python benchmarks/querying.py LIKE --pictures 10000 --scratch FOLDER
 
-LIKE is a small real index; the large one is filled, through the project's own stores, with synthetic records: blends of
-its pictures' tokens, so that they cluster as real ones do. Its files hold a few bytes each, which is enough to be asked
-with, because an indexed picture is known by its hash. Files are in the page cache throughout.
+Also: what asking for many pictures in one go gains (`Searcher.search_many`). LIKE is a small real index; the large one
+is filled, through the project's own stores, with synthetic records: blends of its pictures' tokens, so that they
+cluster as real ones do. Its files hold a few bytes each, which is enough to be asked with, because an indexed picture
+is known by its hash. Files are in the page cache throughout.
 """
 
 import hashlib
@@ -28,29 +29,28 @@ import diffsim
 from diffsim.db.files import Finding
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.recall_files import refresh_recall
+from diffsim.query.present import present
+from diffsim.query.stages import recall, rerank
 from diffsim.retrieval.chance import NULL_SAMPLE
-from diffsim.retrieval.shard.recall import (
-    EXACT_LIMIT,
-    OverBudget,
-    build_recall_file,
-    open_recall_file,
-    search_exact,
-    search_file,
-)
-from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.score import score
+from diffsim.retrieval.shard.recall import EXACT_LIMIT, OverBudget, build_index, search_exact, search_index
+from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.shard.store import Record
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens
 
 MEMORY = 2**30
+MANY = 64
+"""Pictures that are asked in one go."""
 
 
 def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     """A synthetic index of `pictures` files in `folder`, in the feature space of `like`."""
     real = diffsim.open(like)
     space = real.choose(None)
-    gallery, kit = real.gallery(space), real.kit(space)
-    some = gallery.ids[np.random.default_rng(0).permutation(len(gallery.ids))[:2000]]
-    records = [bytes(record) for _, record in gallery.tokens(some)]
+    real.collection.refresh([space])
+    kit = real.collection.kit(space)
+    some = np.random.default_rng(0).permutation(real.collection.ids(space.fingerprint))[:2000]
+    records = [bytes(record) for _, record in real.collection.tokens(space.fingerprint, some)]
     tokens = decode_tokens(records, kit.shapes, kit.settings.tier)
     folder.mkdir(parents=True)
     target = IndexFolder.create(index)
@@ -79,8 +79,7 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
             shas = [finding.sha256 for finding in findings if finding.sha256]
             store.put(Record(*row) for row in zip(ids, shas, descriptors, coded, strict=True))
             catalog.mark_indexed([space_id], [(row, "PNG", 128, 128) for row in ids])
-        (known,) = catalog.spaces()
-        refresh_recall(target, catalog, [known], MEMORY)
+        refresh_recall(target, catalog, catalog.spaces(), MEMORY)
 
 
 def timed(work: Callable[[], Any], times: int) -> float:
@@ -110,28 +109,64 @@ def stages(index: Path, inside: list[Path], outside: Path) -> None:
     other = timed(lambda: searcher.search(outside), 20)
     click.echo(f"search, indexed picture         {whole:7.1f} ms (warm, median of 20)")
     click.echo(f"search, other picture           {other:7.1f} ms (warm, median of 20; decodes and extracts it)")
-    space = searcher.choose(None)
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
-    content_id = int(gallery.ids[5])
-    descriptor, record = gallery.record(content_id) or (np.empty(0), b"")
-    query = kit.attention(decode_tokens([record], kit.shapes, kit.settings.tier))
-    recalled, _ = gallery.recall(descriptor, 200)
-    sample = gallery.sample(NULL_SAMPLE, np.array([content_id]))
-    wanted = np.concatenate([recalled, np.setdiff1d(sample, recalled)])
-    held = list(gallery.tokens(wanted))
-    parts: dict[str, Callable[[], Any]] = {
-        "catalog (has anything changed?)": lambda: searcher.gallery(searcher.choose(None)),
-        "recall of 200": lambda: gallery.recall(descriptor, 200),
-        "choose the null sample": lambda: gallery.sample(NULL_SAMPLE, np.array([content_id])),
-        f"read {len(wanted)} token records": lambda: list(gallery.tokens(wanted)),
-        f"score {len(wanted)} records": lambda: score_records(kit, query, held),
+    collection = searcher.collection
+    asked = searcher.encode(diffsim.Query(inside[0]))
+    found = recall(collection, asked)
+    ranking = rerank(collection, asked, found)
+    (space,), (part,) = asked.spaces, asked.parts
+    kit = collection.kit(space)
+    example = np.array([part.content_id], np.int64)
+    sample = collection.null_sample([space.fingerprint], NULL_SAMPLE, example)
+    wanted = np.concatenate([found.ids, np.setdiff1d(sample, found.ids)])
+    held = [(row, bytes(record)) for row, record in collection.tokens(space.fingerprint, wanted)]
+    query = [(kit.read([part.tokens]), score)]
+    with searcher.index.catalog(readonly=True) as catalog:
+        parts: dict[str, Callable[[], Any]] = {
+            "encode: read the picture's own features": lambda: searcher.encode(asked.query),
+            "  has the catalog changed?": lambda: collection.refresh([space]),
+            f"recall {len(found.ids)}": lambda: recall(collection, asked),
+            f"rerank: {len(wanted)} records, with the null sample": lambda: rerank(collection, asked, found),
+            "  choose the null sample": lambda: collection.null_sample([space.fingerprint], NULL_SAMPLE, example),
+            "  read the token records": lambda: list(collection.tokens(space.fingerprint, wanted)),
+            "  score them": lambda: score_queries(kit, query, held),
+            "present": lambda: present(catalog, collection, asked, found, ranking),
+        }
+        for name, work in parts.items():
+            spent = timed(work, 20)
+            click.echo(f"  {name:50} {spent:7.1f} ms  {100 * spent / whole:5.1f}%")
+    alone = timed(lambda: collection.score(asked.parts, found.ids), 20)
+    click.echo(f"rerank of {len(found.ids)} candidates alone  {alone:7.1f} ms (read and scored)")
+
+
+def many(index: Path, folder: Path) -> None:
+    """Pictures that are not indexed, asked one by one and in one go, in turn."""
+    folder.mkdir()
+    pictures = [folder / f"{number}.jpg" for number in range(MANY)]
+    generator = np.random.default_rng(2)
+    for picture in pictures:
+        colours = Image.fromarray(generator.integers(0, 256, (12, 16, 3), dtype=np.uint8))
+        colours.resize((640, 480), Image.Resampling.BICUBIC).save(picture)
+    ways: dict[str, Callable[[diffsim.Searcher], Any]] = {
+        "one by one": lambda searcher: [searcher.search(picture) for picture in pictures],
+        "in one go": lambda searcher: searcher.search_many(pictures),
+        "one by one, not reranked": lambda searcher: [searcher.search(picture, rerank=False) for picture in pictures],
+        "in one go, not reranked": lambda searcher: searcher.search_many(
+            [diffsim.Query(picture, rerank=False) for picture in pictures]
+        ),
     }
-    spent = {name: timed(work, 20) for name, work in parts.items()}
-    spent["the rest (hash, own record, files of the hits)"] = whole - sum(spent.values())
-    for name, each in spent.items():
-        click.echo(f"  {name:46} {each:7.1f} ms  {100 * each / whole:5.1f}%")
-    rerank = timed(lambda: score_records(kit, query, gallery.tokens(recalled)), 20)
-    click.echo(f"rerank of 200 candidates alone  {rerank:7.1f} ms (read and scored)")
+    with diffsim.open(index) as searcher:
+        for work in ways.values():
+            work(searcher)
+        click.echo(f"\n{MANY} pictures that are not indexed: ms each, and of CPU in this process")
+        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+        for _ in range(3):
+            for name, work in ways.items():
+                wall, processor = time.perf_counter(), time.process_time()
+                work(searcher)
+                taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
+    for name, rows in taken.items():
+        wall, processor = (1e3 * statistics.median(column) / MANY for column in zip(*rows, strict=True))
+        click.echo(f"{name:28} {wall:7.1f} {processor:7.1f}")
 
 
 def resident(index: Path, picture: Path) -> None:
@@ -143,8 +178,8 @@ def resident(index: Path, picture: Path) -> None:
     own, mapped = (
         next(int(line.split()[1]) for line in lines if line.startswith(key)) for key in ("RssAnon", "RssFile")
     )
-    gallery = searcher.gallery(searcher.choose(None))
-    click.echo(f"{own / 1e3:.1f} {mapped / 1e3:.1f} {gallery.all_descriptors()[1].nbytes / 1e6:.2f}")
+    size = searcher.embeddings().descriptors.nbytes / 2
+    click.echo(f"{own / 1e3:.1f} {mapped / 1e3:.1f} {size / 1e6:.2f}")
 
 
 def queries(like: Path, scratch: Path, pictures: int) -> None:
@@ -157,6 +192,7 @@ def queries(like: Path, scratch: Path, pictures: int) -> None:
     files = sorted((scratch / f"{pictures}").iterdir())[5 : pictures // 5 : pictures // 100]
     commands(scratch / f"{pictures}.idx", files[0], outside)
     stages(scratch / f"{pictures}.idx", files, outside)
+    many(scratch / f"{pictures}.idx", scratch / "many")
     for count in counts:
         asked = ["--resident-of", str(scratch / f"{count}.idx"), str(scratch / f"{count}" / "000005.png")]
         child = [sys.executable, __file__, str(like), *asked]
@@ -164,10 +200,9 @@ def queries(like: Path, scratch: Path, pictures: int) -> None:
         click.echo(f"{count:6d} pictures: {own} MB resident, {mapped} MB mapped files; descriptors {size} MB")
 
 
-def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
+def recall_stage(like: Path, sizes: tuple[int, ...]) -> None:
     """Descriptors alone: every one compared, by lists, and within smaller memory budgets."""
-    real = diffsim.open(like)
-    vectors = real.gallery(real.choose(None)).all_descriptors()[1].astype(np.float32)
+    vectors = diffsim.open(like).embeddings().descriptors
     generator = np.random.default_rng(0)
     click.echo(f"\nrecall of 200 alone, {vectors.shape[1]} dimensions; exact up to {EXACT_LIMIT:,} numbers")
     click.echo("pictures   budget MB  index             built s   file MB   loss    ms a query")
@@ -177,12 +212,11 @@ def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
         made = (1 - blend) * vectors[first] + blend * vectors[second]
         made += generator.normal(0, 0.1 / made.shape[1] ** 0.5, made.shape).astype(np.float32)
         descriptors = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float16)
-        ids = np.arange(1, size + 1)
-        path = scratch / "recall.faiss"
-        flat = faiss.IndexIDMap(faiss.index_factory(descriptors.shape[1], "SQfp16", faiss.METRIC_INNER_PRODUCT))
-        flat.add_with_ids(descriptors.astype(np.float32), ids)
+        ids, allowed = np.arange(size), np.ones(size, np.bool_)
+        flat = faiss.index_factory(descriptors.shape[1], "SQfp16", faiss.METRIC_INNER_PRODUCT)
+        flat.add(descriptors.astype(np.float32))
         rows = iter(np.resize(np.arange(0, size, 97), 1000))
-        spent = timed(lambda: search_file(flat, descriptors[next(rows)], 200, ids), 20)  # noqa: B023
+        spent = timed(lambda: search_index(flat, descriptors[next(rows)], 200, allowed), 20)  # noqa: B023
         by_numpy = timed(lambda: search_exact(ids, descriptors, descriptors[next(rows)], 200), 5)  # noqa: B023
         click.echo(
             f"{size:9,d} {'':10} all, SQfp16       {'':8} {'':9} 0      {spent:7.1f}   (tail code: {by_numpy:.0f})"
@@ -191,16 +225,14 @@ def recall_stage(like: Path, scratch: Path, sizes: tuple[int, ...]) -> None:
             memory = int(share * size * descriptors.shape[1]) + 16 * size
             started = time.perf_counter()
             try:
-                built = build_recall_file(path, ids, descriptors, memory)
+                index, factory, loss = build_index(descriptors, memory)
             except OverBudget:
                 click.echo(f"{size:9,d} {memory / 1e6:10.0f} over budget")
                 continue
             took = time.perf_counter() - started
-            index = open_recall_file(path, built.digest)
-            spent = timed(lambda: search_file(index, descriptors[next(rows)], 200, ids), 20)  # noqa: B023
-            line = (
-                f"{built.factory:17} {took:8.1f} {path.stat().st_size / 1e6:9.1f} {100 * built.loss:5.1f}% {spent:9.1f}"
-            )
+            held = len(faiss.serialize_index(index))
+            spent = timed(lambda: search_index(index, descriptors[next(rows)], 200, allowed), 20)  # noqa: B023
+            line = f"{factory:17} {took:8.1f} {held / 1e6:9.1f} {100 * loss:5.1f}% {spent:9.1f}"
             click.echo(f"{size:9,d} {memory / 1e6:10.0f} {line}")
 
 
@@ -221,7 +253,7 @@ def main(
     with tempfile.TemporaryDirectory(dir=scratch) as made, torch.inference_mode():
         if pictures:
             queries(like, Path(made), pictures)
-        recall_stage(like, Path(made), sizes)
+        recall_stage(like, sizes)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which first stage suits a question with a region? Measured on an index.
 
-    python -m benchmarks.regions INDEX --space look --queries 60
+    python benchmarks/regions.py INDEX --space look --queries 60
 
 A seeded sample of the indexed pictures asks with a seeded box each, of several sizes. Every other picture is scored,
 which gives the true ten nearest; then it is counted how many of these are among the nearest by the pooled descriptor
@@ -8,14 +8,14 @@ of the region's own map, and by the descriptor of the whole picture.
 """
 
 import argparse
+from dataclasses import replace
 from time import perf_counter
 
 import numpy as np
 
 import diffsim
 from diffsim.retrieval.region import region_features
-from diffsim.retrieval.score import score_one_way
-from diffsim.retrieval.shard.rerank import rank, score_records
+from diffsim.retrieval.shard.rerank import rank
 
 SIDES = (0.2, 0.35, 0.5, 0.7)
 COUNTS = (200, 500, 1000, 2000)
@@ -31,27 +31,27 @@ def main() -> None:
     arguments = parser.parse_args()
     searcher = diffsim.open(arguments.index, "cpu")
     space = searcher.choose(arguments.space)
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
-    ids, descriptors = gallery.all_descriptors()
+    collection = searcher.collection
+    collection.refresh([space])
+    kit = collection.kit(space)
+    ids, descriptors = collection.descriptors(space.fingerprint, collection.ids(space.fingerprint))
     random = np.random.default_rng(arguments.seed)
-    asking = random.permutation(gallery.ids)[: arguments.queries].tolist()
-    print(f"{space.name}: {len(gallery.ids)} pictures, tokens {kit.shapes}, {len(asking)} questions a size")
+    asking = random.permutation(ids)[: arguments.queries].tolist()
+    print(f"{space.name}: {len(ids)} pictures, tokens {kit.shapes}, {len(asking)} questions a size")
     print("side  share of the exhaustive top 10: by the region / by the whole, among", *COUNTS, " exhaustive, s")
     for side in SIDES:
         shares, seconds = [], []
         for content_id in asking:
-            stored = gallery.record(content_id)
-            assert stored is not None
             x, y = random.uniform(0, 1 - side, 2)
-            whole = kit.read([stored[1]])
-            region = region_features(whole, (x, y, side, side))
-            others = gallery.ids[gallery.ids != content_id]
+            (whole,) = searcher.encode(diffsim.Query(content_id, spaces=space.fingerprint)).parts
+            part = replace(whole, region=(x, y, side, side))
+            region = region_features(kit.read([whole.tokens]), (x, y, side, side))
             started = perf_counter()
-            found, scores = score_records(kit, region, gallery.tokens(others), score_one_way)
+            found, (scores,) = collection.score([part], ids[ids != content_id])
             seconds.append(perf_counter() - started)
             nearest = found[rank(found, scores)[:TOP]]
             row = []
-            for descriptor in (kit.descriptors(region)[0].numpy(), stored[0].astype(np.float32)):
+            for descriptor in (kit.descriptors(region)[0].numpy(), whole.descriptor.astype(np.float32)):
                 order = ids[np.argsort(-(descriptors.astype(np.float32) @ descriptor))]
                 order = order[order != content_id]
                 row.append([np.isin(nearest, order[:count]).mean() for count in COUNTS])

@@ -20,7 +20,7 @@ import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from hashlib import sha256
 from pathlib import Path
@@ -352,9 +352,9 @@ def measure(make: type[Store], size: Size, folder: Path) -> dict[str, float]:
     store.close()
     figures["disk / payload"] = disk_over_payload()
 
-    chosen = chance.sample(live, READS)
+    chosen = chance.sample(live, min(READS, size.count))
     for what, work in (
-        (f"{READS} tokens", lambda opened: opened.read_tokens(chosen)),
+        (f"{len(chosen)} tokens", lambda opened: opened.read_tokens(chosen)),
         ("all descriptors", lambda opened: opened.scan_descriptors()),
     ):
         forget_cache(folder)
@@ -433,9 +433,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()), help="for scratch files")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--records", type=int, default=6000, help="at most so many of each size")
     options = parser.parse_args()
     names = list(STORES)
-    for size in SIZES:
+    for size in (replace(size, count=min(size.count, options.records)) for size in SIZES):
         runs: dict[str, list[dict[str, float]]] = {name: [] for name in names}
         for turn in range(options.rounds):
             for name in names[turn:] + names[:turn]:

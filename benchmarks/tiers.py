@@ -23,7 +23,7 @@ import diffsim
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import AttentionFeatures, attend, score
-from diffsim.retrieval.shard.rerank import score_records
+from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
 
 TIERS = ("fp32", "fp16", "int8")
@@ -33,11 +33,7 @@ SHAPES = {"mini": (64, 128, 4), "Stable Diffusion 1.5": (256, 1280, 8)}
 
 def scores(kit: SpaceKit, records: list[tuple[int, bytes]], asking: np.ndarray) -> np.ndarray:
     """Float32 [queries, pictures]."""
-    rows = []
-    for row in asking:
-        query = kit.attention(decode_tokens([records[row][1]], kit.shapes, kit.settings.tier))
-        rows.append(score_records(kit, query, records)[1])
-    return np.stack(rows)
+    return score_queries(kit, [(kit.read([records[row][1]]), score) for row in asking], records)[1]
 
 
 def without(row: np.ndarray, itself: int) -> np.ndarray:
@@ -58,18 +54,21 @@ def compare(index: Path, queries: int, pictures: int | None) -> None:
     """Print one line per tier."""
     searcher = diffsim.open(index)
     space = searcher.choose(None)
-    gallery, kit = searcher.gallery(space), searcher.kit(space)
+    collection = searcher.collection
+    collection.refresh([space])
+    kit = collection.kit(space)
     if kit.settings.tier != "fp32":
         raise click.ClickException(f"{index} has the tier {kit.settings.tier}; index the pictures with --tier fp32.")
     generator = np.random.default_rng(0)
-    ids = gallery.ids if pictures is None else np.sort(generator.permutation(gallery.ids)[:pictures])
+    ids = collection.ids(space.fingerprint)
+    ids = ids if pictures is None else np.sort(generator.permutation(ids)[:pictures])
     asking = np.sort(generator.permutation(len(ids))[:queries])
-    stored = [(content_id, bytes(record)) for content_id, record in gallery.tokens(ids)]
+    stored = [(content_id, bytes(record)) for content_id, record in collection.tokens(space.fingerprint, ids)]
     click.echo(f"\n{index.name}: {space.name}, {len(stored)} pictures, {len(asking)} queries, shapes {kit.shapes}")
     click.echo("tier  bytes/picture  Kendall tau (lowest)  same top 10 (lowest)  same first  largest difference")
     exact: np.ndarray | None = None
     for tier in TIERS:
-        coarse = replace(kit, space=replace(kit.space, tier=tier))
+        coarse = replace(kit, space=replace(kit.space, settings=replace(kit.settings, tier=tier)))
         records = []
         for content_id, record in stored:
             tokens = decode_tokens([record], kit.shapes, "fp32")
@@ -87,14 +86,14 @@ def compare(index: Path, queries: int, pictures: int | None) -> None:
         )
 
 
-def rerank_times(candidates: int, rounds: int) -> None:
+def rerank_times(rounds: int, candidates: int) -> None:
     """What a candidate costs from each kind of record."""
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
         project = Projection(heads, (torch.randn(3 * channels, channels) / channels**0.5,), (None,))
         stored = torch.randn(candidates, tokens, channels).half()
         query = project([stored[:1]])
-        batch = max(1, 700_000 // (tokens * channels))  # as score_records does it on a CPU
+        batch = max(1, 700_000 // (tokens * channels))  # as score_queries does it on a CPU
         parts = [project([chunk]) for chunk in stored.split(batch)]
         qkv = [torch.cat([getattr(part, which).half() for part in parts]) for which in ("query", "key", "value")]
         with_map = [*qkv, torch.cat([part.map.half() for part in parts])]
@@ -130,11 +129,11 @@ def rerank_times(candidates: int, rounds: int) -> None:
             click.echo(f"{kind:13} {size:10,d} bytes/picture  {1e3 * middle:8.1f} ms  ({middle / base:.2f} of tokens)")
 
 
-def batch_times(rounds: int) -> None:
+def batch_times(rounds: int, most: int) -> None:
     """What reranking from stored tokens costs by the size of a batch, all sizes in turn; the scores must not change."""
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
-        candidates = 456 if name == "mini" else 48
+        candidates = min(most, 456 if name == "mini" else 48)
         project = Projection(heads, (torch.randn(3 * channels, channels) / channels**0.5,), (None,))
         records = [encode_tokens([torch.randn(tokens, channels)], "fp16") for _ in range(candidates)]
         query = project([torch.randn(1, tokens, channels)])
@@ -168,14 +167,15 @@ def batch_times(rounds: int) -> None:
 @click.option("--queries", default=50, show_default=True)
 @click.option("--pictures", type=int, help="A seeded part of each collection only.")
 @click.option("--rounds", default=5, show_default=True, help="Of timing.")
-def main(indexes: tuple[Path, ...], queries: int, pictures: int | None, rounds: int) -> None:
+@click.option("--candidates", default=456, show_default=True, help="At most so many are timed.")
+def main(indexes: tuple[Path, ...], queries: int, pictures: int | None, rounds: int, candidates: int) -> None:
     """Rank agreement of the tiers, and rerank time by what is stored."""
     click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
     with torch.inference_mode():
         for index in indexes:
             compare(index, queries, pictures)
-        rerank_times(200, rounds)
-        batch_times(rounds)
+        rerank_times(rounds, min(200, candidates))
+        batch_times(rounds, candidates)
 
 
 if __name__ == "__main__":

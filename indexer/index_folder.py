@@ -124,12 +124,7 @@ class IndexFolder:
 
     def disk_bytes(self) -> int:
         """What the folder takes; files that come and go while another process writes do not matter."""
-        total = 0
-        for folder, folders, files in os.walk(self.path):
-            for name in (*folders, *files):
-                with suppress(FileNotFoundError):
-                    total += Path(folder, name).lstat().st_blocks * 512
-        return total
+        return _disk_bytes(self.path)
 
     def shards(self, fingerprint: str) -> Path:
         """The folder of the shards of a space."""
@@ -184,3 +179,14 @@ class IndexFolder:
 def _check_empty(path: Path) -> None:
     if any(entry.name != "index.toml.part" for entry in path.iterdir()):
         raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
+
+
+def _disk_bytes(folder: str | Path) -> int:
+    total = 0
+    with suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            with suppress(OSError):
+                total += entry.stat(follow_symlinks=False).st_blocks * 512
+                if entry.is_dir(follow_symlinks=False):
+                    total += _disk_bytes(entry.path)
+    return total

@@ -1,4 +1,4 @@
-"""Filters of a query: which pictures pass, brought up to date when the catalog has changed."""
+"""The pictures that pass a query's filters, updated when the catalog changes."""
 
 import os
 from collections.abc import Sequence
@@ -10,19 +10,19 @@ from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
 
 _KEPT = 8
-"""Filters whose answer is remembered: a page asks with the same ones again and again."""
+"""Filters whose result is cached: the web page repeats the same ones."""
 
 
 class Allowed:
-    """Remembers what passed; one thread at a time."""
+    """Caches the contents that pass each filter; one thread at a time."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
 
     def ids(self, filters: Filters) -> np.ndarray:
-        """The contents that pass: int64, ascending. The same array as before while none has changed. One that was never
-        decoded, and so is in no feature space, may be absent."""
+        """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
+        never decoded, and so is not in any feature space, may be absent."""
         known = self._known.pop(filters, None)
         self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:
@@ -37,7 +37,7 @@ class Allowed:
         changed, generation = self._catalog.changed(since)
         if generation == since:
             return since, ids
-        # What changed is not noted for a file that was touched and holds the same bytes.
+        # A file that was touched but holds the same bytes is not recorded as a change.
         if changed is None or filters.dated or len(changed) > max(1000, len(ids) // 10):
             return self._read(filters)
         if not len(changed):
@@ -48,9 +48,9 @@ class Allowed:
 
 
 def passing(catalog: Catalog, filters: Filters, among: Sequence[int] | None = None) -> np.ndarray:
-    """The contents of the catalog that pass, int64, ascending. among: only these contents are looked at."""
+    """The contents of the catalog that pass, int64, ascending. among: consider only these contents."""
     ids, undated = catalog.matching(filters, among)
-    # A file that had just been modified when it was scanned: the catalog keeps no time for it.
+    # The catalog stores no time for a file that had just been modified when it was scanned.
     late = [content_id for content_id, path in undated if _in_time(path, filters)]
     return np.union1d(ids, np.array(late, np.int64)) if late else ids
 

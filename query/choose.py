@@ -1,4 +1,4 @@
-"""Which feature spaces of an open index are meant by the names in a query."""
+"""Resolves the names in a query to feature spaces of an open index."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,7 @@ from diffsim.indexer.choose import UnknownSpace, ambiguous, answering, find_spac
 
 
 class SpaceChooser:
-    """Remembers how many pictures each space has until the catalog changes. path: of the index, for messages."""
+    """Caches the number of pictures per space until the catalog changes. path: of the index, for messages."""
 
     def __init__(self, path: Path, catalog: Catalog) -> None:
         self._path = path
@@ -20,7 +20,7 @@ class SpaceChooser:
         return self._catalog.spaces()
 
     def one(self, wanted: str | None) -> KnownSpace:
-        """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
+        """The feature space with this name or fingerprint; None means the index's first. Raises UnknownSpace."""
         spaces = self.all()
         if not spaces:
             raise UnknownSpace(
@@ -34,7 +34,7 @@ class SpaceChooser:
         return answering(found, self._visible())
 
     def several(self, names: Sequence[str]) -> list[KnownSpace]:
-        """The same for several names, each space once; none is the index's first."""
+        """The same for several names, each space once; an empty sequence means the index's first."""
         return list({space.fingerprint: space for space in map(self.one, names or (None,))}.values())
 
     def _visible(self) -> dict[int, int]:

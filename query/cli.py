@@ -1,6 +1,6 @@
 """The command `diffsim`: results on stdout, everything else on stderr; exit 0 ok, 1 a named problem, 2 wrong usage.
 
-The commands are loaded when they are called, and they load torch and FAISS when they need them, so that `--help` and
+Each command is imported when it is called and imports torch and FAISS only when it needs them, so that `--help` and
 `status` start at once.
 """
 
@@ -31,7 +31,7 @@ _COMMANDS = {
 
 
 class _Group(click.Group):
-    """Finds commands by name and turns named problems into one sentence."""
+    """Finds commands by name and reports known errors as one sentence."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_COMMANDS)
@@ -76,10 +76,10 @@ def cli() -> None:
 
 def main() -> None:
     """Entry point of the console script."""
-    # Threads of torch that wait actively take the cores from the decoding processes: on a busy machine with two cores
-    # indexing was several times slower. Must be said before torch is loaded.
+    # torch's threads would busy-wait and take the cores from the decoding processes: on a busy machine with two cores
+    # indexing was several times slower. Must be set before torch is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # File names need not be UTF-8; what is printed for a person must not fail for that.
+    # File names need not be UTF-8; printing one must not fail.
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
     cli()

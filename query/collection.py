@@ -1,4 +1,4 @@
-"""The shards of an index as one collection: brought up to date from the catalog, asked together, answers merged.
+"""The shards of an index as one collection: updated from the catalog, queried together, results merged.
 
 A merge is a sort: scores, cosines and null samples of different shards are comparable, because a picture's features
 depend on the picture and the space alone.
@@ -20,7 +20,7 @@ from diffsim.retrieval.shard.shard import LocalShard
 
 
 class Collection:
-    """What a query searches. Spaces must be brought up to date by `refresh` before they are asked."""
+    """What a query searches. Call `refresh` on spaces before querying them."""
 
     def __init__(self, index: IndexFolder, catalog: Catalog, device: str) -> None:
         self._index = index
@@ -32,7 +32,7 @@ class Collection:
         self._generations: dict[str, int] = {}  # space -> the catalog's generation that it shows
 
     def close(self) -> None:
-        """Let go of the index's files; a refresh opens them again. Closing twice is harmless."""
+        """Release the index's files; `refresh` opens them again. Closing twice is harmless."""
         for shard in self._shards.values():
             shard.close()
         self._shards.clear()
@@ -48,7 +48,7 @@ class Collection:
     # Keeping up with the catalog
 
     def refresh(self, spaces: Sequence[KnownSpace]) -> None:
-        """Bring spaces up to date: costs nothing while the catalog stands, else as much as there are changes."""
+        """Bring spaces up to date: free while the catalog is unchanged, otherwise proportional to the changes."""
         generation = self._catalog.generation()
         for space in spaces:
             if self._generations.get(space.fingerprint) != generation:
@@ -73,7 +73,7 @@ class Collection:
         self._generations[space.fingerprint] = reached
 
     def _open(self, space: KnownSpace, number: int) -> int:
-        """Open a shard's snapshot and what came since; returns the generation that it shows then."""
+        """Open a shard's snapshot and apply later changes; returns the generation that it then shows."""
         shard = self._shards.setdefault(number, LocalShard())
         shard.drop(space.fingerprint)
         recorded = self._catalog.recall_files(space.id).get(number)
@@ -86,18 +86,18 @@ class Collection:
             if not whole and not changes.complete:
                 since = -1
                 changes = self._catalog.space_changes(space.id, since, number)
-            elif whole and changes.complete:  # what happened since is not known any more
+            elif whole and changes.complete:  # the later changes are no longer recorded
                 shard.open(space.fingerprint, folder, self.kit(space), None)
             shard.update(space.fingerprint, _of_shard(changes, number, since))
-            # Where there is no sound snapshot, the next refresh looks for one again.
+            # Without a sound snapshot, the next refresh looks for one again.
             self._known[space.fingerprint][number] = digest if whole else None
         generation: int = changes.generation
         return generation
 
-    # Asking
+    # Querying
 
     def count(self, spaces: Sequence[str], allowed: np.ndarray | None = None) -> int:
-        """How many pictures can be hits in every one of the spaces (fingerprints). allowed: ids, only among these."""
+        """How many pictures can be hits in every one of the spaces (fingerprints). allowed: count only these ids."""
         return sum(shard.count(spaces, allowed) for shard in self._asked())
 
     def among(self, spaces: Sequence[str], ids: np.ndarray) -> np.ndarray:
@@ -121,21 +121,22 @@ class Collection:
         return np.concatenate(found), np.concatenate(scores, axis=1)
 
     def null_sample(self, spaces: Sequence[str], size: int, without: np.ndarray) -> np.ndarray:
-        """The fixed sample for judging against chance: the contents with the smallest hashes, which are as good as
-        drawn at random, stay the same as the collection grows and under any filter, and merge over shards.
+        """The fixed sample for judging against chance: the contents with the smallest hashes. It is as good as a random
+        draw, independent of filters, stable as the collection grows, and can be merged across shards.
 
-        Of those that can be hits in every one of the spaces. without: not these ids, the examples. Returns ids int64.
+        Drawn from contents that can be hits in every one of the spaces. without: ids to exclude, the examples.
+        Returns ids int64.
         """
         return smallest_of([shard.null_sample(spaces, size, without) for shard in self._asked()], size)[1]
 
     def values(self, space: str, ids: np.ndarray) -> dict[int, np.ndarray]:
-        """Place values by id, by which near copies are told: unit vectors float32 [numbers] of those that could be
-        read; see retrieval/shard/near_copies.py."""
+        """Place values by id, used to detect near copies: unit vectors float32 [numbers] of those that could be read;
+        see retrieval/shard/near_copies.py."""
         found = (shard.values(space, ids) for shard in self._asked())
         return {int(row): vector for rows, vectors in found for row, vector in zip(rows, vectors, strict=True)}
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
-        """What the index keeps of one picture in a space; None where nothing sound is."""
+        """The stored features of one picture in a space; None if they are missing or damaged."""
         found = (shard.features(space, content_id) for shard in self._asked())
         return next((features for features in found if features is not None), None)
 
@@ -154,12 +155,12 @@ class Collection:
         return found[order], descriptors[order]
 
     def tokens(self, space: str, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
-        """(id, token record) of those of the ids that have a sound one."""
+        """(id, token record) for each of the ids that has a sound record."""
         for part in self.parts(space):
             yield from part.tokens(ids)
 
     def notes(self, spaces: Sequence[str], unread: int = 0) -> list[str]:
-        """What an asker should know of the index, as sentences. unread: pictures whose features could not be read."""
+        """Notes on the index for the user, as sentences. unread: pictures whose features could not be read."""
         notes = list(dict.fromkeys(warning for shard in self._asked() for warning in shard.warnings(spaces)))
         if unread:
             notes.append(
@@ -171,12 +172,12 @@ class Collection:
         return [self._shards[number] for number in sorted(self._shards)]
 
     def parts(self, space: str) -> list[SpacePart]:
-        """What each shard has of a space, for those who look inside."""
+        """Each shard's part of a space, for inspection."""
         return [part for part in (shard.part(space) for shard in self._asked()) if part is not None]
 
 
 def _of_shard(changes: CatalogChanges, number: int, since: int) -> SpaceChanges:
-    """What the catalog says of one shard, as the shard takes it."""
+    """The catalog's changes of one shard, in the form that the shard takes."""
     here = changes.shards == number
     return SpaceChanges(
         changes.ids[here],

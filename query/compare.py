@@ -1,4 +1,4 @@
-"""One picture asked in several feature spaces: what each of them takes for alike (the paper's Figure 4)."""
+"""Queries several feature spaces with one picture, to compare what each finds similar (the paper's Figure 4)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -11,23 +11,23 @@ from .search import Searcher
 
 
 class NoSpaceAnswers(QueryError):
-    """The picture can be asked in none of the feature spaces."""
+    """None of the feature spaces can be queried with the picture."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """answers: one for each space that could be asked, in the order of the spaces. problems: why the others could not,
-    one sentence each."""
+    """answers: one for each space that could be queried, in the order of the spaces. problems: why the others could
+    not, one sentence each."""
 
     answers: list[Answer]
     problems: list[str]
 
 
 def compare(searcher: Searcher, query: Query, spaces: Sequence[str] = ()) -> Comparison:
-    """Ask `query` in each of the spaces (names or fingerprints), in all of the index where none is named.
+    """Run `query` in each of the spaces (names or fingerprints), or in all of the index if none is named.
 
-    A space that cannot be asked, for example because its network is not on this machine, is left out and said so.
-    Raises NoSpaceAnswers where that is all of them, and as `Searcher.answer` does for a picture that cannot be read.
+    A space that cannot be queried, for example because its network is not on this machine, is skipped and reported.
+    Raises NoSpaceAnswers if that is all of them, and as `Searcher.answer` does for a picture that cannot be read.
     """
     names = spaces or list(dict.fromkeys(space.name for space in searcher.spaces()))
     chosen = searcher.choose_all(names)

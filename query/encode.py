@@ -1,7 +1,7 @@
-"""From what a person queries with to its features: read from the index if present, else extracted.
+"""Turns a query's examples into features: read from the index if present, otherwise extracted.
 
-However many spaces are asked, a picture is decoded once per size and fit and encoded once per network, and a network is
-loaded once.
+However many spaces are queried, a picture is decoded once per size and fit and encoded once per network, and each
+network is loaded once.
 """
 
 import hashlib
@@ -45,8 +45,8 @@ class Encoder:
     def prepared(
         self, examples: Sequence[tuple[Example, Sequence[KnownSpace]]], problems: dict[str, Error] | None = None
     ) -> list[Example | Error]:
-        """Each example as one that needs no file and no network any more in its spaces: what the index does not have
-        of it is extracted, together with that of the others; an example that cannot be read is its error.
+        """Each example in a form that needs neither its file nor a network in its spaces: what the index lacks is
+        extracted in one batch for all examples. For an example that cannot be read, its error.
 
         problems: as in `PictureExtractor.extract`.
         """
@@ -79,7 +79,7 @@ class Encoder:
             yield SpaceQuery(space.fingerprint, features.descriptor, features.tokens, region, weight, content_id)
 
     def _content_id(self, subject: Subject) -> int | None:
-        """The content of the index that a subject is, None for a picture from elsewhere. Raises BadQuery."""
+        """The id of a subject's content in the index; None if it is not indexed. Raises BadQuery."""
         if isinstance(subject, int | np.integer):
             return int(subject)
         if isinstance(subject, ExtractedPicture):
@@ -88,7 +88,7 @@ class Encoder:
             return self._catalog.content_by_sha256(hashlib.sha256(subject).digest())
         if isinstance(subject, str | os.PathLike):
             return self._catalog.content_by_sha256(sha256_of(Path(subject)))
-        return None  # pixels: nobody knows of which file
+        return None  # pixels: their file is unknown
 
     def _stored(self, space: KnownSpace, content_id: int | None) -> PictureFeatures | None:
         return None if content_id is None else self._collection.features(space.fingerprint, content_id)
@@ -104,11 +104,11 @@ class Encoder:
         return subject.features[space.fingerprint]
 
     def _region(self, example: Example, space: KnownSpace, content_id: int | None) -> tuple[float, float, float, float]:
-        """The example's region in fractions of what the space's network sees of the picture."""
+        """The example's region in fractions of the part of the picture that the space's network sees."""
         kit = self._collection.kit(space)
         assert example.region is not None
         if not kit.has_tokens:
-            raise BadQuery(f"The feature space {space.name} is one embedding a picture and has no regions.")
+            raise BadQuery(f"The feature space {space.name} has one embedding per picture and no regions.")
         whole: ExtractedPicture | KnownPicture
         if isinstance(example.subject, ExtractedPicture):
             whole = example.subject

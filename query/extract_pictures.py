@@ -1,4 +1,4 @@
-"""Pictures that the index does not have: decoded in guarded processes, several through a network together."""
+"""Extracts features of pictures that are not indexed: decoded in guarded processes, run through networks in batches."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from diffsim.retrieval.extractor import Extractor
 
 TOGETHER = 16
-"""Pictures in one pass of a network; a GPU is not filled by less, and its memory holds so many at full size."""
+"""Pictures per network pass: enough to fill a GPU, few enough for its memory at full size."""
 
 _DECODERS = min(4, os.cpu_count() or 1)
 
@@ -40,7 +40,7 @@ class PictureExtractor:
         self._decoders: dict[tuple[int, str], DecodePool] = {}  # by size and fit: processes from the first picture on
 
     def close(self) -> None:
-        """End the decoding processes; the next picture starts another."""
+        """End the decoding processes; the next picture starts new ones."""
         for decoder in self._decoders.values():
             decoder.close()
 
@@ -49,7 +49,7 @@ class PictureExtractor:
     ) -> ExtractedPicture:
         """Decode a picture and run the networks of these spaces, each network once.
 
-        problems: is given what a space that could not be extracted raised, by fingerprint; None raises it.
+        problems: receives the error of each space that could not be extracted, by fingerprint; if None, it is raised.
         Raises BadQuery, UnreadableImage, UnknownModel, SpaceMismatch, ...
         """
         (found,) = self.extract_all([subject], spaces, problems)
@@ -60,7 +60,7 @@ class PictureExtractor:
     def extract_all(
         self, subjects: Sequence[Subject], spaces: Sequence[KnownSpace], problems: dict[str, Error] | None = None
     ) -> list[ExtractedPicture | Error]:
-        """The same of several pictures, which go through each network together; one that fails is its error."""
+        """The same for several pictures, which go through each network together; for one that fails, its error."""
         files: dict[bytes, PictureFile] = {}
         found: list[bytes | Error] = []
         with ExitStack() as opened:
@@ -79,7 +79,7 @@ class PictureExtractor:
     def _extract(
         self, files: Mapping[bytes, PictureFile], spaces: Sequence[KnownSpace], problems: dict[str, Error] | None
     ) -> dict[bytes, ExtractedPicture | Error]:
-        """What becomes of each file, by its hash."""
+        """The result for each file, by its hash."""
         features: dict[bytes, dict[str, PictureFeatures]] = {sha256: {} for sha256 in files}
         failed: dict[bytes, Error] = {}
         decoded: dict[tuple[int, str], dict[bytes, Decoded | Error]] = {}  # by size and fit
@@ -108,7 +108,7 @@ class PictureExtractor:
         }
 
     def _decoded(self, shape: tuple[int, str], files: Mapping[bytes, PictureFile]) -> dict[bytes, Decoded | Error]:
-        """The files at a size and fit, by hash."""
+        """The files decoded at a size and fit, by hash."""
         if shape not in self._decoders:
             self._decoders[shape] = DecodePool(_DECODERS, shape[0], fit=shape[1])
         hashes = list(files)
@@ -128,7 +128,7 @@ class PictureExtractor:
     def _through(
         self, group: Sequence[KnownSpace], pixels: Sequence[np.ndarray]
     ) -> list[dict[str, PictureFeatures] | Error]:
-        """What one network makes of each picture, by fingerprint of these spaces."""
+        """One network's features of each picture, by fingerprint of these spaces."""
         try:
             extractor = self._extractor(group)
         except Error as problem:
@@ -140,7 +140,7 @@ class PictureExtractor:
 
     def _passes(self, spaces: Sequence[KnownSpace]) -> list[list[KnownSpace]]:
         """Spaces that one pass of one network fills, together."""
-        # Only here: a picture that is indexed is queried with without loading a network, or the libraries around it.
+        # Imported here because a query with an indexed picture needs neither a network nor its libraries.
         from diffsim.indexer.spaces import pass_key
 
         def key(space: KnownSpace) -> tuple[str | int, ...]:
@@ -164,8 +164,8 @@ class PictureExtractor:
 def _features(
     extractor: "Extractor", group: Sequence[KnownSpace], pixels: Sequence[np.ndarray]
 ) -> list[dict[str, PictureFeatures] | Error]:
-    """Of each picture, in one pass. Where that fails, each has a pass of its own: that one of them overflows, or that
-    the GPU has no room for several, is not the fault of the others."""
+    """Features of each picture, in one pass. If that fails, each picture gets its own pass, so that one that overflows,
+    or a GPU without room for several, does not fail the others."""
     try:
         made = extractor.extract(np.stack(pixels))
     except (Error, torch.cuda.OutOfMemoryError) as problem:

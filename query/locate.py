@@ -1,4 +1,4 @@
-"""Where a content's files are now: a file that is gone is no hit, one on an absent disk is marked."""
+"""Where a content's files are now: a file that is gone is not a hit; one on an absent disk is marked offline."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,18 @@ _AT_ONCE = 200
 
 
 class Locator:
-    """Looks files up for one answer; whether a root is there is asked once."""
+    """Looks up files for one answer; checks only once whether each root is present."""
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._offline: dict[bytes, bool] = {}
 
     def locate(self, content_id: int) -> tuple[tuple[str, ...], bool] | None:
-        """(all its files, whether all are offline), those that can be opened first; None where no file is left."""
+        """(all its files, whether all are offline), readable files first; None if no file is left."""
         return next(self.locate_all([content_id]))
 
     def locate_all(self, content_ids: Sequence[int]) -> Iterator[tuple[tuple[str, ...], bool] | None]:
-        """The same of each in turn, different ones. The catalog is asked for many at once: one at a time took most of a
-        question's time."""
+        """The same for several distinct ids, in order, looked up in batches: one query per id took most of the time."""
         for some in chunks(content_ids, _AT_ONCE):
             for files in self._catalog.files_of(some).values():
                 yield self._located(files)
@@ -37,7 +36,7 @@ class Locator:
         return (tuple(here + offline), not here) if here or offline else None
 
     def _is_offline(self, root: bytes) -> bool:
-        """An absent, unreadable or empty root is taken for a disk that is not mounted."""
+        """An absent, unreadable or empty root is treated as a disk that is not mounted."""
         if root not in self._offline:
             try:
                 with os.scandir(root) as entries:

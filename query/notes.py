@@ -1,4 +1,4 @@
-"""What an asker should know about an answer, as sentences."""
+"""Notes on an answer for the user, as sentences."""
 
 import os
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ REGION_AGAINST_ALL = "The region was scored against every picture."
 REGION_RECALLED = "Candidates for the region were recalled by the whole picture; --exact scores every picture."
 
 _NAMED = 3
-"""Pictures that a note names; of the others it gives the number."""
+"""Pictures that a note names; the rest are counted."""
 
 
 def absent(catalog: Catalog, collection: Collection, ids: np.ndarray, spaces: Sequence[KnownSpace]) -> list[str]:
-    """Names the candidates that one of the spaces does not have; ids: int64, of these."""
+    """Names the candidates that some of the spaces lack; ids: int64, of these candidates."""
     if not len(ids):
         return []
     files = catalog.files_of(ids[:_NAMED].tolist())

@@ -1,4 +1,4 @@
-"""What a person queries with as a file: the guarded decoders read files, and a content is known by a file's hash."""
+"""Makes a query's picture available as a file: the guarded decoders read files, and a file's hash is its identity."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ from .query import BadQuery, Subject
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture as a file, which is what the guarded decoders read. name: what messages call it."""
+    """A picture as a file, for the guarded decoders. name: what messages call it."""
 
     path: Path
     name: str
@@ -27,7 +27,7 @@ class PictureFile:
 
 @contextmanager
 def picture_file(subject: Subject) -> Iterator[PictureFile]:
-    """A picture that is not an id as a file; what is in memory as a private one meanwhile. Raises BadQuery."""
+    """A picture, not an id, as a file; one in memory becomes a private temporary file. Raises BadQuery."""
     if isinstance(subject, str | os.PathLike):
         yield PictureFile(Path(subject), os.fspath(subject))
         return
@@ -42,7 +42,7 @@ _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
 
 
 def _png(picture: object) -> bytes:
-    """An image in memory as a file without loss. Raises BadQuery."""
+    """An image in memory as a lossless file. Raises BadQuery."""
     if isinstance(picture, np.ndarray):
         if picture.dtype != np.uint8 or picture.ndim != 3 or picture.shape[2] != 3:
             raise BadQuery(
@@ -71,7 +71,7 @@ def _png(picture: object) -> bytes:
 
 
 def sha256_of(picture: Path) -> bytes:
-    """Of a file's bytes; links are followed. Raises BadQuery."""
+    """SHA-256 of a file's bytes; links are followed. Raises BadQuery."""
     try:
         with open_regular(picture, follow_links=True) as file:
             return hashlib.file_digest(file, "sha256").digest()

@@ -1,4 +1,4 @@
-"""From a ranking to an answer: what still has a file, near copies under their best, the first k, and what to say."""
+"""Turns a ranking into an answer: drops hits without a file, folds near copies, keeps the first k, adds notes."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -21,7 +21,7 @@ _AT_ONCE = 64
 def present(
     catalog: Catalog, collection: Collection, asked: EncodedQuery, found: Candidates, ranking: Ranking
 ) -> Answer:
-    """The first k hits of a ranking, with notes. Raises BadQuery where near copies cannot be told."""
+    """The first k hits of a ranking, with notes. Raises BadQuery if near copies cannot be detected."""
     located = _located(catalog, asked, found, ranking)
     if asked.query.fold:
         hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
@@ -38,8 +38,8 @@ def present(
 
 
 def _located(catalog: Catalog, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Iterator[Hit]:
-    """Candidates that still have a file, in order, up to the first beyond `max_by_chance`; ranks are not set yet. One
-    whose file is gone since the last scan is no hit."""
+    """Candidates that still have a file, in order, up to the first beyond `max_by_chance`; ranks are not set yet. A
+    candidate whose file has gone since the last scan is not a hit."""
     recall_ranks = {row: place for place, row in enumerate(found.ids.tolist(), 1)}
     most = asked.query.max_by_chance
     places = Locator(catalog).locate_all(ranking.ids.tolist())
@@ -53,7 +53,7 @@ def _located(catalog: Catalog, asked: EncodedQuery, found: Candidates, ranking: 
 
 
 def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> list[Hit]:
-    """The first k hits that are no near copies of a better one, with those that are among their duplicates."""
+    """The first k hits that are not near copies of a better one; near copies become its duplicates."""
     nobody = np.empty(0, np.int64)
     sample = list(collection.values(space, collection.null_sample([space], SAMPLE, nobody)).values())
     near = NearCopies(torch.from_numpy(np.stack(sample)) if sample else torch.empty(0, 0))
@@ -72,7 +72,7 @@ def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> 
 
 
 def _with_values(hits: Iterator[Hit], collection: Collection, space: str) -> Iterator[tuple[Hit, torch.Tensor | None]]:
-    """Each hit with its place values, read for many at once; None where they cannot be read."""
+    """Each hit with its place values, read in batches; None if they cannot be read."""
     while some := [hit for _, hit in zip(range(_AT_ONCE), hits, strict=False)]:
         values = collection.values(space, np.array([hit.content_id for hit in some], np.int64))
         for hit in some:
@@ -81,8 +81,8 @@ def _with_values(hits: Iterator[Hit], collection: Collection, space: str) -> Ite
 
 
 def _with_tokens(collection: Collection, spaces: Sequence[KnownSpace]) -> str:
-    """The first space that has tokens, by which near copies are told. Raises BadQuery where none has."""
+    """The first space that has tokens, needed to detect near copies. Raises BadQuery if none has."""
     for space in spaces:
         if collection.kit(space).has_tokens:
             return space.fingerprint
-    raise BadQuery(f"The feature space {spaces[0].name} is one embedding a picture, which does not tell near copies.")
+    raise BadQuery(f"The feature space {spaces[0].name} has one embedding per picture and cannot detect near copies.")

@@ -1,4 +1,4 @@
-"""What is asked and what is answered, as plain values."""
+"""Queries and answers as plain values."""
 
 import math
 import os
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class BadQuery(QueryError, ValueError):
-    """A query asks for something that is not allowed."""
+    """The query is not valid."""
 
 
 @dataclass(frozen=True)
 class ExtractedPicture:
-    """A picture that was read once and can be queried with again without its file, see Searcher.extract.
+    """A picture that was read once and can be queried again without its file, see Searcher.extract.
 
     sha256: of its bytes. width, height: of the whole picture, upright, in pixels. features: by fingerprint of the
     feature space.
@@ -39,8 +39,8 @@ class ExtractedPicture:
 
 
 Subject = Union[str, "os.PathLike[str]", bytes, int, "Image", "np.ndarray", ExtractedPicture]
-"""What an example shows: a path; the bytes of a picture file; a Pillow image; an array uint8 [height, width, 3] of RGB;
-the id of a content of the index, of which no file is read; or a picture that was extracted before."""
+"""The picture of an example: a path; the bytes of a picture file; a Pillow image; an array uint8 [height, width, 3] of
+RGB; the id of a content of the index, whose file is not read; or a picture that was extracted before."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,8 @@ class Example:
 
     weight: of its similarity in the score; negative weights push results away; not 0.
     region: (left, top, width, height) of a box in it, in fractions of its upright sides: only the tokens that it
-    touches are compared, in one direction; see retrieval/region.py. None is the whole picture.
-    spaces: names or beginnings of fingerprints of the feature spaces in which it is compared; none are the query's.
+    touches are compared, in one direction; see retrieval/region.py. None means the whole picture.
+    spaces: names or beginnings of fingerprints of the feature spaces in which it is compared; empty means the query's.
     """
 
     subject: Subject
@@ -68,16 +68,17 @@ class Example:
 
 @dataclass(frozen=True)
 class Query:
-    """What is asked.
+    """A query.
 
-    examples: one or several, at least one of positive weight; a subject alone is an example of weight 1. With several
+    examples: one or several, at least one with positive weight; a subject alone is an example of weight 1. With several
     examples, or several spaces, the score is the sum of weight x similarity, each similarity in units of its own null
-    spread, see stages.py; an example in several spaces has the mean over them. Candidates come from those of positive
-    weight.
-    spaces: names or beginnings of fingerprints of feature spaces, for examples that name none; none is the index's
-    first. Among spaces that share a name, the newest that holds at least as many pictures as every older one.
-    filters: what a picture must be to be a hit; applied before recall. by_chance then counts the pictures that pass.
-    k: how many neighbours. fold: near copies of a better hit are its `duplicates`, not among the k.
+    spread, see stages.py; an example in several spaces has the mean over them. Candidates come from the examples with
+    positive weight.
+    spaces: names or beginnings of fingerprints of feature spaces, for examples that name none; empty means the index's
+    first. Among spaces that share a name, the newest that holds at least as many pictures as every older one is used.
+    filters: conditions a picture must meet to be a hit; applied before recall. by_chance then counts only the pictures
+    that pass.
+    k: how many neighbours. fold: near copies of a better hit become its `duplicates` and do not count towards k.
     candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
     picture of a small collection.
     rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
@@ -106,7 +107,7 @@ class Query:
         if not any(example.weight > 0 for example in examples):
             raise BadQuery("A query needs a picture that results should be similar to; give one with a weight above 0.")
         if self.k < 1:
-            raise BadQuery(f"The number of neighbours {self.k} is too small; ask for at least 1.")
+            raise BadQuery(f"The number of neighbours {self.k} is too small; give at least 1.")
         if self.candidates < 1:
             raise BadQuery(f"The number of candidates {self.candidates} is too small; give at least 1.")
         if self.exact and not self.rerank:
@@ -117,11 +118,11 @@ class Query:
             self._check_first_stage(examples)
 
     def _check_first_stage(self, examples: Sequence[Example]) -> None:
-        """What only full scores can answer."""
+        """Reject options that need full scores."""
         if len(self.spaces) > 1 or any(len(example.spaces) > 1 for example in examples):
-            raise BadQuery("Several feature spaces are weighed by their full scores; drop --no-rerank or ask in one.")
+            raise BadQuery("Several feature spaces are combined by their full scores; drop --no-rerank or query one.")
         if len(examples) > 1:
-            raise BadQuery("Several examples are weighed by their full scores; drop --no-rerank or ask with one.")
+            raise BadQuery("Several examples are combined by their full scores; drop --no-rerank or give one.")
         if any(example.region for example in examples):
             raise BadQuery("The first stage compares whole pictures only; drop --no-rerank or the region.")
         if self.max_by_chance is not None:
@@ -134,19 +135,19 @@ class Query:
 
 
 def _names(spaces: Sequence[str]) -> tuple[str, ...]:
-    return (spaces,) if isinstance(spaces, str) else tuple(spaces)  # one name is meant, not its letters
+    return (spaces,) if isinstance(spaces, str) else tuple(spaces)  # a string is one name, not its letters
 
 
 @dataclass(frozen=True)
 class Hit:
     """One neighbour.
 
-    rank: from 1; near copies have that of the hit into which they are folded.
-    score: in [-1, 1], larger is more alike; with several spaces or examples in null spreads, see Query.
-    recall_rank: its place after the first stage, from 1.
+    rank: from 1; near copies have the rank of the hit that they are folded into.
+    score: in [-1, 1], larger is more similar; with several spaces or examples in units of null spreads, see Query.
+    recall_rank: its rank after the first stage, from 1.
     by_chance: how many pictures of this collection would be expected to score as high by chance (None without rerank).
-    path: a file with this content; paths: all of them. offline: its folder is not there at the moment.
-    duplicates: near copies of it that ranked lower, where folding was asked for.
+    path: a file with this content; paths: all of them. offline: its folder is not available at the moment.
+    duplicates: near copies of it that ranked lower, if the query folds.
     """
 
     rank: int
@@ -164,10 +165,10 @@ class Hit:
 class Answer:
     """Neighbours and how they were found.
 
-    spaces: those that were asked. pictures: how many could be hits, after filters.
+    spaces: those that were queried. pictures: how many could be hits, after filters.
     recalled, scored: candidates of the first stage, and how many of them were scored.
-    notes: what the asker should know, as sentences.
-    reranked: whether this is the order of the full score, or that of the first stage.
+    notes: for the user, as sentences.
+    reranked: True for the order by full score, False for that of the first stage.
     """
 
     hits: list[Hit]
@@ -201,7 +202,7 @@ class Embeddings:
     """The pictures of one feature space as vectors, ascending by id.
 
     ids: int64 [n], of the contents. paths: a file of each. descriptors: float32 [n, dimensions], unit norm; their inner
-    product is the cosine by which candidates are recalled. They are stored as float16, which is how exact they are.
+    product is the cosine by which candidates are recalled. They are stored as float16, which limits their precision.
     """
 
     ids: "np.ndarray"

@@ -33,8 +33,8 @@ class BadPair(QueryError, ValueError):
 
 @dataclass(frozen=True)
 class ScoredPair:
-    """score: what was found. fingerprint: of all settings that it depends on. request: what was asked for. pair: the
-    two pictures part by part, None for a global embedding, which has no parts."""
+    """score: the result. fingerprint: of all settings that it depends on. request: the requested feature space. pair:
+    the two pictures part by part, None for a global embedding, which has no parts."""
 
     score: PairScore
     fingerprint: str
@@ -57,10 +57,10 @@ def score_pictures(
     metric: str = "cosine",
     device: str = "auto",
 ) -> ScoredPair:
-    """Score two pictures as the request says (its `tier` is how exactly their tokens are kept meanwhile).
+    """Score two pictures in the requested space (its `tier` sets the precision of their tokens in memory).
 
     a, b: a path, the bytes of a picture file, a Pillow image or an array uint8 [height, width, 3] of RGB.
-    protocol: `engine`, what an index uses: symmetric, and 1 for a picture and itself; `paper`, as DiffSim's released
+    protocol: `engine`, as in an index: symmetric, and 1 for a picture and itself; `paper`, as in DiffSim's released
     code, for one tap of a Stable Diffusion 1.x or 2.x network. metric: `cosine` or `mse`.
     Raises BadPair, BadQuery, UnreadableImage, UnknownModel, NoPaperProtocol, ...
     """
@@ -69,7 +69,7 @@ def score_pictures(
             raise BadPair(f"The {what} {given!r} is unknown; choose one of {', '.join(known)}.")
     for subject in (a, b):
         if isinstance(subject, int | np.integer | ExtractedPicture):
-            raise BadPair("Pictures of an index are compared by `Searcher.pair`; give a path or a picture in memory.")
+            raise BadPair("`Searcher.pair` compares pictures of an index; here, give a path or a picture in memory.")
         if isinstance(subject, str | os.PathLike) and not Path(subject).exists():
             raise BadPair(f"There is no file {os.fspath(subject)}; give the path of a picture.")
     networks = Networks(choose_device(device))
@@ -85,7 +85,7 @@ def score_pictures(
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
         if metric != "cosine":
-            raise BadPair(f"The metric {metric} compares attention maps, which a global embedding has none of.")
+            raise BadPair(f"The metric {metric} compares attention maps; a global embedding has none, use cosine.")
         x, y = (torch.from_numpy(one.descriptor).float() for one in features)
         cosine = F.cosine_similarity(x, y, dim=0).item()
         return ScoredPair(PairScore(cosine, cosine, cosine), kit.space.fingerprint, request, None)
@@ -97,7 +97,7 @@ def score_pictures(
 
 
 def _open(file: PictureFile) -> Image.Image:
-    """The whole picture, which the released code's own preprocessing is given."""
+    """The whole picture, the input of the released code's own preprocessing."""
     try:
         return open_picture(file.path.read_bytes())[0]
     except OSError as problem:

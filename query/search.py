@@ -1,6 +1,6 @@
-"""Ask an index for a picture's neighbours: encode, recall by descriptors, rerank by the full score, present.
+"""Search an index for a picture's neighbours: encode, recall by descriptors, rerank by the full score, present.
 
-Nothing here writes: an index on a read-only disk can be asked, also while another process adds to it.
+Nothing here writes: an index on a read-only disk can be searched, even while another process adds to it.
 """
 
 import os
@@ -28,14 +28,14 @@ from .extract_pictures import TOGETHER, PictureExtractor
 from .pair import Pair
 from .present import present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
-from .stages import EncodedQuery, first_order, recall, rerank
+from .stages import EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
 
 
 class Searcher:
-    """An open index. Reads what has changed since the last query by itself.
+    """An open index. Picks up changes since the last query automatically.
 
-    One thread at a time: give each thread a searcher of its own. Searchers of one index in one process share its
-    memory-mapped files, and nothing else that a query changes. device: `auto`, `cpu`, `cuda` or `cuda:N`, where
+    One thread at a time: give each thread its own searcher. Searchers of one index in one process share its
+    memory-mapped files, and no other state that a query changes. device: `auto`, `cpu`, `cuda` or `cuda:N`, where
     networks run and scores are computed. Raises NoIndex, BadDevice, ...
     """
 
@@ -50,8 +50,8 @@ class Searcher:
         self._chooser = SpaceChooser(self.index.path, self._catalog)
 
     def close(self) -> None:
-        """Let go of the index's files and end the decoding processes. Closing twice is harmless; a closed searcher
-        opens them again when asked."""
+        """Release the index's files and end the decoding processes. Closing twice is harmless; a query to a closed
+        searcher opens them again."""
         self._pictures.close()
         self.collection.close()
 
@@ -78,8 +78,8 @@ class Searcher:
         filters: Filters = NO_FILTERS,
         fold: bool = False,
     ) -> list[Hit]:
-        """The neighbours of a picture, or of several examples, best first. region: of the one picture that is given;
-        the other settings are Query's fields. Raises as `answer` does."""
+        """The neighbours of a picture, or of several examples, best first. region: only with a single picture. The
+        other settings are Query's fields. Raises as `answer` does."""
         if region is not None:
             if isinstance(examples, Example | list | tuple):
                 raise BadQuery("A region belongs to one picture; give it to the example: Example(picture, region=...).")
@@ -88,11 +88,14 @@ class Searcher:
         return self.answer(query).hits
 
     def answer(self, query: Query) -> Answer:
-        """The neighbours and the account of how they were found. Raises BadQuery, BadRegion, UnknownSpace,
+        """The neighbours and how they were found. Raises BadQuery, BadRegion, UnknownSpace,
         UnreadableImage, ..."""
-        asked = self.encode(query)
+        return self._answered(self.encode(query))
+
+    def _answered(self, asked: EncodedQuery, known: Scored | None = None) -> Answer:
         found = recall(self.collection, asked)
-        ranking = rerank(self.collection, asked, found) if query.rerank else first_order(asked, found)
+        both = asked.query.rerank
+        ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
         return present(self._catalog, self.collection, asked, found, ranking)
 
     @overload
@@ -108,13 +111,14 @@ class Searcher:
     def search_many(
         self, queries: Iterable[Query | Example | Subject], *, errors: Literal["raise", "return"] = "raise"
     ) -> list[Answer] | list[Answer | Error]:
-        """What `answer` gives for each query, in their order; a picture alone is a query with the defaults.
+        """The answer to each query, in order; a picture alone is a query with the defaults.
 
-        Pictures that are not indexed go through the networks several at a time. errors: `return` puts a query's error
-        into the place of its answer and goes on; `raise` raises the first.
+        Quicker than one by one: pictures that are not indexed go through the networks in batches, and the null samples
+        of queries in the same spaces are scored together. errors: `return` puts a query's error in place of its answer
+        and goes on; `raise` raises the first.
         """
         if errors not in ("raise", "return"):
-            raise BadQuery(f"Errors cannot be {errors!r}; choose `raise` or `return`.")
+            raise BadQuery(f"The value {errors!r} of errors is unknown; choose `raise` or `return`.")
         found: list[Answer | Error] = []
         source = iter(queries)
         while some := list(islice(source, TOGETHER)):
@@ -124,33 +128,44 @@ class Searcher:
                 found.append(answer)
         return found
 
-    def _answer_together(self, asked: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
-        queries: list[Query | Error] = []
+    def _answer_together(self, queries: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
+        encoded = self._encode_together(queries)
+        known = iter(score_null_samples(self.collection, [each for each in encoded if isinstance(each, EncodedQuery)]))
+        for asked in encoded:
+            try:
+                yield asked if isinstance(asked, Error) else self._answered(asked, next(known))
+            except Error as problem:
+                yield problem
+
+    def _encode_together(self, queries: Sequence[Query | Example | Subject]) -> list[EncodedQuery | Error]:
+        """As `encode`, with one pass of a network for all pictures that it needs."""
+        checked: list[Query | Error] = []
         examples: list[tuple[Example, list[KnownSpace]]] = []
-        for each in asked:
+        for each in queries:
             try:
                 query = each if isinstance(each, Query) else Query(each)
                 placed = self._in_spaces(query)
                 self.collection.refresh([space for _, spaces in placed for space in spaces])
             except Error as problem:
-                queries.append(problem)
+                checked.append(problem)
             else:
-                queries.append(query)
+                checked.append(query)
                 examples += placed
         ready = iter(self._encoder.prepared(examples))
-        for known in queries:
-            if isinstance(known, Error):
-                yield known
-                continue
-            own = list(islice(ready, len(known.all_examples)))
+        found: list[EncodedQuery | Error] = []
+        for known in checked:
             try:
-                yield self.answer(replace(known, examples=without_errors(own)))
+                if isinstance(known, Error):
+                    raise known
+                own = list(islice(ready, len(known.all_examples)))
+                found.append(self.encode(replace(known, examples=without_errors(own))))
             except Error as problem:
-                yield problem
+                found.append(problem)
+        return found
 
     def answers(self, query: Query) -> Iterator[Answer]:
-        """The same in two steps: as soon as they are known the hits in the order of the first stage, their scores
-        cosines of descriptors and `reranked` False, then what `answer` gives."""
+        """The same in two steps: first the hits in the order of the first stage, with cosines of descriptors as scores
+        and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
         yield present(self._catalog, self.collection, asked, found, first_order(asked, found))
@@ -159,8 +174,8 @@ class Searcher:
             yield present(self._catalog, self.collection, asked, found, ranking)
 
     def encode(self, query: Query) -> EncodedQuery:
-        """The first step: every example as features in each of its spaces, which are up to date with the catalog then.
-        A picture that is indexed is read, another one extracted: one decoding, one pass of each network."""
+        """The first step: brings the spaces up to date and gives every example's features in each of its spaces.
+        Features of an indexed picture are read, others extracted: one decoding, one pass of each network."""
         examples = self._in_spaces(query)
         spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
         self.collection.refresh(spaces)
@@ -176,15 +191,15 @@ class Searcher:
         self, picture: Subject, spaces: Sequence[str] = (), problems: dict[str, Error] | None = None
     ) -> ExtractedPicture:
         """Read a picture once, to query with it later without its file, also in another searcher of this index or
-        another process. spaces: as in Query. problems: is given what a space that could not be extracted raised, by
-        fingerprint; None raises it. Raises UnreadableImage, ..."""
+        another process. spaces: as in Query. problems: receives the error of each space that could not be extracted, by
+        fingerprint; if None, it is raised. Raises UnreadableImage, ..."""
         return self._pictures.extract(picture, self.choose_all(spaces), problems)
 
     def prepared(
         self, examples: Sequence[Example], spaces: Sequence[KnownSpace], problems: dict[str, Error]
     ) -> list[Example]:
-        """Examples that can be asked in these spaces one after the other: what the index does not have of them is
-        extracted now, in one pass. problems: as in `extract`. Raises as `extract` does."""
+        """Examples ready to be queried in these spaces one after the other: features that the index lacks are extracted
+        now, in one pass. problems: as in `extract`. Raises as `extract` does."""
         self.collection.refresh(spaces)
         return without_errors(self._encoder.prepared([(example, spaces) for example in examples], problems))
 
@@ -197,7 +212,7 @@ class Searcher:
         return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens)
 
     def embeddings(self, space: str | None = None) -> Embeddings:
-        """The descriptors of all pictures of a space (None: the index's first) that can be hits, for one's own use:
+        """The descriptors of all pictures of a space (None: the index's first) that can be hits, for other uses:
         clustering, a plot, another vector search. Raises UnknownSpace, ..."""
         chosen = self.choose(space)
         self.collection.refresh([chosen])
@@ -219,9 +234,9 @@ class Searcher:
         return self._chooser.all()
 
     def choose(self, wanted: str | None) -> KnownSpace:
-        """The feature space of this name or fingerprint; None is the index's first. Raises UnknownSpace."""
+        """The feature space with this name or fingerprint; None means the index's first. Raises UnknownSpace."""
         return self._chooser.one(wanted)
 
     def choose_all(self, names: Sequence[str]) -> list[KnownSpace]:
-        """The same for several names, each space once; none is the index's first."""
+        """The same for several names, each space once; an empty sequence means the index's first."""
         return self._chooser.several(names)

@@ -16,8 +16,8 @@ from .collection import Collection
 from .query import Query
 
 REGION_FACTOR = 5
-"""So many times as many candidates are recalled for a region: the descriptor is the whole picture's, because that
-brings in more of the true nearest than one of the region's own map (docs/querying.md)."""
+"""A region recalls this many times as many candidates: by the descriptor of the whole picture, because that brings in
+more of the true nearest than a descriptor of the region's own map (docs/querying.md)."""
 
 EXHAUSTIVE_NUMBERS = 32_000_000
 """Up to this many token numbers, pictures x tokens x channels, a region is scored against every picture."""
@@ -25,8 +25,8 @@ EXHAUSTIVE_NUMBERS = 32_000_000
 
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
-    """A query after its first step. spaces: all that are asked. parts: each example in each of its spaces. allowed: ids
-    of the pictures that pass the filters, int64, None without filters."""
+    """A query after its first step. spaces: all that are queried. parts: each example in each of its spaces. allowed:
+    ids of the pictures that pass the filters, int64, None without filters."""
 
     query: Query
     spaces: list[KnownSpace]
@@ -35,15 +35,15 @@ class EncodedQuery:
 
     @property
     def fingerprints(self) -> list[str]:
-        """Of the spaces."""
+        """Fingerprints of the spaces."""
         return [space.fingerprint for space in self.spaces]
 
 
 @dataclass(frozen=True, eq=False)
 class Candidates:
-    """What the first stage found, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
-    highest. everywhere: bool [n], whether every space has it. whole: spaces whose regions are scored against every
-    picture. pictures: how many could be hits."""
+    """Results of the first stage, best first. ids: int64 [n]. cosines: float32 [n], in the part that ranks a picture
+    highest. everywhere: bool [n], whether every space has the picture. whole: spaces in which regions are scored
+    against every picture. pictures: how many could be hits."""
 
     ids: np.ndarray
     cosines: np.ndarray
@@ -54,8 +54,8 @@ class Candidates:
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """An order of candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines where that is all that is
-    known. by_chance: how many pictures would be expected to score as high by chance, None where it was not judged.
+    """Ordered candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines if only those are known.
+    by_chance: how many pictures would be expected to score as high by chance, None if it was not estimated.
     reranked: whether these are full scores. unread: candidates whose features could not be read."""
 
     ids: np.ndarray
@@ -63,6 +63,14 @@ class Ranking:
     by_chance: Sequence[float | None]
     reranked: bool
     unread: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """Full scores that are known already. ids: int64 [n]. rows: float32 [parts, n]."""
+
+    ids: np.ndarray
+    rows: np.ndarray
 
 
 def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
@@ -83,19 +91,20 @@ def first_order(asked: EncodedQuery, found: Candidates) -> Ranking:
     return Ranking(found.ids[shown], found.cosines[shown], [None] * int(shown.sum()), reranked=False)
 
 
-def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ranking:
-    """The second stage: the candidates by their full scores, each judged against chance.
+def rerank(collection: Collection, asked: EncodedQuery, found: Candidates, known: Scored | None = None) -> Ranking:
+    """The second stage: the candidates by their full scores, each judged against chance. known: what need not be scored
+    any more.
 
     With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
-    mean) / standard deviation of its scores against the null sample. The sample is of the whole collection, whatever
-    the filters: what is alike by chance does not depend on where one looks.
+    mean) / standard deviation of its scores against the null sample. The sample is drawn from the whole collection
+    regardless of filters: similarity by chance does not depend on the subset that is searched.
     """
     wanted = found.ids[found.everywhere]
     if not len(wanted):
         return Ranking(wanted, np.empty(0, np.float32), [], reranked=True)
     examples = examples_of(asked.parts)
     sample = collection.null_sample(asked.fingerprints, NULL_SAMPLE, examples)
-    ids, rows = collection.score(asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]))
+    ids, rows = _scored(collection, asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]), known)
     null, candidate = np.isin(ids, sample), np.isin(ids, wanted)
     alone = len(asked.parts) == 1
     scores = rows[0] if alone else _summed(asked.parts, rows, null)
@@ -110,6 +119,38 @@ def rerank(collection: Collection, asked: EncodedQuery, found: Candidates) -> Ra
     return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))
 
 
+def score_null_samples(collection: Collection, queries: Sequence[EncodedQuery]) -> list[Scored | None]:
+    """The scores of each query's null sample, those of queries in the same spaces together: reading a record and
+    computing its keys, values and own map is most of the work, and is done once for all of them."""
+    found: list[Scored | None] = [None] * len(queries)
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, asked in enumerate(queries):
+        if asked.query.rerank:
+            groups.setdefault(tuple(asked.fingerprints), []).append(number)
+    for spaces, numbers in groups.items():
+        if len(numbers) == 1:
+            continue
+        parts = [part for number in numbers for part in queries[number].parts]
+        # As many more as there are examples: each query leaves out its own.
+        ids = collection.null_sample(spaces, NULL_SAMPLE + len(examples_of(parts)), np.empty(0, np.int64))
+        ids, rows = collection.score(parts, ids)
+        own = iter(rows)
+        for number in numbers:
+            found[number] = Scored(ids, np.stack([next(own) for _ in queries[number].parts]))
+    return found
+
+
+def _scored(
+    collection: Collection, parts: Sequence[SpaceQuery], ids: np.ndarray, known: Scored | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """As Collection.score."""
+    if known is None:
+        return collection.score(parts, ids)
+    found, rows = collection.score(parts, ids[~np.isin(ids, known.ids)])
+    wanted = np.isin(known.ids, ids)
+    return np.concatenate([found, known.ids[wanted]]), np.concatenate([rows, known.rows[:, wanted]], axis=1)
+
+
 def recall_candidates(
     collection: Collection,
     parts: Sequence[SpaceQuery],
@@ -119,9 +160,9 @@ def recall_candidates(
     include_self: bool = False,
     whole: Sequence[str] = (),
 ) -> Found:
-    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best place first.
+    """The `count` nearest by descriptor to each part of positive weight (None: every picture), best rank first.
 
-    allowed: ids, only among these. whole: spaces in which a region recalls every picture; elsewhere it recalls
+    allowed: recall only these ids. whole: spaces in which a region recalls every picture; elsewhere it recalls
     REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
     """
     first: dict[int, tuple[int, float]] = {}
@@ -147,7 +188,7 @@ def examples_of(parts: Sequence[SpaceQuery]) -> np.ndarray:
 
 
 def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
-    """Spaces in which a region is scored against every picture, because that is quick: few pictures, or few tokens."""
+    """Spaces in which a region is scored against every picture, because few pictures or few tokens make it fast."""
     with_region = {part.space for part in asked.parts if part.region is not None}
     spaces = [space for space in asked.spaces if space.fingerprint in with_region]
 
@@ -159,7 +200,7 @@ def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
 
 
 def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them are of the null sample."""
+    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them belong to the null sample."""
     total = np.zeros(rows.shape[1], np.float64)
     for part, row in zip(parts, rows.astype(np.float64), strict=True):
         total += part.weight * _in_null_spreads(row, row[null])
@@ -167,7 +208,7 @@ def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> 
 
 
 def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores as distances from the mean of chance, in its standard deviations."""
+    """Scores as distances from the mean of the null scores, in their standard deviations."""
     if not len(null):
         return scores
     standardised: np.ndarray = (scores - null.mean()) / max(float(null.std()), 1e-6)

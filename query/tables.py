@@ -1,9 +1,9 @@
-"""Hits as tables of pandas and Arrow, which are not required: they are imported where a table is made.
+"""Hits as pandas or Arrow tables. Both packages are optional and imported only when a table is made.
 
-One row a hit: rank, score, by_chance (empty where it was not judged), recall_rank, path, content_id, offline, paths
+One row per hit: rank, score, by_chance (empty if it was not estimated), recall_rank, path, content_id, offline, paths
 (all files of the content) and duplicates (a file of each near copy that was folded into the hit).
 
-A path is text here: bytes of a file name that are not UTF-8 stand as \\xNN.
+A path is text here: bytes of a file name that are not UTF-8 are written as \\xNN.
 """
 
 import os
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class MissingPackage(QueryError):
-    """A package that is not required is not installed."""
+    """An optional package is not installed."""
 
 
 def to_pandas(hits: Sequence[Hit]) -> "pandas.DataFrame":

@@ -1,10 +1,10 @@
-"""What is shown to a person, in words: names, sizes, durations, and similarity against chance."""
+"""Text for people: names, sizes, durations, and similarity against chance."""
 
 import unicodedata
 
 
 def chance_text(by_chance: float) -> str:
-    """At most two significant digits, and a bound for tiny figures: the sample behind it supports no more."""
+    """At most two significant digits, and a bound for tiny figures: the null sample supports no more precision."""
     if by_chance < 0.001:
         return "< 0.001"
     by_chance = float(f"{by_chance:.1e}")
@@ -42,7 +42,7 @@ def size_text(count: float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """A duration as a person says it."""
+    """A duration in everyday units."""
     if seconds < 60:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,4 +1,4 @@
-"""Seeing why two pictures score as they do: which parts of A can be rebuilt from B, and where their attention went.
+"""Explains the score of two pictures: which parts of A can be rebuilt from B, and where their attention went.
 
 The score compares two attention maps of A, its own and the one rebuilt from B, as two long vectors x and y. Here they
 are compared token by token, each token a vector over heads x channels:
@@ -9,8 +9,8 @@ are compared token by token, each token a vector over heads x channels:
                 = sum_i agreement_i (|x_i| / |x|) (|y_i| / |y|)
 
 So the score is a combination of the agreements weighted by the tokens' norms, NOT their mean. The weights sum to 1 only
-where both maps spread their norm over the tokens alike, and to less elsewhere: a picture can score below all its
-agreements. An agreement tells how well the direction of a token is rebuilt, its norms how much that counts.
+if both maps spread their norm over the tokens equally, and to less otherwise: a picture can score below all its
+agreements. An agreement measures how well the direction of a token is rebuilt; the norms set how much that counts.
 """
 
 import math
@@ -28,7 +28,7 @@ Grid = tuple[int, int]
 """Rows and columns of a picture's tokens."""
 
 _APART = 0.25
-"""Regions keep this share of the grid's longer side between each other."""
+"""Regions are at least this share of the grid's longer side apart."""
 
 
 class NoGrid(RetrievalError, ValueError):
@@ -41,7 +41,7 @@ class Region:
 
     row, column: on the grid of A's agreement. agreement: there, in [-1, 1].
     attention: [rows, columns] of B, float32: the share of the attention that each token of B got, mean over the heads;
-        sums to 1, or to less where prefix tokens took a part. peak: row and column of the largest share.
+        sums to 1, or to less if prefix tokens took a part. peak: row and column of the largest share.
     """
 
     row: int
@@ -57,8 +57,8 @@ class Agreement:
 
     a_from_b, b_from_a: [rows, columns], float32: each token's agreement of A with A rebuilt from B, and of B with B
         rebuilt from A, in [-1, 1].
-    regions: places of high agreement in A, best first, apart from each other in both pictures; none where the keys are
-        no places in B (DiffSim-C).
+    regions: places of high agreement in A, best first, apart from each other in both pictures; empty if the keys are
+        not places in B (DiffSim-C).
     """
 
     score: float
@@ -79,10 +79,10 @@ def agreement(
     """Compare two pictures token by token.
 
     a, b, weights: per tap, the features of one picture each, and the tap's share in the score.
-    grids: rows and columns of each tap's tokens; None: they are square. prefix: leading tokens that are no places (the
-        CLS and register tokens of a ViT): attended to as ever, but not drawn.
-    regions: at most so many. The keys of DiffSim-C are no places in B; where they happen to be as many as the queries,
-        which cannot be seen from here, give 0.
+    grids: rows and columns of each tap's tokens; None: they are square. prefix: leading tokens that are not places (the
+        CLS and register tokens of a ViT): they take part in attention, but are not drawn.
+    regions: the maximum number. The keys of DiffSim-C are not places in B; if they happen to be as many as the
+        queries, which cannot be detected here, give 0.
     Several taps: the weighted mean of their maps, brought to the finest grid (bilinear). Raises NoGrid.
     """
     given: Sequence[Grid | None] = grids or [None] * len(a)
@@ -109,13 +109,13 @@ def attention_map(
 ) -> Tensor:
     """Where in B the attention of one place of A falls: [rows, columns] of B, float32, mean over the heads.
 
-    place: row and column on the grid of the agreement, which this map has too. It sums to 1, or to less where prefix
-    tokens took a part. Raises NoGrid, also where the keys are no places in B (DiffSim-C).
+    place: row and column on the grid of the agreement, which is also this map's grid. It sums to 1, or to less if
+    prefix tokens took a part. Raises NoGrid, also if the keys are not places in B (DiffSim-C).
     """
     given: Sequence[Grid | None] = grids or [None] * len(a)
     shapes = [_grid(tap, prefix, grid) for tap, grid in zip(a, given, strict=True)]
     if any(tap.key.shape[2] != tap.query.shape[2] for tap in b):
-        raise NoGrid("The keys of this layer are no places in the picture, so its attention falls nowhere in it.")
+        raise NoGrid("The keys of this layer are not places in the picture, so its attention cannot be shown there.")
     rows, columns = max(shapes, key=lambda grid: grid[0] * grid[1])
     if not (0 <= place[0] < rows and 0 <= place[1] < columns):
         raise NoGrid(f"The place {place[0]},{place[1]} is not on the grid of {rows} x {columns} tokens.")
@@ -129,8 +129,8 @@ def attention_map(
 
 
 def square_places(tokens: int) -> tuple[Grid, int]:
-    """(grid, prefix) of a layer that was shown a square picture: what is left over of the largest square are class and
-    register tokens of a ViT, which come first and are no places."""
+    """(grid, prefix) of a layer for a square picture: the tokens beyond the largest square are a ViT's class and
+    register tokens, which come first and are not places."""
     side = math.isqrt(tokens)
     return (side, side), tokens - side * side
 
@@ -183,8 +183,8 @@ def _regions(
     values: Tensor,
     count: int,
 ) -> list[Region]:
-    """Down the agreements of A, best first, each place well apart from those before it, in A and where it went in B
-    (non-maximum suppression): else all would lie in one plain background."""
+    """Places of A by falling agreement, each well apart from those before it, in A and in its attention's peak in B
+    (non-maximum suppression): otherwise all would lie in one plain background."""
     rows, columns = values.shape
     apart = _APART * max(rows, columns)
     chosen: list[Region] = []

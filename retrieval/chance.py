@@ -1,8 +1,8 @@
-"""Likeness judged against chance: how many pictures of this collection would score as high without being related?
+"""Similarity judged against chance: how many pictures of this collection would score as high without being related?
 
-The query is scored against a fixed sample of the collection; the upper part of these scores is taken for chance, and
-its tail is continued beyond the sample. Like BLAST's E-value, the figure is a number of pictures, not a percentage.
-How well it keeps its promise is measured in docs/chance.md.
+The query is scored against a fixed sample of the collection; the upper part of these scores is treated as chance, and
+its tail is extrapolated beyond the sample. Like BLAST's E-value, the figure is a number of pictures, not a percentage.
+docs/chance.md measures how accurate it is.
 """
 
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ class Tail:
     """P(score > s) = share * (1 + (z(s) - threshold) / (points * scale)) ** -points above the threshold.
 
     The predictive form of an exponential tail whose scale was estimated from `points` exceedances: heavier than the
-    exponential, so that a small sample promises little. Below the threshold the sample itself counts.
+    exponential, so that a small sample gives cautious figures. Below the threshold the sample itself is counted.
     cosines: whether scores are in [-1, 1] and are stretched by Fisher's z first.
     """
 
@@ -39,17 +39,17 @@ class Tail:
 
 
 def _stretch(scores: np.ndarray) -> np.ndarray:
-    """Fisher's z of a cosine: bounded scores have no room for a tail."""
+    """Fisher's z of a cosine, because bounded scores have no tail."""
     return np.arctanh(np.clip(scores.astype(np.float64), -1 + 1e-7, 1 - 1e-7))
 
 
 def fit_tail(scores: np.ndarray, *, cosines: bool = True) -> Tail | None:
-    """Fit to the query's scores against a sample, [n]; None for fewer than 20, which support no figure."""
+    """Fit to the query's scores against a sample, [n]; None for fewer than 20, which are too few for a figure."""
     if len(scores) < 20:
         return None
     z = np.sort(_stretch(scores) if cosines else scores.astype(np.float64))
     threshold = float(np.quantile(z, 0.75))
     excess = z[z > threshold] - threshold
-    # By the median, which the query's own relatives in the sample do not move far; it is worth half as many points.
+    # The median, because the query's own relatives in the sample hardly move it; it is worth half as many points.
     scale = max(float(np.median(excess)) / np.log(2) if len(excess) else 0.0, 1e-6)
     return Tail(z, threshold, max(len(excess), 1) / len(z), scale, max(len(excess), 1) / 2, cosines)

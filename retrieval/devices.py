@@ -6,11 +6,11 @@ from .errors import RetrievalError
 
 
 class BadDevice(RetrievalError, ValueError):
-    """The device is unknown or not there."""
+    """The device is unknown or not available."""
 
 
 def choose_device(wanted: str) -> str:
-    """`auto` (CUDA where there is one, else the CPU), `cpu`, `cuda` or `cuda:N`; raises BadDevice."""
+    """Resolve `auto` (CUDA if available, else the CPU), `cpu`, `cuda` or `cuda:N`; raises BadDevice."""
     if wanted == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     kind, _, number = wanted.partition(":")

@@ -1,10 +1,10 @@
-"""The base of every error of `retrieval`, and the one that reading any network may raise."""
+"""The base class of all errors in `retrieval`, and the error that reading any network may raise."""
 
 from diffsim.errors import Error
 
 
 class RetrievalError(Error):
-    """A problem with pictures, networks, feature spaces or what is stored of them."""
+    """A problem with pictures, networks, feature spaces or stored features."""
 
 
 class BadNetwork(RetrievalError):
@@ -12,4 +12,4 @@ class BadNetwork(RetrievalError):
 
 
 COPY_AGAIN = "copy the network's folder again."
-"""The way out of most of them."""
+"""The next step for most of them."""

@@ -2,7 +2,7 @@
 
 The VAE posterior's mean, ONE noise tensor for every picture, one branch: a picture's features are a function of the
 picture and the space alone, never of batch size, order, partner or history. On a CPU in float32, batches of 1 and 8
-differ by about 1e-5 relative, because the matrix kernels sum in another order.
+differ by about 1e-5 relative, because the matrix kernels sum in a different order.
 """
 
 from collections.abc import Sequence
@@ -29,8 +29,8 @@ class NotFinite(RetrievalError):
 
 
 class Extractor:
-    """Runs one network for one or several of its spaces; pictures are encoded once for all of them, and spaces that
-    give the network the same noise and prompt share its passes.
+    """Runs one network for one or more of its spaces; pictures are encoded once for all of them, and spaces that use
+    the same noise and prompt share the network's passes.
 
     The spaces must be of this network (SpaceMismatch) and of this code (OtherRevision), and share its precision,
     picture size and fit (ValueError).
@@ -52,7 +52,7 @@ class Extractor:
 
     @classmethod
     def load(cls, reference: str, kits: Sequence[SpaceKit], device: str, adapter: str = "") -> "Extractor":
-        """Load the network behind the spaces; it must be the very one they were made with (SpaceMismatch)."""
+        """Load the network of the spaces; it must be the one they were made with, else SpaceMismatch is raised."""
         network = locate(reference, kits[0].space.family).load(kits[0].settings.dtype, device, adapter)
         return cls(network, kits)
 
@@ -80,7 +80,7 @@ class Extractor:
         ]
         pictures = range(len(matrices[0]))
         records = [encode_tokens([matrix[row] for matrix in matrices], kit.settings.tier) for row in pictures]
-        # What is stored decides: the descriptor is made of the tokens as they will be read back.
+        # The descriptor is computed from the tokens as they will be read back from the store.
         descriptors = kit.descriptors(kit.read(records)).half().cpu().numpy()
         return [PictureFeatures(descriptor, record) for descriptor, record in zip(descriptors, records, strict=True)]
 
@@ -94,7 +94,7 @@ class Extractor:
 
 
 def _mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
-    """Why the network is not the one of the space: other weights, or another revision of a package's family."""
+    """Why the network does not match the space: other weights, or another revision of a package's family."""
     family, revision, _ = (*network.weights.split(":"), "", "")[:3]
     if space.family == family != "" and not space.weights.startswith(f"{family}:{revision}:"):
         return OtherRevision(space.fingerprint, f"the network family {family}")
@@ -102,7 +102,7 @@ def _mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
 
 
 def make_space(network: Network, settings: SpaceSettings) -> SpaceKit:
-    """A new feature space of a network: names resolved, noise drawn on the CPU, prompt embedded, layers copied.
+    """Make a new feature space of a network: resolve names, draw the noise on the CPU, embed the prompt, copy layers.
 
     Raises UnknownModule, BadSize, InvalidSpace, BadNetwork; ValueError if the network was loaded in another precision.
     """
@@ -111,7 +111,7 @@ def make_space(network: Network, settings: SpaceSettings) -> SpaceKit:
     if settings.variant not in network.variants:
         raise InvalidSpace(
             f"The network in {network.folder} has no variant {settings.variant}; choose "
-            f"{' or '.join(network.variants)} (C, DiffSim's cross-attention, wants an IP-Adapter: --ip-adapter FOLDER)."
+            f"{' or '.join(network.variants)} (C, DiffSim's cross-attention, needs an IP-Adapter: --ip-adapter FOLDER)."
         )
     taps = tuple(replace(network.resolve(tap), weight=tap.weight) for tap in settings.taps)
     settings = replace(settings, taps=taps)

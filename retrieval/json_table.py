@@ -8,8 +8,8 @@ from .errors import COPY_AGAIN, BadNetwork
 
 
 def read_table(path: Path, otherwise: dict[str, Any] | None = None) -> dict[str, Any]:
-    """The settings in a file. One that cannot be read, or holds no table, is `otherwise`; if that is None it raises
-    BadNetwork, which names the file."""
+    """The settings in a file. Returns `otherwise` if it cannot be read or does not hold a table; if that is None,
+    raises BadNetwork, which names the file."""
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         problem = "is not a table of settings"

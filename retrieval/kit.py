@@ -1,4 +1,4 @@
-"""What a feature space keeps beside its record, so that stored tokens stay usable without the network.
+"""What a feature space stores with its record, so that stored tokens stay usable without the network.
 
 `space.json` is the record; `space.safetensors` holds the noise, the prompt embedding and, for each tap, the few weights
 of its attention layer. Querying with an indexed picture needs nothing else: no U-Net is loaded.
@@ -27,15 +27,15 @@ from .tiers import decode_tokens
 
 
 class DamagedKit(RetrievalError):
-    """The files of a feature space are missing, or are not what its record says."""
+    """The files of a feature space are missing, or do not match its record."""
 
 
 @dataclass(frozen=True)
 class SpaceKit:
     """A feature space and what it needs.
 
-    constants: what every picture is given, float32, by name: `noise` [noises, channels, height, width] of the latents,
-    `conditioning` [1, words, channels] of the prompt, `rotary` [2, tokens, head_dim] of the positions, ...
+    constants: inputs shared by all pictures, float32, by name: `noise` [noises, channels, height, width] of the
+    latents, `conditioning` [1, words, channels] of the prompt, `rotary` [2, tokens, head_dim] of the positions, ...
     projections: per tap. shapes: (tokens, channels) of every matrix of a record, in the order in which the projections
     take them.
     """
@@ -51,17 +51,17 @@ class SpaceKit:
 
     @property
     def weights(self) -> tuple[float, ...]:
-        """Of the taps."""
+        """Weights of the taps."""
         return tuple(tap.weight for tap in self.settings.taps)
 
     @property
     def has_tokens(self) -> bool:
-        """Whether there is a token stage; else the cosine of descriptors is the score."""
+        """Whether there is a token stage; otherwise the cosine of descriptors is the score."""
         return bool(self.projections)
 
     @property
     def device(self) -> torch.device:
-        """Where the projections compute."""
+        """The device on which projections are computed."""
         return self.projections[0].weights[0].device if self.projections else torch.device("cpu")
 
     def attention(self, matrices: Sequence[Tensor]) -> tuple[AttentionFeatures, ...]:
@@ -88,7 +88,7 @@ class SpaceKit:
         )
 
     def save(self, folder: Path) -> None:
-        """Write the two files; the record last, so that a folder with a record is whole."""
+        """Write the two files; the record last, so that a folder with a record is complete."""
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {f"constants.{name}": tensor for name, tensor in self.constants.items()}
         for number, projection in enumerate(self.projections):
@@ -107,8 +107,8 @@ class SpaceKit:
 
     @classmethod
     def load(cls, folder: Path) -> "SpaceKit":
-        """Read a kit. Raises DamagedKit if a file is missing or not the one that was saved, and UnknownProjection if a
-        newer version made it."""
+        """Read a kit. Raises DamagedKit if a file is missing or was altered, and UnknownProjection if a newer version
+        made it."""
         try:
             details = json.loads((folder / "space.json").read_text(encoding="utf-8"))
             data = (folder / "space.safetensors").read_bytes()
@@ -137,7 +137,7 @@ _REPAIR = "restore that folder from a backup, or forget the space with `diffsim 
 
 
 def _projections(details: dict[str, Any]) -> list[dict[str, Any]]:
-    """The records of the projections; the first versions wrote the numbers of heads alone."""
+    """The records of the projections; the first versions wrote only the numbers of heads."""
     if "projections" in details:
         return list(details["projections"])
     return [{"kind": LINEAR, "heads": heads} for heads in details["heads"]]

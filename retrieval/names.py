@@ -1,4 +1,4 @@
-"""Names that a person may give, apart from what they mean: `--help` must load neither NumPy nor Pillow."""
+"""Names that a user may give, separate from their meaning, because `--help` must load neither NumPy nor Pillow."""
 
 PROFILES = ("style", "instance", "look")
 VARIANTS = ("S", "C", "global")

@@ -28,13 +28,13 @@ Role = Literal["A", "B"]
 
 
 class NoPaperProtocol(RetrievalError):
-    """The released code has no such setting."""
+    """The released code does not have this setting."""
 
 
 class PaperProtocol:
     """One tap of one network under the released protocol.
 
-    settings: of them the tap, size, prompt and seed count; fit, precision and tier are the protocol's or the network's.
+    settings: only tap, size, prompt and seed are used; fit, precision and tier are the protocol's or the network's.
     Raises NoPaperProtocol, UnknownModule, BadSize, BadNetwork.
     """
 
@@ -69,7 +69,7 @@ class PaperProtocol:
         self._projection: Projection = network.projection(self.tap.module).to(network.device)
 
     def features(self, picture: Image.Image, role: Role) -> AttentionFeatures:
-        """Of one upright RGB picture: both branches as heads, [1, 2 x heads, tokens, head_dim]."""
+        """Features of one upright RGB picture: both branches as heads, [1, 2 x heads, tokens, head_dim]."""
         sample, noise = self._draws["AB".index(role)], self._draws[2 + "AB".index(role)]
         pixels = torch.from_numpy(np.array(fitted(picture, self.size, "squash")))[None].to(self.network.device)
         with torch.inference_mode():
@@ -83,7 +83,7 @@ class PaperProtocol:
         return AttentionFeatures(*(_branches(part) for part in (both.query, both.key, both.value, both.map)))
 
     def _image(self, picture: Image.Image) -> Tensor | None:
-        """What the IP-Adapter is given, [2, 1, ...]: a picture of zeros in the branch of the empty prompt."""
+        """The input of the IP-Adapter, [2, 1, ...]: a picture of zeros in the branch of the empty prompt."""
         if self.network.adapter is None:
             return None
         shown = self.network.adapter.preprocess([picture]).to(self.network.device)

@@ -1,7 +1,7 @@
 """Pooling: a picture's attention maps as one unit vector, for the first stage.
 
 The mean and the standard deviation of the attention map over the tokens, per head and channel: of the poolings compared
-in `docs/pooling.md` it brings the most of the exhaustive top 10 into the candidates per byte.
+in `docs/pooling.md`, it recalls the most of the exhaustive top 10 per byte.
 """
 
 from collections.abc import Sequence

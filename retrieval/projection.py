@@ -1,4 +1,4 @@
-"""What makes queries, keys and values of the tokens that enter an attention layer: that layer's own few weights."""
+"""Projects the tokens that enter an attention layer to queries, keys and values, with that layer's own few weights."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -12,11 +12,11 @@ from .errors import RetrievalError
 from .score import AttentionFeatures, attend
 
 LINEAR, NORMALISED = KINDS = ("linear", "linear+qk-norm")
-"""linear: matrices and biases. linear+qk-norm: then queries and keys are normalised, before any rotary positions."""
+"""linear: matrices and biases. linear+qk-norm: queries and keys are then normalised, before any rotary positions."""
 
 
 class UnknownProjection(RetrievalError):
-    """An attention layer computes its queries, keys and values in a way that is not understood here."""
+    """An attention layer computes its queries, keys and values in a way that is not supported."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Projection:
     weights, biases: float32, one per matrix of tokens that the layer reads. Self-attention reads one, and its weight
     [3 x inner, channels] holds to_q, to_k and to_v in turn; cross-attention reads two, the picture's tokens (to_q) and
     the context (to_k, to_v).
-    query_norm, key_norm: of the kind linear+qk-norm at least one; None of both is the kind linear.
+    query_norm, key_norm: the kind linear+qk-norm has at least one of them, the kind linear has neither.
     """
 
     heads: int
@@ -82,7 +82,7 @@ class Projection:
 
     @classmethod
     def of(cls, attention: Any, query: Any, key: Any, value: Any, *, cross: bool = False) -> "Projection":
-        """Copy three linear layers of an attention of diffusers, and what normalises its queries and keys. Raises
+        """Copy the three linear layers of a diffusers attention, and the norms of its queries and keys. Raises
         UnknownProjection for a layer that computes more than that."""
         norms = (getattr(attention, "norm_q", None), getattr(attention, "norm_k", None))
         if cross and norms != (None, None):
@@ -106,7 +106,7 @@ class Projection:
         query_norm: Norm | None = None,
         key_norm: Norm | None = None,
     ) -> "Projection":
-        """Copy the linear layers that make queries, keys and values, in turn, one group per matrix of tokens."""
+        """Copy the linear layers for queries, keys and values, in this order, one group per matrix of tokens."""
         weights = tuple(torch.cat([layer.weight.detach() for layer in group]).float().cpu() for group in groups)
         head_dim = sum(map(len, weights)) // 3 // heads
         for norm in filter(None, (query_norm, key_norm)):
@@ -167,7 +167,7 @@ class Projection:
         return {"kind": self.kind, "heads": self.heads} | ({"norms": norms} if norms else {})
 
     def tensors(self) -> dict[str, Tensor]:
-        """By name, for a file; `from_record` takes them back."""
+        """The tensors by name, for a file; `from_record` reads them."""
         named = {f"{part}.weight": weight for part, weight in enumerate(self.weights)}
         more = {f"{part}.bias": bias for part, bias in enumerate(self.biases)}
         for name, norm in self._norms().items():
@@ -201,7 +201,7 @@ def _turned(x: Tensor, rotary: Tensor) -> Tensor:
 
 
 def _biases(layers: Sequence[Any]) -> Tensor | None:
-    """The layers' biases in turn, zeros for a layer without one; None where none has one."""
+    """The layers' biases in order, zeros for a layer without one; None if no layer has one."""
     if all(layer.bias is None for layer in layers):
         return None
     zeros = (layer.weight.new_zeros(len(layer.weight)) if layer.bias is None else layer.bias for layer in layers)

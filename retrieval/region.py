@@ -1,6 +1,6 @@
-"""A region of a picture as attention tokens: which of them a box touches, also where the network sees only a part.
+"""A region of a picture as attention tokens: which of them a box touches, also if the network sees only a part.
 
-Asking with a region R of A compares two maps of R's tokens alone, in one direction and with A's keys unrestricted:
+A query with a region R of A compares two maps of R's tokens only, in one direction and with A's keys unrestricted:
 
     score(R,B) = cos( vec Attn(Q_A[R],K_A,V_A), vec Attn(Q_A[R],K_B,V_B) )                 in [-1, 1], not symmetric
 
@@ -20,11 +20,11 @@ Box = tuple[float, float, float, float]
 
 _WHOLE: Box = (0.0, 0.0, 1.0, 1.0)
 _ROUNDING = 1e-6
-"""Boxes come from divisions and sums of pixels: a millionth of a side is no difference."""
+"""Tolerance: boxes come from divisions and sums of pixels, so a millionth of a side is not significant."""
 
 
 class BadRegion(RetrievalError, ValueError):
-    """This box is no region of this picture."""
+    """The box is not a valid region of this picture."""
 
 
 def checked_box(box: Sequence[float]) -> Box:
@@ -34,7 +34,7 @@ def checked_box(box: Sequence[float]) -> Box:
     except (TypeError, ValueError):
         raise BadRegion(f"The region {box} is not four numbers; give X,Y,WIDTH,HEIGHT in fractions, 0 to 1.") from None
     inside = min(x, y) >= 0 and x + width <= 1 + _ROUNDING and y + height <= 1 + _ROUNDING
-    if not (inside and width > 0 and height > 0):  # NaN is caught too
+    if not (inside and width > 0 and height > 0):  # also catches NaN
         numbers = ",".join(f"{number:g}" for number in (x, y, width, height))
         raise BadRegion(
             f"The region {numbers} does not lie in the picture; give X,Y,WIDTH,HEIGHT in fractions, 0 to 1, with a "
@@ -44,7 +44,7 @@ def checked_box(box: Sequence[float]) -> Box:
 
 
 def seen_part(width: int, height: int, size: int, fit: str) -> Box:
-    """The part of an upright picture of width x height pixels that a network is shown: all of it, or for the fit
+    """The part of an upright picture of width x height pixels that a network sees: all of it, or for the fit
     `crop N` the middle square that remains."""
     short = crop_side(fit)
     if short is None:
@@ -55,12 +55,12 @@ def seen_part(width: int, height: int, size: int, fit: str) -> Box:
 
 
 def within_part(box: Box, part: Box) -> Box:
-    """The box in fractions of the part, cut off at its borders. Raises BadRegion where they do not meet."""
+    """The box in fractions of the part, clipped to its borders. Raises BadRegion if they do not overlap."""
     (left, wide), (top, high) = (_along(box[axis], box[axis + 2], part[axis], part[axis + 2]) for axis in (0, 1))
     if wide <= 0 or high <= 0:
         shown = ",".join(f"{number:.2f}" for number in part)
         raise BadRegion(
-            f"The region {','.join(f'{number:g}' for number in box)} lies outside of what the network is shown, the "
+            f"The region {','.join(f'{number:g}' for number in box)} lies outside of what the network sees, the "
             f"middle square {shown} of this picture; choose a region that touches it, or another feature space."
         )
     return left, top, wide, high
@@ -88,6 +88,6 @@ def _touched(start: float, length: float, cells: int) -> range:
 def region_features(features: Sequence[AttentionFeatures], box: Box) -> tuple[AttentionFeatures, ...]:
     """Queries and own map of the touched tokens of each tap, with all keys and values. box: of what the network sees.
 
-    Tokens before the square grid (a ViT's) are no places and belong to no region.
+    Tokens before the square grid (a ViT's) are not places and do not belong to any region.
     """
     return tuple(tap.at(touched_tokens(box, *square_places(tap.query.shape[2]))) for tap in features)

@@ -1,4 +1,4 @@
-"""Open files that other people may have put there: never a pipe or a device, and why one could not be read."""
+"""Opens files that others may have created: never a pipe or a device; and says why one could not be read."""
 
 import errno
 import os
@@ -8,15 +8,15 @@ from pathlib import Path
 
 
 class NotRegular(OSError):
-    """What is at the path is a folder, a pipe, a socket or a device."""
+    """The path is a folder, a pipe, a socket or a device."""
 
     def __init__(self) -> None:
         super().__init__(errno.EINVAL, "not a regular file")
 
 
 def open_regular(path: bytes | str | Path, *, follow_links: bool = False) -> BufferedReader:
-    """Open a regular file for reading. Never waits for a pipe; follows a link in the last part of the path only where
-    `follow_links` says so. Raises NotRegular and every other OSError of opening."""
+    """Open a regular file for reading. Never blocks on a pipe; follows a link in the last part of the path only if
+    `follow_links` is set. Raises NotRegular and every other OSError of opening."""
     flags = os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | (0 if follow_links else os.O_NOFOLLOW)
     descriptor = os.open(path, flags)
     try:
@@ -29,7 +29,7 @@ def open_regular(path: bytes | str | Path, *, follow_links: bool = False) -> Buf
 
 
 def plain_reason(error: OSError) -> str:
-    """Why a file could not be opened or looked at, in a few plain words."""
+    """Why a file could not be opened or inspected, in a few plain words."""
     if isinstance(error, NotRegular):
         return "not a regular file"
     known = {

@@ -18,7 +18,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class AttentionFeatures:
-    """What one tap knows of some pictures: tensors [pictures, heads, tokens, head_dim], float32.
+    """One tap's features of some pictures: tensors [pictures, heads, tokens, head_dim], float32.
 
     map: the picture's own attention map Attn(Q,K,V), which depends on that picture alone.
     """
@@ -35,12 +35,12 @@ class AttentionFeatures:
         return AttentionFeatures(self.query[rows], self.key[rows], self.value[rows], self.map[rows])
 
     def at(self, tokens: list[int]) -> "AttentionFeatures":
-        """Only these tokens ask: their queries and their part of the map, with all keys and values."""
+        """Keep only these query tokens and their rows of the map; all keys and values stay."""
         return AttentionFeatures(self.query[:, :, tokens], self.key, self.value, self.map[:, :, tokens])
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim]; one picture goes with many."""
+    """softmax(Q K^T / sqrt(head_dim)) V; all [pictures, heads, tokens, head_dim]; one picture broadcasts to many."""
     pictures = max(len(query), len(key))
     query, key, value = (part.expand(pictures, -1, -1, -1) for part in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value)
@@ -49,7 +49,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def aligned_attention(a: AttentionFeatures, b: AttentionFeatures, metric: str = "cosine") -> tuple[Tensor, Tensor]:
     """Both directions of the score of one picture `a` (length 1) against each picture of `b`.
 
-    metric: `cosine`, larger is more alike, or `mse` (mean squared error), smaller is more alike.
+    metric: `cosine`, larger is more similar, or `mse` (mean squared error), smaller is more similar.
     Returns AAS(A<-B) and AAS(B<-A), each [pictures of b].
     """
     compare = {"cosine": _cosine, "mse": _mean_squared_error}[metric]
@@ -71,7 +71,7 @@ class PairScore:
     """One picture A against one picture B.
 
     forward: A's layout, rebuilt from B against rebuilt from A. backward: the roles exchanged. score: their mean.
-    Cosines are in [-1, 1], larger is more alike; mean squared errors are >= 0, smaller is more alike.
+    Cosines are in [-1, 1], larger is more similar; mean squared errors are >= 0, smaller is more similar.
     """
 
     score: float
@@ -106,7 +106,7 @@ def score(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weight
 
 def score_one_way(a: Sequence[AttentionFeatures], b: Sequence[AttentionFeatures], weights: Sequence[float]) -> Tensor:
     """AAS(A<-B) of one picture, or of a region of it (see region.py), from each of several, [pictures of b]: the
-    weighted mean over the taps. Not symmetric: nothing of `a` is asked for in its turn."""
+    weighted mean over the taps. Not symmetric: the other direction, AAS(B<-A), is not computed."""
     total = torch.zeros(len(b[0]), device=b[0].query.device)
     for tap_a, tap_b, weight in zip(a, b, weights, strict=True):
         total += weight * _cosine(tap_a.map, attend(tap_a.query, tap_b.key, tap_b.value))

@@ -1,4 +1,4 @@
-"""The settings of a feature space: all that a person can choose about it, besides the network, as one value."""
+"""The settings of a feature space: everything a user can choose about it, except the network, as one value."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from .pictures.images import crop_side
 TIMESTEPS = 1000
 
 _SEEDS = range(-(2**63), 2**64)
-"""What torch.Generator takes."""
+"""The range of seeds that torch.Generator accepts."""
 
 
 class InvalidSpace(RetrievalError, ValueError):
@@ -38,7 +38,7 @@ class Tap:
             raise InvalidSpace(f"The timestep {self.timestep} is not a DDPM timestep; choose one from 0 to 999.")
         if not 0 < self.weight < float("inf"):
             raise InvalidSpace(f"The tap weight {self.weight} is not a positive number.")
-        object.__setattr__(self, "weight", float(self.weight))  # 1 and 1.0 are equal: let them be one fingerprint too
+        object.__setattr__(self, "weight", float(self.weight))  # 1 and 1.0 are equal and must give one fingerprint
 
     def __str__(self) -> str:
         place = self.module.removesuffix(".attn1").removesuffix(".attn2").removesuffix(".transformer_blocks.0")
@@ -50,14 +50,14 @@ class SpaceSettings:
     """How a network is read. Raises InvalidSpace.
 
     size: side of the square that a picture is resized to, pixels. fit: how; `squash`, or `crop N`: the short side to
-    N pixels, at least the size, then the middle. noises: how many noise tensors the tokens are the mean over; 0 is a
-    clean picture. seed: of the noise.
+    N pixels, at least the size, then the middle. noises: number of noise tensors that tokens are averaged over; 0 means
+    a clean picture. seed: of the noise.
     variant: `S`, self-attention; `C`, cross-attention to the picture as its own prompt (IP-Adapter); `global`, the
-    network's one embedding a picture, without taps and without a token stage; or another that its family offers.
+    network's one embedding per picture, without taps and without a token stage; or another that its family offers.
     dtype: what the network computes in. tier: how tokens are stored, `fp32`, `fp16` or `int8`.
 
-    A setting without effect does not make a second space: the seed is 0 without noise, the tier of a global space
-    `fp16`.
+    A setting without effect does not make a second space: without noise the seed is 0, and the tier of a global space
+    is `fp16`.
     """
 
     taps: tuple[Tap, ...]

@@ -19,7 +19,7 @@ EXTRACTOR_REVISION = 1
 
 
 class SpaceMismatch(RetrievalError):
-    """The network that is here now is not the one that a feature space was made with."""
+    """The network is not the one that a feature space was made with."""
 
     def __init__(self, fingerprint: str, network: object) -> None:
         super().__init__(
@@ -30,7 +30,7 @@ class SpaceMismatch(RetrievalError):
 
 
 class OtherRevision(RetrievalError):
-    """Another version of a program made a feature space; this one would compute other numbers."""
+    """Another version of a program made a feature space; this one would compute different numbers."""
 
     def __init__(self, fingerprint: str, program: str = "this program") -> None:
         self.program = program
@@ -45,9 +45,9 @@ class OtherRevision(RetrievalError):
 class FeatureSpace:
     """Everything that changes a number (DESIGN section 3).
 
-    weights, constants: hash of the network's weights and configuration (what embeds the prompt included), and of the
-    tensors that every picture is given: the noise, the prompt embedding, ... The weights of a network that another
-    package reads begin with the name and revision of its family, `FAMILY:REVISION:`.
+    weights, constants: hash of the network's weights and configuration (text encoders included), and of the tensors
+    that all pictures share: the noise, the prompt embedding, ... The weights of a network that another package reads
+    begin with the name and revision of its family, `FAMILY:REVISION:`.
     """
 
     settings: SpaceSettings
@@ -58,7 +58,7 @@ class FeatureSpace:
 
     @property
     def family(self) -> str:
-        """Name of the network's family if another package brought it, else empty."""
+        """Name of the network's family if another package provides it, else empty."""
         return self.weights.split(":")[0] if ":" in self.weights else ""
 
     @property
@@ -83,7 +83,7 @@ class FeatureSpace:
             raise InvalidSpace(f"A feature space written by another version cannot be read ({problem}).") from problem
 
     def same_request(self, other: "FeatureSpace") -> bool:
-        """Whether both were requested in the same way: only the drawn noise and the numbers of the prompt embedding
-        may differ (no library promises a stable generator, nor the same last digit on another processor; an existing
-        space keeps the tensors that it saved)."""
+        """Whether both were requested in the same way: only the drawn noise and the numbers of the prompt embedding may
+        differ (no library guarantees a stable generator, or the same last digit on another processor; an existing space
+        keeps the tensors that it saved)."""
         return replace(self, constants=other.constants) == other

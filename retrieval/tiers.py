@@ -28,7 +28,7 @@ def _encode_tap(tokens: np.ndarray, tier: str) -> bytes:
         return tokens.astype(_FLOAT[tier]).tobytes()
     largest = np.abs(tokens).max(axis=0)
     scale = (largest / 127).astype("<f2")
-    # Rounded up, never down: the largest number must fit into 127 steps, also where fp16 is coarse (small channels).
+    # Rounded up, never down: the largest number must fit into 127 steps, even if fp16 is coarse (small channels).
     scale = np.where(scale.astype(np.float32) * 127 < largest, np.nextafter(scale, np.float16(np.inf)), scale)
     safe = np.where(scale > 0, scale, 1).astype(np.float32)
     return bytes(scale.astype("<f2").tobytes() + np.rint(tokens / safe).astype(np.int8).tobytes())
@@ -58,7 +58,7 @@ def decode_tokens(
         rows[row] = np.frombuffer(record, np.uint8)
     raw = torch.from_numpy(rows)
     if torch.device(device).type == "cuda" and torch.cuda.is_available():
-        raw = raw.pin_memory()  # the copy to the GPU is quicker then, and nobody waits for it
+        raw = raw.pin_memory()  # makes the copy to the GPU faster and asynchronous
     raw = raw.to(device, non_blocking=True)
     taps, start = [], 0
     for tokens, channels in shapes:
@@ -77,5 +77,7 @@ def _decode_tap(raw: Tensor, tokens: int, channels: int, tier: str) -> Tensor:
 
 
 def _as(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes as numbers; a copy, because a view needs an aligned beginning."""
-    return raw.clone(memory_format=torch.contiguous_format).view(dtype)
+    """Bytes [n, bytes] as numbers; without a copy if they are aligned."""
+    places = raw.storage_offset(), raw.stride(0), raw.shape[1]
+    aligned = raw.is_contiguous() and not any(place % dtype.itemsize for place in places)
+    return (raw if aligned else raw.clone(memory_format=torch.contiguous_format)).view(dtype)

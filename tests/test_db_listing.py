@@ -38,6 +38,7 @@ _steps = st.one_of(
     st.tuples(st.just("regain"), st.integers(0, 2), st.sampled_from(NAMES)),
     st.tuples(st.just("index"), st.sets(_number, min_size=1)),
     st.tuples(st.just("unindex"), _number),
+    st.tuples(st.just("forget space")),
     st.tuples(st.just("prune")),
     st.tuples(st.just("forget root"), st.integers(0, 2)),
     st.tuples(st.just("absorb"), st.integers(0, 2)),
@@ -92,6 +93,10 @@ class Changing:
             case "unindex", content:
                 ids = [found for found in [self.id_of(content)] if found is not None]
                 self.catalog.unindex(self.spaces[0], ids)
+            case ("forget space",):  # and another one comes, whose number may be the same
+                self.catalog.forget_space(self.spaces.pop(0))
+                name = f"space {self.catalog.generation()}"
+                self.spaces.append(self.catalog.add_space(name, name, "mini", "{}"))
             case ("prune",):
                 self.catalog.prune()
             case "forget root", root:
@@ -194,3 +199,13 @@ def test_many_changes_are_read_as_a_whole(many):
     order = many.picture_order()
     many.mark_indexed([1], [(row, "PNG", 9, 9) for row in range(1, 3001)])
     assert many.picture_order(order).ids.tolist() == many.picture_order().ids.tolist()
+
+
+def test_a_picture_stays_in_the_list_when_its_only_space_is_forgotten(many):
+    order, allowed = many.picture_order(), Allowed(many)
+    passed = len(allowed.ids(Filters(min_side=9)))
+    other = many.add_space("two", "two", "mini", "{}")
+    many.mark_indexed([other], [(2500, "PNG", 9, 9)])
+    many.forget_space(other)
+    assert len(many.picture_order(order).ids) == len(order.ids) + 1 == 2001
+    assert len(allowed.ids(Filters(min_side=9))) == passed + 1

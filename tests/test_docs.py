@@ -82,7 +82,7 @@ def test_the_page_about_python_is_one_program(home: Path) -> None:
 
 
 def test_the_python_of_other_pages_works(home: Path) -> None:
-    """Each page alone, beside the demo's gallery; docs/families.md has files of a package, which its own test builds."""
+    """Each page alone, beside the demo gallery; docs/families.md holds files of a package with a test of its own."""
     (home / "demo" / "gallery").mkdir(parents=True)
     for number, name in enumerate(("cat-glass.png", "boat-glass.png")):
         random_picture(number).save(home / "demo" / "gallery" / name)

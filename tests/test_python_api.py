@@ -4,6 +4,7 @@ import io
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from dataclasses import fields
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from diffsim.query.extract_pictures import TOGETHER
 from diffsim.query.tables import MissingPackage
 from diffsim.retrieval.extractor import Extractor, NotFinite
 from diffsim.retrieval.pictures.images import UnreadableImage
+from diffsim.retrieval.shard.part import SpacePart
 
 STYLE = diffsim.Space(TINY, "style", size=64, tier="fp32")
 LOOK = diffsim.Space(TINY, size=64, tier="fp32")
@@ -218,6 +220,38 @@ def test_pictures_go_through_the_network_together(
     answers = searcher.search_many(iter(pictures))
     assert passes == [TOGETHER, 3] and len(answers) == len(pictures)
     assert searcher.search_many([]) == []
+
+
+def test_what_is_alike_by_chance_is_scored_once_for_many_queries(
+    searcher: diffsim.Searcher, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where examples are of the sample themselves, and with filters."""
+    paths = sorted((work / "pictures").iterdir())[:3]
+    few = diffsim.Filters(folders=[work / "pictures"], min_side=72)
+    queries = [
+        *(diffsim.Query(path, k=30) for path in paths),
+        diffsim.Query([work / "outside" / "70.png", paths[0]], k=30, filters=few),
+        diffsim.Query(paths[1], k=30, include_self=True),
+    ]
+    read = 0
+    tokens = SpacePart.tokens
+
+    def counted(self: SpacePart, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
+        nonlocal read
+        read += len(ids)
+        return tokens(self, ids)
+
+    monkeypatch.setattr(SpacePart, "tokens", counted)
+    alone = [searcher.answer(query) for query in queries]
+    one_by_one, read = read, 0
+    answers = searcher.search_many(queries)
+    assert one_by_one > 5 * 28 and read < one_by_one / 2
+    for one, other in zip(answers, alone, strict=True):
+        assert [hit.content_id for hit in one.hits] == [hit.content_id for hit in other.hits]
+        assert [hit.score for hit in one.hits] == pytest.approx([hit.score for hit in other.hits], abs=1e-5)
+        chances = [[hit.by_chance for hit in answer.hits] for answer in (one, other)]
+        assert chances[0] == pytest.approx(chances[1], rel=1e-3)
+        assert (one.scored, one.recalled, one.notes) == (other.scored, other.recalled, other.notes)
 
 
 def test_a_bad_picture_does_not_spoil_the_others(searcher: diffsim.Searcher, work: Path, tmp_path: Path) -> None:

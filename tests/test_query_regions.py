@@ -62,7 +62,7 @@ def test_a_box_is_placed_in_the_middle_that_a_vit_is_shown(searcher: Searcher, w
     assert torch.equal(region.query[0, :, 0], whole.query[0, :, 3 + 4 * 2 + 2]) and region.query.shape[2] == 1
     hits = searcher.search(asked, region=box, spaces=space.fingerprint, k=100)
     assert len(hits) == 24 - isinstance(picture, int)
-    with pytest.raises(BadRegion, match=r"outside of what the network is shown.*\.$"):
+    with pytest.raises(BadRegion, match=r"outside of what the network sees.*\.$"):
         searcher.search(asked, region=(0, 0, 0.2, 1), spaces=space.fingerprint)
 
 
@@ -73,7 +73,7 @@ def test_an_embedding_has_no_parts(searcher: Searcher, work: Path) -> None:
         lambda: searcher.search(work / "outside.png", fold=True, spaces=space),
         lambda: searcher.pair(1, 2, space),
     ):
-        with pytest.raises(BadQuery, match=r"is one embedding a picture.*\.$"):
+        with pytest.raises(BadQuery, match=r"has one embedding per picture.*\.$"):
             question()
     answer = searcher.answer(Query([1, Example(2, 0.5), Example(3, -1)], spaces=[space], k=100))
     assert len(answer.hits) == 21
@@ -90,7 +90,7 @@ def test_the_queries_of_diffsim_c_are_places_and_its_keys_are_not(searcher: Sear
     pair = searcher.pair(1, 2, space.fingerprint)
     why = pair.agreement()
     assert why.a_from_b.numel() == whole.query.shape[2] and why.regions == ()
-    with pytest.raises(BadQuery, match=r"no places in a picture.*\.$"):
+    with pytest.raises(BadQuery, match=r"not places in a picture.*\.$"):
         pair.attention((0, 0))
 
 

@@ -89,7 +89,7 @@ def test_pictures_that_a_space_lacks_are_named(index: Path, tmp_path: Path) -> N
 
 
 def test_without_reranking_there_is_nothing_to_weigh() -> None:
-    with pytest.raises(BadQuery, match=r"drop --no-rerank or ask in one\.$"):
+    with pytest.raises(BadQuery, match=r"drop --no-rerank or query one\.$"):
         Query("a.png", spaces=NAMES, rerank=False)
     Query("a.png", spaces="style", rerank=False)
 

@@ -26,7 +26,7 @@ def maps(a: AttentionFeatures, b: AttentionFeatures) -> tuple[np.ndarray, np.nda
 
 
 def crossed(query_tokens: int, key_tokens: int, seed: int) -> AttentionFeatures:
-    """A layer whose keys are no places of the picture, as in DiffSim-C."""
+    """A layer whose keys are not places in the picture, as in DiffSim-C."""
     generator = torch.Generator().manual_seed(seed)
     query = torch.randn(1, 2, query_tokens, 4, generator=generator)
     key, value = torch.randn(2, 1, 2, key_tokens, 4, generator=generator)

@@ -145,15 +145,15 @@ def test_a_broken_package_is_one_sentence_and_stands_in_nobody_s_way(pictures: P
     listed = diffsim("models", "list", before=broken)
     assert listed.code == 0 and b"sd15 " in listed.out
     assert listed.err == (
-        "The package broken-family 1.0 brings a network family that cannot be used (ModuleNotFoundError: No module "
+        "The package broken-family 1.0 provides a network family that cannot be used (ModuleNotFoundError: No module "
         "named 'no_such_module'); update or uninstall it.\n"
     )
     ran = diffsim("score", pictures / "1.png", pictures / "2.png", "--model", TINY, "--size", "64", *CPU, before=broken)
     assert ran.code == 0 and ran.err == "", ran
     said = problem(diffsim("models", "path", "broken", before=broken))
-    assert said.startswith("The network 'broken' is unknown (The package broken-family 1.0 brings ")
+    assert said.startswith("The network 'broken' is unknown (The package broken-family 1.0 provides ")
     said = problem(diffsim("models", "path", tmp_path, before=broken))
-    assert said.startswith(f"The folder {tmp_path} has no ") and "(The package broken-family 1.0 brings " in said
+    assert said.startswith(f"The folder {tmp_path} has no ") and "(The package broken-family 1.0 provides " in said
 
 
 PRESET = "Preset(64, {}, name='sd15')"
@@ -163,7 +163,7 @@ PRESET = "Preset(64, {}, name='sd15')"
     ("code", "said"),
     [
         ("FAMILY = 5", r"TypeError: \S+:FAMILY is not a Family"),
-        (changed(name="'Patches:1'"), "ValueError: 'Patches:1' is not a family's name; use small letters"),
+        (changed(name="'Patches:1'"), "ValueError: 'Patches:1' is not a valid family name; use lower-case letters"),
         (changed(variants="()"), "ValueError: the family patches has no variants"),
         (changed(name="'dit'"), "ValueError: there is a family dit already"),
         (changed(presets=f"({PRESET},)"), "ValueError: there is a network sd15 already"),
@@ -307,7 +307,7 @@ def test_a_family_is_checked_when_it_is_made() -> None:
     parts = (lambda folder: True, lambda folder: Preset(8, {"look": Tap("a", 0)}), lambda *_: None)
     assert Family("a-1", "x", *parts).stamped("0f") == "a-1:1:0f"  # type: ignore[arg-type]
     for name in ("", "A", "a b", "a:b"):
-        with pytest.raises(ValueError, match="is not a family's name"):
+        with pytest.raises(ValueError, match="is not a valid family name"):
             Family(name, "x", *parts)  # type: ignore[arg-type]
 
 

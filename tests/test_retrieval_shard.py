@@ -11,7 +11,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from diffsim.retrieval.projection import Projection, SpaceKit
+from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.projection import Projection
 from diffsim.retrieval.score import score, score_one_way
 from diffsim.retrieval.settings import SpaceSettings, Tap
 from diffsim.retrieval.shard.members import Members, common

@@ -1,4 +1,4 @@
-"""Ways of painting drawn by lot."""
+"""Random treatments of pictures."""
 
 from dataclasses import replace
 

@@ -243,7 +243,7 @@ def test_what_a_vision_transformer_does_not_know_is_refused(vits: dict[str, Path
     with pytest.raises(InvalidSpace, match=r"was trained without noise, so there is no timestep 101; .*\.$"):
         space(vits["clip"], (Tap("layers.1", 101),))
     for settings in ({"prompt": "a house"}, {"noises": 1}):
-        with pytest.raises(InvalidSpace, match=r"takes a picture alone; .*\.$"):
+        with pytest.raises(InvalidSpace, match=r"takes only a picture; .*\.$"):
             space(vits["clip"], **settings)
     with pytest.raises(InvalidSpace, match="no variant C; choose S or global"):
         space(vits["clip"], variant="C")
@@ -308,7 +308,7 @@ def test_preprocessing_as_it_is_written(tmp_path: Path, values: dict, expected: 
 def test_preprocessing_that_is_not_understood_is_refused(tmp_path: Path, values: dict) -> None:
     folder = make_vit(tmp_path, "clip-vision", values)
     for ask in (find_model, lambda place: load_network(Path(place), "float32", "cpu")):
-        with pytest.raises(BadPreprocessing, match=r"in a way that is not understood here \(.*\.$"):
+        with pytest.raises(BadPreprocessing, match=r"in a way that is not supported \(.*\.$"):
             ask(str(folder))
 
 

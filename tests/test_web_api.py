@@ -323,12 +323,14 @@ def test_a_run_is_started_watched_and_stopped(tmp_path):
         assert problem(asker.delete("/api/runs/current"), 409)
         assert "no folder 9" in problem(asker.post("/api/runs", json={"root": 9}), 404)
         root = asker.get("/api/index").json()["roots"][0]["id"]
+        assert asker.post("/api/pictures", json={"min_side": 5}).json()["total"] == 4
         assert asker.post("/api/runs", json={"root": root}).status_code == 201
         assert "going on" in problem(asker.post("/api/runs", json={}), 409)
         run = ended(asker)
         assert run["state"] == "done" and any("3 new" in line for line in run["lines"]), run
         assert run["lines"][0].startswith("on disk "), "the progress bar is not a message"
         assert asker.get("/api/pictures").json()["total"] == 7
+        assert asker.post("/api/pictures", json={"min_side": 5}).json()["total"] == 7
         draw(tmp_path / "pictures", range(7, 300))
         assert asker.post("/api/runs", json={}).status_code == 201
         assert asker.delete("/api/runs/current").status_code == 200

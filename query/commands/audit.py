@@ -1,4 +1,4 @@
-"""`diffsim audit`: what the first stage of a search misses, and how many candidates are enough."""
+"""`diffsim audit`: how much the first stage of a search misses, and how many candidates are enough."""
 
 import json
 from dataclasses import asdict
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
     type=click.IntRange(min=10),
     default=50,
     show_default=True,
-    help="How many pictures of the index ask. Each is scored against every other.",
+    help="How many pictures of the index are used as queries. Each is scored against every other.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Which pictures ask.")
-@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one feature space a line.")
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Selects the query pictures.")
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one feature space per line.")
 def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as_json: bool) -> None:
     """Measure how much of the exhaustive top 10 the first stage finds, for several numbers of candidates.
 
-    `diffsim query` scores in full only the candidates that pooled descriptors bring in; this tells, on your own
-    pictures, how many candidates it takes to miss next to nothing, and what they cost. The times leave out the 256
-    pictures more that every question scores to judge chance.
+    `diffsim query` computes full scores only for the candidates that pooled descriptors recall; this measures, on your
+    own pictures, how many candidates it takes to miss next to nothing, and how long they take. The times exclude the
+    256 additional pictures that every query scores to judge chance.
     """
     from ..evaluation.audit import audit as measure
     from ..search import Searcher
@@ -46,7 +46,7 @@ def audit(index_path: Path, spaces: tuple[str, ...], queries: int, seed: int, as
         names = spaces or tuple(dict.fromkeys(space.name for space in searcher.spaces()))
         measured = 0
         for space in searcher.choose_all(names):
-            with progress(f"Asking in {space.name}", "queries") as on_progress:
+            with progress(f"Querying {space.name}", "queries") as on_progress:
                 found = measure(searcher.collection, space, queries=queries, seed=seed, on_progress=on_progress)
             if found is None:
                 click.echo(f"{space.name}: fewer than two pictures can be compared.", err=True)
@@ -83,10 +83,10 @@ def _table(found: "Audit") -> str:
     elif found.candidates:
         most = found.candidates[-1].count
         lines.append(
-            f"Up to {most} candidates do not reach 99 % at the lower end; --exact takes {exact} a question here."
+            f"Up to {most} candidates do not reach 99 % at the lower end; --exact takes {exact} per query here."
         )
     else:
-        lines.append("There are so few pictures that every question scores all of them.")
+        lines.append("There are so few pictures that every query scores all of them.")
     return "\n".join(lines) + "\n"
 
 

@@ -10,14 +10,19 @@ from .options import device_option, index_option
 @click.command()
 @index_option
 @click.option(
-    "--port", type=click.IntRange(0, 65535), default=8765, show_default=True, help="Of 127.0.0.1; 0 is any free one."
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8765,
+    show_default=True,
+    help="Of 127.0.0.1; 0 picks a free one.",
 )
-@click.option("--no-open", is_flag=True, help="Only print the address, open no browser.")
+@click.option("--no-open", is_flag=True, help="Only print the address; do not open a browser.")
 @device_option
 def browse(index_path: Path, port: int, no_open: bool, device: str) -> None:
-    """Open the index as a page in the browser: drop a picture, see its neighbours, click on.
+    """Open the index as a page in the browser: drop a picture, see its neighbours, explore from there.
 
-    The page is served on this machine alone, and the printed address lets in nobody but you. Ctrl-C ends it.
+    The page is served on this machine only, and only the printed address, which contains a secret token, opens it.
+    Ctrl-C stops the server.
     """
     try:
         import fastapi  # noqa: F401

@@ -1,4 +1,4 @@
-"""`diffsim compare`: what each feature space takes for alike."""
+"""`diffsim compare`: what each feature space finds similar."""
 
 import json
 import sys
@@ -28,9 +28,7 @@ if TYPE_CHECKING:
     help="A feature space by name or fingerprint, as `diffsim status` lists them; repeatable.  [default: all]",
 )
 @click.option("--include-self", is_flag=True, help="List the query picture itself too.")
-@click.option(
-    "--json", "as_json", is_flag=True, help="JSON Lines, one hit a line, as `query` gives them, with its space."
-)
+@click.option("--json", "as_json", is_flag=True, help="JSON Lines, one hit per line, as from `query`, with its space.")
 @click.option(
     "--sheet",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -47,9 +45,9 @@ def compare(
     sheet: Path | None,
     device: str,
 ) -> None:
-    """Rank the pictures of the index by likeness to IMAGE, once for each feature space.
+    """Rank the pictures of the index by similarity to IMAGE, once for each feature space.
 
-    A space that cannot be asked, because its network is not on this machine, is named on stderr and left out.
+    A space that cannot be queried, because its network is not on this machine, is named on stderr and left out.
     """
     from ..compare import compare as ask_all
     from ..query import Query

@@ -1,4 +1,4 @@
-"""`diffsim evaluate`: the paper's benchmarks, and one's own, for any feature space and for plain baselines."""
+"""`diffsim evaluate`: the paper's benchmarks, and your own, for any feature space and for plain baselines."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -20,10 +20,10 @@ SEED = 2334
 
 
 def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
-    """What the commands that ask a benchmark have in common."""
+    """Options that the benchmark commands share."""
     for option in (
         device_option,
-        click.option("--json", "as_json", is_flag=True, help="One JSON object a line."),
+        click.option("--json", "as_json", is_flag=True, help="One JSON object per line."),
         click.option(
             "--cache",
             type=click.Path(path_type=Path, file_okay=False),
@@ -33,7 +33,7 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--limit",
             type=click.IntRange(min=1),
-            help="At most so many triplets or queries, a seeded sample.  [default: all]",
+            help="Maximum number of triplets or queries, a seeded sample.  [default: all]",
         ),
         click.argument("root", type=click.Path(exists=True, path_type=Path)),
         click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH"),
@@ -53,7 +53,7 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
     help="What is measured, repeatable: MODEL/PROFILE, MODEL/LAYER@tTIMESTEP, colour-histogram, thumbnail, "
     "gradient-histogram.",
 )
-@click.option("--prompt", help="What the networks are told.  [default: each network's]")
+@click.option("--prompt", help="Prompt for the networks.  [default: each network's]")
 @click.option(
     "--protocol",
     type=click.Choice(PROTOCOLS),
@@ -76,13 +76,13 @@ def evaluate(
     as_json: bool,
     device: str,
 ) -> None:
-    """Measure how well feature spaces tell what BENCH asks, on the pictures in ROOT.
+    """Measure how well feature spaces do on BENCH, with the pictures in ROOT.
 
-    BENCH is a benchmark of the paper, whose data set lies in the folder ROOT: sref, ip, nights, cute, tid2013,
-    instantstyle or dreambench; or one's own, with a CSV for ROOT: triplets (columns reference, closer, farther and
-    perhaps unit) or retrieval (columns file, group and perhaps lookalike).
+    BENCH is a benchmark of the paper, whose data set is in the folder ROOT: sref, ip, nights, cute, tid2013,
+    instantstyle or dreambench; or your own, with a CSV as ROOT: triplets (columns reference, closer, farther and
+    optionally unit) or retrieval (columns file, group and optionally lookalike).
 
-    A SPEC may end in @SIZEpx (another picture size) and in :pooled (pooled descriptors alone, without the token stage).
+    A SPEC may end in @SIZEpx (another picture size) and in :pooled (pooled descriptors only, without the token stage).
     """
     if bench == "retrieval" and save_triplets:
         raise click.UsageError("A retrieval benchmark has no triplets to save; drop --save-triplets.")
@@ -161,7 +161,7 @@ def _retrieval_table(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def aligned(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """Columns under their heads: the first to the left, figures to the right."""
+    """A table with headings: the first column left-aligned, figures right-aligned."""
     widths = [max(len(line[column]) for line in (head, *rows)) for column in range(len(head))]
     return [
         "  ".join(

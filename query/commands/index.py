@@ -38,19 +38,17 @@ _SHOWN_FAILURES = 20
     "--exclude-dir",
     "exclude_dirs",
     multiple=True,
-    help="Name of folders to leave out, besides the usual ones; repeatable.",
+    help="Name of folders to leave out, in addition to the default ones; repeatable.",
 )
-@click.option("--include-hidden", is_flag=True, help="Take hidden files and folders too.")
-@click.option(
-    "--retry-failed", is_flag=True, help="Try files again that failed before, although they have not changed."
-)
+@click.option("--include-hidden", is_flag=True, help="Include hidden files and folders.")
+@click.option("--retry-failed", is_flag=True, help="Retry files that failed before, even if they have not changed.")
 @click.option(
     "--shard-pictures",
     type=click.IntRange(min=1),
     help="How many pictures the newest part of the index takes before the next one begins; remembered.  "
     "[default: 1000000]",
 )
-@click.option("--dry-run", is_flag=True, help="Only say what there is to do, and estimate time and disk.")
+@click.option("--dry-run", is_flag=True, help="Only report what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
     index_path: Path,
@@ -67,10 +65,10 @@ def index(
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
 
-    Recursive, incremental and resumable: what is known is not computed again, whatever it is called now. Without
-    FOLDERS, all that the index knows is looked at again. Without --model, --by, --layer, --timestep or --size, every
-    feature space of the index is filled (save those whose network is gone or has changed); with one of them, only the
-    space that they describe.
+    Recursive, incremental and resumable: known pictures are not computed again, even if renamed or moved. Without
+    FOLDERS, all folders of the index are scanned again. Without --model, --by, --layer, --timestep or --size, every
+    feature space of the index is filled (except those whose network is missing or has changed); with one of them, only
+    the space that they describe.
     """
     from diffsim.indexer.index_folder import IndexFolder
 

@@ -13,7 +13,7 @@ from .options import index_option, memory_option
 @index_option
 @memory_option
 def verify(index_path: Path, memory: int) -> None:
-    """Read every record, rebuild what is only a cache, and queue again what is damaged."""
+    """Check every record, rebuild damaged caches, and queue pictures with damaged features for extraction."""
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.maintain import verify_index
 
@@ -41,13 +41,13 @@ def verify(index_path: Path, memory: int) -> None:
     "folders",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Forget this indexed folder, there or not, and what only it holds; repeatable.",
+    help="Forget this indexed folder, present or not, and what only it holds; repeatable.",
 )
 @memory_option
 def prune(index_path: Path, spaces: tuple[str, ...], folders: tuple[Path, ...], memory: int) -> None:
-    """Forget missing files and the features of pictures that no file holds any more. Offline folders are kept.
+    """Forget missing files and the features of pictures that no longer have a file. Offline folders are kept.
 
-    With --space or --folder, only what they name is forgotten. No picture file is ever touched.
+    With --space or --folder, only what they name is forgotten. Picture files are never touched.
     """
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.maintain import prune_index

@@ -1,4 +1,4 @@
-"""`diffsim models`: the networks known by name and where they are."""
+"""`diffsim models`: the networks available by name and where they are."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -13,9 +13,9 @@ def models() -> None:
 
 @models.command(name="list")
 def list_models() -> None:
-    """The networks and IP-Adapters known by name, and whether they are on this machine.
+    """List the networks and IP-Adapters available by name, and whether they are on this machine.
 
-    Those that other installed packages bring stand below them with the package's name; a package that is broken is
+    Those provided by other installed packages are listed below them with the package's name; a broken package is
     named on stderr.
     """
     from diffsim.retrieval.families import find_adapter, find_model, known_families
@@ -36,7 +36,7 @@ def list_models() -> None:
 
 
 def _place(find: Callable[[str], Path], name: str) -> str:
-    """Where it is, empty if it is not on this machine."""
+    """Its path, empty if it is not on this machine."""
     from diffsim.retrieval.families import UnknownModel
 
     try:

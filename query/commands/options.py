@@ -42,8 +42,8 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "variant": click.option(
         "--variant",
         metavar="|".join(VARIANTS),
-        help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding; a network has some "
-        "of them.  [default: S]",
+        help="S reads self-attention, C cross-attention (with an IP-Adapter), global one embedding; not every network "
+        "has all of them.  [default: S]",
     ),
     "adapter": click.option(
         "--ip-adapter", "adapter", help="For variant C: the IP-Adapter's folder or safetensors file."
@@ -62,15 +62,15 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "noises": click.option(
         "--noises",
         type=click.IntRange(min=0),
-        help="Noises that the features are the mean over; 0 reads the picture clean.  [default: the network's]",
+        help="Number of noise tensors to average features over; 0 adds no noise.  [default: the network's]",
     ),
     "size": click.option(
         "--size",
         type=click.IntRange(min=8),
         help="Side of the square that pictures are resized to, pixels.  [default: the network's]",
     ),
-    "prompt": click.option("--prompt", help="What the network is conditioned on.  [default: the network's]"),
-    "seed": click.option("--seed", type=int, help=f"Of the noise.  [default: {DEFAULT_SEED}]"),
+    "prompt": click.option("--prompt", help="Prompt that conditions the network.  [default: the network's]"),
+    "seed": click.option("--seed", type=int, help=f"Seed of the noise.  [default: {DEFAULT_SEED}]"),
     "dtype": click.option(
         "--dtype", type=click.Choice(DTYPES), help=f"Precision of the network.  [default: {DEFAULT_DTYPE}]"
     ),
@@ -80,12 +80,12 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
         help=f"Precision of the stored tokens, see docs/tiers.md.  [default: {DEFAULT_TIER}]",
     ),
 }
-"""What makes a feature space of a network, by the names that `indexer.requests.requested_spaces` gives them."""
+"""The settings of a network's feature space, named as the parameters of `indexer.requests.requested_spaces`."""
 
 
 def space_options(only: Collection[str] = (), without: Collection[str] = ()) -> Callable[[Command], Command]:
-    """The options of a feature space, all of them or `only` some, given to the command as one dictionary `asked`: what
-    was really chosen, for `requested_spaces(**asked)`."""
+    """The options of a feature space, all of them or `only` some, passed to the command as one dictionary `asked` of
+    those that were given, for `requested_spaces(**asked)`."""
     names = [name for name in _SPACE_OPTIONS if name in (only or _SPACE_OPTIONS) and name not in without]
 
     def decorate(command: Command) -> Command:
@@ -107,7 +107,7 @@ def memory_option(command: Command) -> Command:
         type=ByteSize(),
         default="1G",
         show_default=True,
-        help="Memory that candidate recall may take when asked.",
+        help="Memory that candidate recall may use in a query.",
     )(command)
 
 
@@ -115,7 +115,7 @@ DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
 
 
 class Region(click.ParamType):
-    """X,Y,W,H; whether they make a box in a picture is checked by the query."""
+    """X,Y,W,H; the query checks whether they are a box in a picture."""
 
     name = "region"
 
@@ -132,7 +132,7 @@ class Region(click.ParamType):
 
 
 class WeighedPicture(click.ParamType):
-    """A picture with a weight before a colon, as rclip has it; a name that begins so is written ./2:cat.png."""
+    """A picture with a weight before a colon, as in rclip; a file name that begins like that is written ./2:cat.png."""
 
     name = "picture"
 

@@ -1,4 +1,4 @@
-"""One look for everything that takes a while."""
+"""One progress bar for everything that takes a while."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 VARIABLE = "DIFFSIM_PROGRESS"
 OFF = "off"
-"""With the environment variable set to this, no bar is drawn: everything on stderr is then a message."""
+"""With the environment variable set to this value, no bar is drawn, so that stderr holds only messages."""
 
 
 @contextmanager

@@ -31,48 +31,52 @@ if TYPE_CHECKING:
     type=click.IntRange(min=1),
     default=200,
     show_default=True,
-    help="How many the first stage hands to the second.",
+    help="How many candidates the first stage passes to the second.",
 )
 @click.option(
     "--by",
     "profiles",
     multiple=True,
     type=click.Choice(PROFILES),
-    help="What similar means; several are weighed together.  [default: the first space of the index]",
+    help="What similar means; several are combined.  [default: the first space of the index]",
 )
 @click.option(
     "--space",
     "spaces",
     multiple=True,
-    help="A feature space by name or fingerprint, as `diffsim status` lists them; several are weighed together.",
+    help="A feature space by name or fingerprint, as `diffsim status` lists them; several are combined.",
 )
 @click.option(
-    "--region", type=REGION, metavar="X,Y,W,H", help="Only the likeness to this box of IMAGE counts; fractions, 0 to 1."
+    "--region", type=REGION, metavar="X,Y,W,H", help="Count only similarity to this box of IMAGE; fractions, 0 to 1."
 )
 @click.option(
     "--add",
     type=WEIGHED_PICTURE,
     multiple=True,
     metavar="[WEIGHT:]PICTURE",
-    help="A further example, weighed against 1 of IMAGE.",
+    help="An additional example; IMAGE has weight 1.",
 )
 @click.option(
-    "--subtract", type=WEIGHED_PICTURE, multiple=True, metavar="[WEIGHT:]PICTURE", help="Push away what is like this."
+    "--subtract",
+    type=WEIGHED_PICTURE,
+    multiple=True,
+    metavar="[WEIGHT:]PICTURE",
+    help="Push away what is similar.",
 )
 @click.option(
     "--folder", "folders", type=click.Path(path_type=Path), multiple=True, help="Only pictures below this folder."
 )
 @click.option("--after", type=DATE, help="Only files modified on this day or later.")
 @click.option("--before", type=DATE, help="Only files modified before this day.")
-@click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with no side below so many pixels.")
+@click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with both sides at least this many pixels.")
 @click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
-@click.option("--fold", is_flag=True, help="Show near copies of a better hit with it, not on places of their own.")
+@click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
 @click.option(
     "--max-by-chance",
     type=click.FloatRange(min=0),
-    help="Leave out hits that more pictures than this would equal by chance.",
+    help="Drop hits with more than this many matches expected by chance.",
 )
 @click.option("--include-self", is_flag=True, help="List the query picture itself too.")
 @click.option(
@@ -81,7 +85,7 @@ if TYPE_CHECKING:
     type=click.Choice(["table", "json", "csv", "paths"]),
     default="table",
     show_default=True,
-    help="json is JSON Lines, one hit a line.",
+    help="json is JSON Lines, one hit per line.",
 )
 @click.option(
     "--sheet",
@@ -113,14 +117,14 @@ def query(
     sheet: Path | None,
     device: str,
 ) -> None:
-    """Rank the pictures of the index by likeness to IMAGE."""
+    """Rank the pictures of the index by similarity to IMAGE."""
     from diffsim.db.filters import Filters
 
     from ..query import Example, Query
     from ..search import Searcher
 
     examples = [
-        Example(image, region=region),  # type: ignore[arg-type]  # Example says what a box is
+        Example(image, region=region),  # type: ignore[arg-type]  # Example checks the box
         *(Example(picture, weight) for weight, picture in add),
         *(Example(picture, -weight) for weight, picture in subtract),
     ]
@@ -150,7 +154,7 @@ def query(
 def _notes(answer: "Answer", form: str) -> list[str]:
     notes = list(answer.notes)
     if form == "paths" and any("\n" in hit.path for hit in answer.hits):
-        notes.append("A path holds a line break and so stands on several lines; --format json keeps it whole.")
+        notes.append("A path contains a line break and so spans several lines; --format json keeps it whole.")
     stages = f"{answer.pictures} pictures, {answer.recalled} recalled, {answer.scored} scored by full attention"
     return [*notes, f"{answer.name}: {stages}."]
 
@@ -185,7 +189,7 @@ def json_row(hit: "Hit") -> dict[str, Any]:
 
 
 def _json(hits: list["Hit"]) -> bytes:
-    """ASCII only: a byte of a path that is no UTF-8 stands as \\udcXX, which Python's os.fsencode turns back."""
+    """ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
     return "".join(json.dumps(json_row(hit)) + "\n" for hit in hits).encode("ascii")
 
 
@@ -215,7 +219,7 @@ def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
 
 
 def sheet_hits(hits: list["Hit"]) -> list["SheetHit"]:
-    """The hits as a sheet shows them."""
+    """The hits as rows of a sheet."""
     from ..figures.sheet import SheetHit
     from ..figures.thumbnails import thumbnail
 

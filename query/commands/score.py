@@ -25,14 +25,14 @@ if TYPE_CHECKING:
     type=click.Choice(PROTOCOLS),
     default="engine",
     show_default=True,
-    help="engine: symmetric, as an index scores. paper: as DiffSim's released code, noise by role, both branches.",
+    help="engine: symmetric, as in an index. paper: as in DiffSim's released code, noise by role, both branches.",
 )
 @click.option(
     "--metric",
     type=click.Choice(METRICS),
     default="cosine",
     show_default=True,
-    help="cosine: larger is more alike. mse: mean squared error of the attention maps, smaller is more alike.",
+    help="cosine: larger is more similar. mse: mean squared error of the attention maps, smaller is more similar.",
 )
 @device_option
 @click.option(

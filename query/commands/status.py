@@ -49,7 +49,7 @@ def status(index_path: Path) -> None:
 
 
 def _standing(space: "KnownSpace", answers: "KnownSpace") -> str:
-    """What a space is among those of its name."""
+    """The role of a space among those that share its name."""
     if space == answers:
         return f"answers for the name {space.name}"
     if space.id > answers.id:

@@ -46,8 +46,8 @@ def sweep(
 ) -> None:
     """Measure every combination of layers, timesteps and picture sizes on BENCH, with the pictures in ROOT.
 
-    BENCH and ROOT are those of `evaluate`. The figure is the accuracy on triplets, or the mean average precision (mAP)
-    of `retrieval`. A setting picked by its figure should be reported on other triplets.
+    BENCH and ROOT are as for `evaluate`. The figure is the accuracy on triplets, or the mean average precision (mAP)
+    for `retrieval`. A setting chosen by its figure should be reported on other triplets.
     """
     if plot:
         from ..evaluation.curves import check_plot

@@ -1,8 +1,8 @@
 """How much of the exhaustive ranking does the first stage bring in? Measured on the user's own index.
 
-A seeded sample of the indexed pictures asks. Each is scored against every other picture, which gives the true nearest;
-then the two stages are run as a question runs them, with the same FAISS file and the same tail, for several numbers of
-candidates. Nothing is simulated: the seconds are those of this machine, with the index warm in memory.
+The queries are a seeded sample of the indexed pictures. Each is scored against every other picture, which gives the
+true nearest; then the two stages run as in a normal query, with the same FAISS file and the same tail, for several
+numbers of candidates. Nothing is simulated: the seconds are those of this machine, with the index warm in memory.
 """
 
 from collections.abc import Callable
@@ -20,19 +20,19 @@ from ..collection import Collection
 from ..stages import recall_candidates
 
 COUNTS = (25, 50, 100, 200, 400, 800)
-"""Numbers of candidates that are tried, where the collection has more pictures."""
+"""Numbers of candidates to try, as far as the collection has more pictures."""
 
 TOP = 10
 """The exhaustive neighbours that the first stage should bring in."""
 
 TARGET = 0.99
-"""Share of them that makes a number of candidates enough: the lower end of its interval must reach it."""
+"""A number of candidates is enough if the lower end of its recall interval reaches this share."""
 
 
 @dataclass(frozen=True)
 class Candidates:
     """One number of candidates. recall: share of the exhaustive top among them, 0..1, mean over the queries, with its
-    95 % interval by bootstrap over them. seconds: median of recalling and scoring them."""
+    95 % interval by bootstrap over the queries. seconds: median of recalling and scoring them."""
 
     count: int
     recall: Figure
@@ -41,11 +41,11 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Audit:
-    """One space. pictures: how many can be hits. queries: how many asked. top: how many nearest each should find.
+    """One space. pictures: how many can be hits. queries: how many were run. top: how many nearest each should find.
 
-    candidates: from the fewest to the most; none where the collection is so small that the fewest are all of it.
-    enough: the smallest count whose lower end reaches 99 %, None where none does. exact_seconds: median of scoring
-    everything; seconds_per_candidate: the same for one picture. notes: what the asker should know, as sentences.
+    candidates: from the fewest to the most; empty if the collection is so small that the fewest are all of it.
+    enough: the smallest count whose lower end reaches 99 %, None if none does. exact_seconds: median of scoring
+    everything; seconds_per_candidate: the same for one picture. notes: for the user, as sentences.
     """
 
     space: KnownSpace
@@ -67,9 +67,9 @@ def audit(
     seed: int = 0,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Audit | None:
-    """Measure one space; None where it has fewer than two pictures to compare.
+    """Measure one space; None if it has fewer than two pictures to compare.
 
-    The same seed asks with the same pictures as long as the collection stays the same. on_progress: queries done, all.
+    The same seed selects the same query pictures while the collection stays the same. on_progress: queries done, all.
     """
     collection.refresh([space])
     pictures = collection.ids(space.fingerprint)

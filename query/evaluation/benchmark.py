@@ -1,4 +1,4 @@
-"""What a benchmark asks, and how well feature spaces and baselines answer it."""
+"""Benchmarks, and how well feature spaces and baselines do on them."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
@@ -26,7 +26,7 @@ Row = dict[str, Any]
 
 
 class Triplets:
-    """Is A more alike to B than to C? All contenders are measured on the same triplets: those that each can score."""
+    """Is A more similar to B than to C? All contenders are measured on the same triplets: those that each can score."""
 
     counted = "pairs"
 
@@ -57,7 +57,7 @@ class Triplets:
         if left_out == len(scored):
             raise BadBenchmark(f"No triplet could be scored: none of the pictures in {self._root} could be read.")
         if left_out:
-            self._say(f"{left_out} triplets were left out: a picture of theirs could not be read.")
+            self._say(f"{left_out} triplets were left out: one of their pictures could not be read.")
         units = [triplet.unit for triplet, good in zip(self._triplets, scored, strict=True) if good]
         _warn_of_few_units(len(set(units)), self._unit, self._say)
         found = [verdicts(near[scored], far[scored]) for near, far in answers]
@@ -77,7 +77,7 @@ class Triplets:
 
 
 class Groups:
-    """Which pictures of one's own group come first? Over the pictures that every contender can score."""
+    """Do the pictures of a query's own group come first? Over the pictures that every contender can score."""
 
     counted = "queries"
 
@@ -99,7 +99,7 @@ class Groups:
             found = retrieval(scores, self._queries, self._labelled, self._seed)
             if not found.figures:
                 raise BadBenchmark(
-                    f"No picture of {self._root} can be found by another one; give groups of two or more."
+                    f"No picture of {self._root} can be found from another; give groups of at least two pictures."
                 )
             rows.append(
                 {
@@ -112,7 +112,7 @@ class Groups:
                 }
             )
         if found.alone:
-            self._say(f"{found.alone} queries were left out: no picture to be found, or unreadable.")
+            self._say(f"{found.alone} queries were left out: no picture to find, or unreadable.")
         _warn_of_few_units(found.groups, "groups", self._say)
         return rows
 
@@ -121,8 +121,8 @@ Benchmark = Triplets | Groups
 
 
 def read(bench: str, root: Path, limit: int | None, seed: int, say: Say) -> Benchmark:
-    """A benchmark by name (`names.BENCHMARKS`) with its data in `root`; `say` is told what a reader of the figures must
-    know. limit: at most so many triplets or queries. Raises BadBenchmark."""
+    """A benchmark by name (`names.BENCHMARKS`) with its data in `root`. say: receives the notes that a reader of the
+    figures must know. limit: maximum number of triplets or queries. Raises BadBenchmark."""
     benchmark = Groups(root, limit, seed, say) if bench == "retrieval" else Triplets(bench, root, limit, seed, say)
     absent = [picture for picture in benchmark.pictures if not picture.is_file()]
     if len(absent) == len(benchmark.pictures):
@@ -141,7 +141,7 @@ def measure(
     progress: Progress,
 ) -> list[Row]:
     """A row of figures for each contender, in the order given. root: the benchmark's. cache: folder of the index that
-    keeps the features. Raises BadBenchmark, and what `index_folders` does."""
+    keeps the features. Raises BadBenchmark, and as `index_folders` does."""
     answers = []
     with ExitStack() as opened:
         with progress("Extracting", "pictures") as on_progress:
@@ -157,7 +157,7 @@ def measure(
 def measure_as_paper(
     benchmark: Triplets, contenders: Sequence[Contender], options: IndexOptions, progress: Progress
 ) -> list[Row]:
-    """The same under the paper protocol, where the reference is A and the other two are B. Nothing is kept on disk.
+    """The same under the paper protocol, with the reference as A and the other two as B. Nothing is kept on disk.
     Raises BadBenchmark, NoPaperProtocol, ..."""
     answers = []
     for contender, scorer in open_paper_scorers(contenders, benchmark.pictures, options):

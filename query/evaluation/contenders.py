@@ -36,8 +36,8 @@ _SPEC = re.compile(r"(?P<model>.+)/(?P<what>[^/:]+?)(?P<variant>-C)?(@(?P<size>[
 
 @dataclass(frozen=True)
 class Contender:
-    """What is measured. spec: as it was asked for. request: a feature space; None for a baseline, which is named by its
-    spec. pooled: score by descriptors alone."""
+    """What is measured. spec: as the user wrote it. request: a feature space; None for a baseline, which is named by
+    its spec. pooled: score by descriptors alone."""
 
     spec: str
     request: SpaceRequest | None = None
@@ -45,10 +45,10 @@ class Contender:
 
 
 def parse_spec(spec: str, prompt: str | None = None) -> Contender:
-    """A baseline's name, or `MODEL/WHAT`, then perhaps `-C` (that variant), `@SIZEpx` and `:pooled`.
+    """Parse a baseline's name, or `MODEL/WHAT` with optional `-C` (that variant), `@SIZEpx` and `:pooled`.
 
     MODEL is a preset or a folder. WHAT is a profile, `global`, or taps as `requested_spaces` reads them, joined by `+`:
-    `LAYER@tTIMESTEP*WEIGHT`. prompt: what the network is told; None is its default. Raises InvalidSpace, UnknownModel.
+    `LAYER@tTIMESTEP*WEIGHT`. prompt: the network's prompt; None means its default. Raises InvalidSpace, UnknownModel.
     """
     if spec in BASELINES:
         return Contender(spec)
@@ -84,8 +84,7 @@ def open_scorers(
     """A scorer over `pictures` for each contender; stores stay open as long as `opened` does.
 
     root: the data set's folder, or a list. cache: folder of the index that keeps features; only these pictures are
-    extracted. on_progress: called with
-    (pictures done, pictures in all). Raises what `index_folders` does.
+    extracted. on_progress: called with (pictures done, pictures in all). Raises as `index_folders` does.
     """
     requests = list(dict.fromkeys(contender.request for contender in contenders if contender.request is not None))
     if requests:
@@ -126,7 +125,7 @@ def open_paper_scorers(
     contenders: Sequence[Contender], pictures: Sequence[Path], options: IndexOptions
 ) -> Iterator[tuple[Contender, PaperScorer]]:
     """A scorer over `pictures` under the paper protocol for each contender, one at a time: each keeps its features in
-    memory. All contenders are checked before the first is given. Raises NoPaperProtocol, UnknownModel, BadNetwork."""
+    memory. All contenders are checked before the first is yielded. Raises NoPaperProtocol, UnknownModel, BadNetwork."""
     networks = Networks(choose_device(options.device))
     protocols = [_paper_protocol(contender, networks) for contender in contenders]
     for contender, protocol in zip(contenders, protocols, strict=True):
@@ -148,33 +147,33 @@ def _paper_protocol(contender: Contender, networks: Networks) -> PaperProtocol:
 
 
 def _real(picture: Path) -> bytes:
-    """As the catalog has it: the folder's real path, the file's own name."""
+    """The path as in the catalog: the folder's real path, the file's own name."""
     return os.path.join(os.path.realpath(os.fsencode(picture.parent)), os.fsencode(picture.name))
 
 
 def _contents(catalog: Catalog, ids: np.ndarray, paths: Sequence[bytes]) -> dict[int, int]:
-    """The content behind each path, by its place in the list; only of these ids."""
+    """The content id of each path, by its position in the list; only those among `ids`."""
     files = catalog.files_of(ids.tolist())
     by_path = {place.path: content_id for content_id, places in files.items() for place in places}
     return {row: by_path[path] for row, path in enumerate(paths) if path in by_path}
 
 
 def _descriptors(collection: Collection, space: str, pictures: int, contents: dict[int, int]) -> np.ndarray:
-    """Stored descriptors by picture, float32 [pictures, dimensions], unit norm; NaN where there is none."""
+    """Stored descriptors by picture, float32 [pictures, dimensions], unit norm; NaN for pictures without one."""
     ids, descriptors = collection.descriptors(space, np.unique(np.array(list(contents.values()), np.int64)))
     place = {content_id: row for row, content_id in enumerate(ids.tolist())}
     table = np.full((pictures, descriptors.shape[1] or 1), np.nan, np.float32)
     for picture, content_id in contents.items():
         if content_id in place:
             table[picture] = descriptors[place[content_id]]
-    table /= np.linalg.norm(table, axis=1, keepdims=True)  # stored in float16: unit vectors only nearly
+    table /= np.linalg.norm(table, axis=1, keepdims=True)  # stored in float16, so only nearly unit vectors
     return table
 
 
 def _describe(
     describe: Callable[[np.ndarray], np.ndarray], pictures: Sequence[Path], options: IndexOptions
 ) -> np.ndarray:
-    """Descriptors of all pictures by a baseline, float32 [pictures, dimensions]; NaN where one cannot be read."""
+    """A baseline's descriptors of all pictures, float32 [pictures, dimensions]; NaN for one that cannot be read."""
     vectors: dict[int, np.ndarray] = {}
     jobs = (Job(row, os.path.realpath(os.fsencode(picture)), b"") for row, picture in enumerate(pictures))
     with DecodePool(options.workers, SIDE, options.file_timeout_s, options.decoder_memory) as pool:

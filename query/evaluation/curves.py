@@ -8,7 +8,7 @@ from typing import Any
 from ..errors import QueryError
 from .sweep import Setting
 
-# Okabe and Ito's colours, told apart by colour-blind eyes too, beside another marker each.
+# Okabe and Ito's colours, which colour-blind people can distinguish, each with its own marker.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _MARKERS = ("o", "s", "^", "D", "v", "P")
 _GREY = "#BBBBBB"
@@ -20,15 +20,15 @@ Figures = dict[tuple[str, int, int], dict[str, Any]]
 
 
 class CannotPlot(QueryError):
-    """The curves cannot be drawn as asked."""
+    """The curves cannot be drawn."""
 
 
 def check_plot(path: Path) -> None:
-    """Raises CannotPlot, so that it is known before the work is done."""
+    """Check that the plot can be written, before the work is done. Raises CannotPlot."""
     if path.suffix.lower() not in (".png", ".svg"):
         raise CannotPlot(f"The plot {path} is neither .png nor .svg; name such a file.")
     if not path.parent.is_dir():
-        raise CannotPlot(f"The folder of the plot {path} is not there; make it, or name another file.")
+        raise CannotPlot(f"The folder of the plot {path} does not exist; make it, or name another file.")
     if importlib.util.find_spec("matplotlib") is None:
         raise CannotPlot("A plot needs one more package: pip install 'diffsim-search[plot]'.")
 
@@ -36,13 +36,13 @@ def check_plot(path: Path) -> None:
 def draw_curves(
     path: Path, points: Sequence[Setting], figures: Sequence[dict[str, Any]], name: str, title: str
 ) -> None:
-    """Write a PNG or SVG. figures: of each point, with value, low and high in 0..1; name: what they are.
+    """Write a PNG or SVG. figures: of each point, with value, low and high in 0..1; name: of the figure.
 
-    Where there is one timestep only, the layers are the horizontal axis of a single panel. Raises CannotPlot.
+    If there is only one timestep, the layers are the horizontal axis of a single panel. Raises CannotPlot.
     """
     check_plot(path)
     from matplotlib import rc_context
-    from matplotlib.figure import Figure  # without pyplot: no window, and nothing global
+    from matplotlib.figure import Figure  # not pyplot: no window and no global state
 
     found = {(point.layer, point.size, point.timestep): figure for point, figure in zip(points, figures, strict=True)}
     with rc_context({"svg.hashsalt": "diffsim", "font.size": 9}):
@@ -58,7 +58,7 @@ def draw_curves(
 
 def _by_timestep(sheet: Any, found: Figures) -> Any:
     """A panel for each layer: the intervals of many layers in one panel would hide each other. With one size, the other
-    layers' lines stand behind in grey."""
+    layers' lines are drawn behind in grey."""
     layers, sizes, timesteps = (list(dict.fromkeys(column)) for column in zip(*found, strict=True))
     across = min(_ACROSS, len(layers))
     down = -(-len(layers) // across)
@@ -92,7 +92,7 @@ def _by_layer(sheet: Any, found: Figures) -> Any:
 
 
 def _line(panel: Any, across: Sequence[int], figures: Sequence[dict[str, Any]], number: int, size: int) -> None:
-    """One size's figures and their interval."""
+    """Draw one size's figures and their intervals."""
     colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
     low, value, high = _per_cent(figures)
     panel.fill_between(across, low, high, color=colour, alpha=0.2, linewidth=0)
@@ -102,7 +102,7 @@ def _line(panel: Any, across: Sequence[int], figures: Sequence[dict[str, Any]], 
 
 
 def _per_cent(figures: Sequence[dict[str, Any]]) -> list[list[float]]:
-    """Lower ends, values and upper ends; where there is no interval, the value itself."""
+    """Lower ends, values and upper ends; without an interval, the value itself."""
     return [
         [100 * (figure["value"] if figure[name] is None else figure[name]) for figure in figures]
         for name in ("low", "value", "high")

@@ -13,12 +13,12 @@ from diffsim.retrieval.settings import InvalidSpace, Tap
 from .contenders import Contender
 
 TIMESTEPS = (1, 51, 101, 251, 501, 751)
-"""By default. A network trained without noise, whose profiles share one timestep (0 for CLIP), takes only that."""
+"""The default timesteps. A network trained without noise, whose profiles share one (0 for CLIP), uses only that."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """One point of a sweep. layer: as `Network.layers` has it. size: of the pictures, pixels."""
+    """One point of a sweep. layer: a name from `Network.layers`. size: of the pictures, pixels."""
 
     layer: str
     timestep: int
@@ -35,10 +35,10 @@ def settings(
     device: str = "auto",
     **changes: Any,
 ) -> list[Setting]:
-    """Every combination once, by size, layer (in the order in which a picture meets them) and timestep.
+    """Every combination once, ordered by size, layer (in forward order) and timestep.
 
-    layers, timesteps, sizes: none means all of the network's, TIMESTEPS, and the network's own size. changes: what all
-    of them have in common, as `requested_spaces` takes it.
+    layers, timesteps, sizes: if empty, all of the network's layers, TIMESTEPS, and the network's own size. changes:
+    settings that all of them share, as `requested_spaces` takes them.
     Raises UnknownModel, BadNetwork, UnknownModule, InvalidSpace.
     """
     if changes.get("variant") == "global":

@@ -16,23 +16,23 @@ TOP = 140
 LABEL = 48
 BAR = 112
 DISC = 15
-# viridis (matplotlib, CC0): even steps look even and brightness rises all the way, for colour-blind eyes too.
+# viridis (matplotlib, CC0): perceptually uniform, with increasing brightness, also for colour-blind people.
 _VIRIDIS = "440154 482878 3e4a89 31688e 26828e 1f9e89 35b779 6ece58 b5de2b fde725"
 COLOURS = np.array([list(bytes.fromhex(colour)) for colour in _VIRIDIS.split()], np.float32)
 VEIL = 0.72
-"""How much of the colour hides the picture under it."""
+"""Opacity of the colour over the picture."""
 DIM = 110, 60
-"""The grey of the picture under the colour: its middle, and how far it goes from there. Brightness is the scale's."""
+"""The grey of the picture under the colour: its mean, and how far it varies. Brightness belongs to the colour scale."""
 
 Box = tuple[int, int, int, int]
 """Left, top, right, bottom in pixels."""
 
 
 def draw_agreement(a: Image.Image, b: Image.Image, why: Agreement, title: str) -> Image.Image:
-    """The RGB drawing of a pair, A on the left and B on the right; the score stands below the title.
+    """The RGB drawing of a pair, A on the left and B on the right; the score is below the title.
 
-    Above, the pictures: parts of A that are found best in B are numbered, and so is the place in B where the attention
-    of each went. Below, how well every part of each is rebuilt from the other, on one colour scale with its ends.
+    Top row: the pictures, with numbers on the parts of A found best in B and on the place in B where the attention of
+    each went. Bottom row: how well every part of each is rebuilt from the other, on one labelled colour scale.
     a, b: upright and whole, in any size; the grids of `why` cover them.
     """
     low, high = colour_range(why)
@@ -86,14 +86,14 @@ def veiled(grey: np.ndarray, values: np.ndarray, low: float, high: float) -> Ima
 
 
 def fitting(picture: Image.Image) -> Image.Image:
-    """As large as the panel allows, its sides' ratio kept."""
+    """The picture as large as the panel allows, with its aspect ratio kept."""
     scale = min(PANEL / picture.width, PANEL / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     return picture.convert("RGB").resize(size, Image.Resampling.LANCZOS)
 
 
 def panel(drawing: Image.Image, picture: Image.Image, x: int, y: int) -> Box:
-    """Put the picture into the middle of the panel at (x, y); gives the box that it covers."""
+    """Paste the picture into the middle of the panel at (x, y); returns the box that it covers."""
     fit = fitting(picture)
     drawing.paste(CELL_GROUND, (x, y, x + PANEL, y + PANEL))
     left, top = x + (PANEL - fit.width) // 2, y + (PANEL - fit.height) // 2
@@ -116,7 +116,7 @@ def number(pen: ImageDraw.ImageDraw, box: Box, grid: Sequence[int], places: Sequ
 
 
 def scale(drawing: Image.Image, low: float, high: float, y: int) -> None:
-    """The colour bar with its ends and middle, and what it means in words."""
+    """The colour bar with its ends and middle labelled, and its meaning in words."""
     left, right = MARGIN + PANEL // 2, drawing.width - MARGIN - PANEL // 2
     values = np.broadcast_to(np.linspace(low, high, right - left, dtype=np.float32), (16, right - left))
     drawing.paste(veiled(np.full((1, 1, 1), DIM[0], np.float32), values, low, high), (left, y))

@@ -1,4 +1,4 @@
-"""The result sheet: a query and its ranked neighbours as one picture, in the manner of the paper's Figure 4."""
+"""The result sheet: a query and its ranked neighbours as one picture, like the paper's Figure 4."""
 
 import os
 import unicodedata
@@ -26,12 +26,12 @@ HEADER = 90
 LABEL = 40
 """Height of a row's name, pixels."""
 PER_ROW = 6
-# The characters Pillow's own font can draw; for one that it cannot, it draws an empty box.
+# The characters that Pillow's own font can draw; it draws an empty box for any other.
 GLYPHS = frozenset(map(chr, range(32, 127))) | frozenset("©«°±·»‘’“”…‹›™")
 BOX = "\ufffd"
 LOOKALIKES = {"–": "-", "—": "-", "−": "-", "×": "x", "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE"}
 LOOKALIKES |= {"ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d", "Đ": "D", "ı": "i", "þ": "th", "ð": "d"}
-# How much of a picture past the end of likeness gives way to the ground.
+# How far a picture past the end of likeness fades into the background.
 DIMMED = 0.62
 
 
@@ -39,8 +39,8 @@ DIMMED = 0.62
 class SheetHit:
     """One neighbour as the sheet shows it.
 
-    `score` is in [-1, 1]; `by_chance` is the number of pictures expected by chance to score as high, or None where
-    it was not judged. `name` may hold anything a file name can.
+    `score` is in [-1, 1]; `by_chance` is the number of pictures expected by chance to score as high, or None if it was
+    not estimated. `name` may hold anything a file name can.
     """
 
     picture: Image.Image
@@ -54,7 +54,7 @@ def draw_sheet(query: Image.Image, hits: Sequence[SheetHit], title: str) -> Imag
     """The RGB sheet: the framed query on the left, `hits` in the given order beside it, six to a row.
 
     Pictures are fitted into squares of 224 pixels, never cropped or enlarged beyond them. From the first hit that
-    chance alone explains on, hits are dimmed and a mark says that likeness ends.
+    chance alone explains, hits are dimmed and a mark says that likeness ends.
     """
     columns = min(max(len(hits), 2), PER_ROW)
     rows = max(1, -(-len(hits) // PER_ROW))
@@ -94,7 +94,7 @@ def put_hits(sheet: Image.Image, hits: Sequence[SheetHit], places: Sequence[tupl
 
 
 def save_png(drawing: Image.Image, to: Path) -> None:
-    """Write elsewhere, then rename: no half-written picture takes the place of an old one."""
+    """Write elsewhere, then rename, so that a half-written picture never replaces an old one."""
     part = to.with_name(to.name + ".part")
     drawing.save(part, format="PNG")
     os.replace(part, to)
@@ -103,12 +103,12 @@ def save_png(drawing: Image.Image, to: Path) -> None:
 @cache
 def font(size: int) -> ImageFont.FreeTypeFont:
     face = ImageFont.load_default(size)
-    assert isinstance(face, ImageFont.FreeTypeFont)  # the bitmap font is given only where no size is asked for
+    assert isinstance(face, ImageFont.FreeTypeFont)  # Pillow returns its bitmap font only if no size is given
     return face
 
 
 def put(sheet: Image.Image, picture: Image.Image, x: int, y: int, dimmed: bool = False) -> None:
-    """The picture, its sides' ratio kept, in the middle of the square cell at (x, y)."""
+    """Draw the picture, with its aspect ratio kept, in the middle of the square cell at (x, y)."""
     scale = min(CELL / picture.width, CELL / picture.height)
     size = max(1, round(picture.width * scale)), max(1, round(picture.height * scale))
     fit = picture.convert("RGB")
@@ -124,7 +124,7 @@ def put(sheet: Image.Image, picture: Image.Image, x: int, y: int, dimmed: bool =
 def caption(
     pen: ImageDraw.ImageDraw, hit: SheetHit, x: int, y: int, strong: tuple[int, ...], weak: tuple[int, ...]
 ) -> None:
-    """Rank and score on the first line, what chance would give at its right end, the name below."""
+    """Rank and score on the first line, by-chance at its right end, the name below."""
     pen.text((x, y + 20), f"{hit.rank}", strong, font(18), anchor="lm")
     rank_width = font(18).getlength(f"{hit.rank}")
     pen.text((x + rank_width + 10, y + 20), f"{hit.score:.3f}", weak, font(18), anchor="lm")
@@ -145,7 +145,7 @@ def mark_end(sheet: Image.Image, x: int, y: int) -> None:
 
 
 def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
-    """`text` in glyphs the font has, its middle left out where it would be wider than `width` pixels."""
+    """`text` in glyphs that the font has, its middle left out if it would be wider than `width` pixels."""
     text = plain(text)
     if len(text) > 200:
         text = shortened(text, 200)
@@ -158,14 +158,14 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, width: float) -> str:
 
 
 def shortened(text: str, kept: int) -> str:
-    # The end of a file name tells more than its beginning: it holds the number and the suffix.
+    # The end of a file name says more than its beginning: it holds the number and the suffix.
     return text[: kept - kept * 3 // 5] + "…" + text[len(text) - kept * 3 // 5 :]
 
 
 def plain(text: str) -> str:
-    """`text` in the glyphs of Pillow's own font: accents dropped, invisible characters too, a box for the rest.
+    """`text` in the glyphs of Pillow's own font: accents and invisible characters dropped, a box for the rest.
 
-    File names hold anything: undecodable bytes (surrogates), marks that turn the direction of writing, emoji.
+    File names may hold anything: undecodable bytes (surrogates), marks that change the direction of writing, emoji.
     """
     drawn = []
     for character in text:
@@ -183,7 +183,7 @@ def plain(text: str) -> str:
 def draw_comparison(query: Image.Image, rows: Sequence[tuple[str, Sequence[SheetHit]]], title: str) -> Image.Image:
     """The RGB sheet: the framed query on the left, beside it one row for each (name, hits), in the given order.
 
-    Cells, captions and the mark where likeness ends are those of `draw_sheet`; each row ends for itself.
+    Cells, captions and the mark where likeness ends are those of `draw_sheet`; each row has its own mark.
     """
     columns = max([2, *(len(hits) for _, hits in rows)])
     left = MARGIN + CELL + 2 * GAP

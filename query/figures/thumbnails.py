@@ -1,4 +1,4 @@
-"""Small pictures for sheets: upright, on white, whatever the file holds."""
+"""Thumbnails for sheets: upright, on white, for any file."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _SIDE = 384
 
 
 def thumbnail(path: Path) -> Image.Image:
-    """The picture at most 384 pixels wide and high; a plain grey square where the file cannot be read now."""
+    """The picture at most 384 pixels wide and high; a plain grey square if the file cannot be read now."""
     try:
         picture, _ = open_picture(path.read_bytes())
     except (OSError, UnreadableImage):
@@ -20,5 +20,5 @@ def thumbnail(path: Path) -> Image.Image:
 
 
 def blank() -> Image.Image:
-    """What stands for a picture that cannot be read now."""
+    """The placeholder for a picture that cannot be read now."""
     return Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))

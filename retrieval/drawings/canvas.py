@@ -1,6 +1,6 @@
-"""The drawn gallery's paintbox: what every style paints from, and the tools that styles share.
+"""Painting tools for the drawn gallery: the input of every style, and the functions that styles share.
 
-All lengths are fractions of the canvas, so that size changes sharpness alone.
+All lengths are fractions of the canvas, so that size affects only sharpness.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ PALETTES = (
 
 @dataclass(frozen=True)
 class Canvas:
-    """What a style gets to see: never the subject's name, only which part shows where.
+    """The input of a style: which part is visible where, never the subject's name.
 
     `labels` uint8 [n, n] is the front-most part at each point, `roles` int [parts] each part's index in
     ROLES; parts from `first` on are the subject, those before it the backdrop.
@@ -39,7 +39,7 @@ class Canvas:
 
     @cached_property
     def yx(self) -> np.ndarray:
-        """Float32 [2, n, n]: how far down and how far right each point lies, 0..1."""
+        """Float32 [2, n, n]: each point's distance from the top and from the left, 0..1."""
         yx: np.ndarray = np.mgrid[: self.n, : self.n].astype(np.float32) / self.n
         return yx
 
@@ -52,7 +52,7 @@ class Canvas:
         return rgb(PALETTES[self.rng.integers(len(PALETTES))])
 
     def noise(self, cells: int) -> np.ndarray:
-        """Smooth noise of unit spread, float32 [n, n], with about `cells` bumps to a side."""
+        """Smooth noise of unit spread, float32 [n, n], with about `cells` bumps per side."""
         values = self.rng.standard_normal((cells, cells)).astype(np.float32)
         return np.asarray(Image.fromarray(values).resize((self.n, self.n), Image.Resampling.BICUBIC))
 
@@ -60,17 +60,17 @@ class Canvas:
         return self.noise(self.n // 2)
 
     def wobbled(self, amount: float, cells: int) -> np.ndarray:
-        """The labels as a hand would draw them: shifted here and there by about `amount` of the width."""
+        """The labels as if drawn by hand: shifted locally by about `amount` of the width."""
         shifted = self.yx + amount * np.stack([self.noise(cells), self.noise(cells)])
         y, x = np.clip((shifted * self.n).astype(np.int32), 0, self.n - 1)
         moved: np.ndarray = self.labels[y, x]
         return moved
 
     def cells(self, across: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Irregular cells around a jittered grid of points, `across` to a side.
+        """Irregular cells around a jittered grid of points, `across` per side.
 
-        Returns the number of each point's nearest middle (int [n, n]), the distance to it in grid steps
-        (float [n, n]) and the part found at every middle (as `labels`, [cells]).
+        Returns the number of each point's nearest centre (int [n, n]), the distance to it in grid steps
+        (float [n, n]) and the part at every centre (as `labels`, [cells]).
         """
         wide = across + 2
         middles = np.mgrid[-1 : across + 1, -1 : across + 1].reshape(2, -1).astype(np.float32)
@@ -100,7 +100,7 @@ def blur(values: np.ndarray, radius: float) -> np.ndarray:
 
 
 def edges(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where two parts meet (bool [n, n]), and the front-most part near by (as `labels`)."""
+    """Where two parts meet (bool [n, n]), and the front-most part nearby (as `labels`)."""
     front, back = labels.copy(), labels.copy()
     for axis in (0, 1):
         for step in (1, -1):
@@ -112,7 +112,7 @@ def edges(labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def lines(labels: np.ndarray, width: float, threshold: np.ndarray | float = 0.5) -> np.ndarray:
-    """Coverage 0..1 of lines about `width` wide along every edge; a map for `threshold` makes them swell."""
+    """Coverage 0..1 of lines about `width` wide along every edge; a map as `threshold` varies their width."""
     spread = blur(edges(labels)[0], width / 2)
     peak = 3.2 / (width * len(labels))
     return np.clip((spread / peak - threshold) * 4 + 0.5, 0, 1)

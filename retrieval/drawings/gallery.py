@@ -1,9 +1,9 @@
-"""The project's own gallery: every subject drawn in every style, by code, for demo, tests and README.
+"""The project's own gallery: every subject in every style, drawn by code, for demo, tests and README.
 
     python -m diffsim.retrieval.drawings FOLDER
 
-writes one `<subject>-<style>.png` per pair. Setting, placement, size and colours are drawn by lot for every
-picture, so two of one subject share its shapes alone, and two of one style the way of painting alone.
+writes one `<subject>-<style>.png` per pair. Setting, placement, size and colours are random for every picture, so
+two pictures of one subject share only its shapes, and two of one style only the way of painting.
 """
 
 import zlib
@@ -24,8 +24,8 @@ STYLES = tuple(PAINTERS)
 def draw(subject: str, style: str, seed: int = 0, size: int = 384) -> Image.Image:
     """One RGB picture of `size` x `size` pixels (at least 64).
 
-    The same arguments give the same pixels under the same versions of Pillow and NumPy. Raises ValueError
-    for a subject, style or size that is not offered.
+    The same arguments give the same pixels with the same versions of Pillow and NumPy. Raises ValueError
+    for an unknown subject or style, or a size that is too small.
     """
     if subject not in SHAPES:
         raise ValueError(f"no subject {subject!r}; choose one of {', '.join(SUBJECTS)}")
@@ -37,14 +37,14 @@ def draw(subject: str, style: str, seed: int = 0, size: int = 384) -> Image.Imag
     behind = backdrop(rng)
     parts = [*behind, *place(SHAPES[subject](), rng)]
     roles = np.array([ROLES.index(part.role) for part in parts])
-    # Painted at twice the size and halved: the only smoothing that the hard label map gets.
+    # Painted at twice the size and halved, which is the only smoothing of the hard label map.
     canvas = Canvas(label_map(parts, 2 * size), roles, len(behind), rng)
     painted = np.clip(PAINTERS[style](canvas), 0, 255).astype(np.uint8)
     return Image.fromarray(painted).reduce(2)
 
 
 def backdrop(rng: np.random.Generator) -> list[Part]:
-    """One of five frame-filling settings, chosen without regard to the subject: layout must not name it."""
+    """One of five frame-filling settings, chosen independently of the subject, so that layout does not reveal it."""
     x = np.arange(-10.0, 111.0, 3)
     level, lag = rng.uniform(62, 82), rng.uniform(0, 6)
 

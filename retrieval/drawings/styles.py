@@ -1,4 +1,4 @@
-"""How the drawn gallery is painted: a function per style, from a canvas to float RGB [n, n, 3] in 0..255."""
+"""The styles of the drawn gallery: a function per style, from a canvas to float RGB [n, n, 3] in 0..255."""
 
 from collections.abc import Callable
 
@@ -50,7 +50,7 @@ def ink(canvas: Canvas) -> np.ndarray:
 
 
 def pencil(canvas: Canvas) -> np.ndarray:
-    """Graphite: layers of hatching as dark as the part asks for, and outlines gone over twice."""
+    """Graphite: layers of hatching as dark as the part's tone, and outlines drawn twice."""
     labels = canvas.wobbled(0.003, 10)
     tone = TONES[canvas.roles][labels]
     lean = canvas.rng.uniform(-14, 14)
@@ -91,7 +91,7 @@ def glass(canvas: Canvas) -> np.ndarray:
     colours = canvas.palette()
     grey = colours.mean(axis=1, keepdims=True)
     colours = np.clip(grey + 1.5 * (colours - grey), 12, 250)
-    # Light shines through: every glass but the dark one is bright.
+    # Light shines through: every pane except the dark ones is bright.
     colours[:-1] *= np.clip(225 / colours[:-1].max(axis=1, keepdims=True), 1, 2.5)
     per_pane = (len(middle), len(canvas.roles))
     uneven = canvas.rng.normal(1, 0.13, (*per_pane, 3)) * canvas.rng.normal(1, 0.12, (*per_pane, 1))

@@ -1,7 +1,7 @@
-"""What the drawn gallery shows: every subject's geometry, defined once, with colour roles instead of colours.
+"""The subjects of the drawn gallery: every subject's geometry, defined once, with colour roles instead of colours.
 
 Points are written as in SVG, in percent of the picture: "5,47 50,8 95,47", x to the right, y downwards. A
-part is a filled outline or a stroke; later parts lie in front. How it is painted is the style's affair.
+part is a filled outline or a stroke; later parts are in front. The style decides how it is painted.
 """
 
 from collections.abc import Callable
@@ -39,7 +39,7 @@ def box(role: str, points: str) -> Part:
 
 
 def oval(role: str, points: str, start: float = 0, stop: float = 360, width: float = 0.0) -> Part:
-    """The ellipse of a "centre radii" pair, or its piece between two angles in degrees (90 is downwards)."""
+    """The ellipse of a "centre radii" pair, or its segment between two angles in degrees (90 is downwards)."""
     centre, radii = outline(points)
     angle = np.radians(np.linspace(start, stop, 49))
     return Part(role, centre + radii * np.stack([np.cos(angle), np.sin(angle)], axis=1), width)

@@ -1,4 +1,4 @@
-"""Plain descriptors to measure against: what needs no network sets the floor.
+"""Simple descriptors as baselines: methods without a network set the floor.
 
 Each takes a picture as RGB pixels, uint8 [SIDE, SIDE, 3], and gives a float32 vector of unit length (or zeros); the
 score of two pictures is the cosine, in [-1, 1].
@@ -13,7 +13,7 @@ _BINS = 8
 
 
 def colour_histogram(pixels: np.ndarray) -> np.ndarray:
-    """Shares of 8 x 8 x 8 colours, square-rooted: the cosine is then the Bhattacharyya coefficient, one minus the
+    """Shares of 8 x 8 x 8 colours, square-rooted, so that the cosine is the Bhattacharyya coefficient, one minus the
     squared Hellinger distance."""
     red, green, blue = (pixels >> 5).reshape(-1, 3).astype(np.intp).T
     counts = np.bincount((red * _BINS + green) * _BINS + blue, minlength=_BINS**3)
@@ -28,7 +28,7 @@ def thumbnail(pixels: np.ndarray) -> np.ndarray:
 
 def gradient_histogram(pixels: np.ndarray) -> np.ndarray:
     """Orientations of the brightness gradient at 64 x 64 pixels: 8 unsigned directions, weighted by strength, in each
-    of 8 x 8 cells; square-rooted, so that few strong edges do not outweigh the rest."""
+    of 8 x 8 cells; square-rooted, so that a few strong edges do not outweigh the rest."""
     grey = _reduced(pixels.astype(np.float64) @ np.array([0.299, 0.587, 0.114]), 64)
     down, across = np.gradient(grey)
     direction = np.floor(np.arctan2(down, across) % np.pi / np.pi * 8).astype(np.intp) % 8

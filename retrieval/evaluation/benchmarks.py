@@ -1,4 +1,4 @@
-"""The benchmarks of triplets by name (`retrieval` in `names.BENCHMARKS` is the one without)."""
+"""The triplet benchmarks by name (`retrieval` in `names.BENCHMARKS` is the only one without triplets)."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,7 @@
 """95 % intervals by bootstrap over independent units (percentile method; Efron and Tibshirani 1993, chapter 13).
 
 Triplets and queries share pictures, so they are not independent: a whole style, subject or class is drawn at a time.
-With few units the interval is rough, and rather too narrow.
+With few units the interval is rough and tends to be too narrow.
 """
 
 from collections.abc import Sequence
@@ -11,12 +11,12 @@ import numpy as np
 
 RESAMPLES = 2000
 FEW_UNITS = 10
-"""Below so many units an interval should be read with care."""
+"""With fewer units an interval should be read with care."""
 
 
 @dataclass(frozen=True)
 class Figure:
-    """A mean with its 95 % interval; low and high are None where fewer than two units support none."""
+    """A mean with its 95 % interval; low and high are None if there are fewer than two units."""
 
     value: float
     low: float | None
@@ -26,7 +26,7 @@ class Figure:
 def mean_figure(values: np.ndarray, units: Sequence[str], seed: int) -> Figure:
     """The mean of `values`, float [n], and its interval when units (one name per value) are drawn with replacement.
 
-    Deterministic for a seed, whatever the order of the values.
+    Deterministic for a seed, regardless of the order of the values.
     """
     value = float(values.mean())
     names, number = np.unique(np.array(units, object).astype(str), return_inverse=True)

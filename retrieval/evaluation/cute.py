@@ -1,4 +1,4 @@
-"""CUTE: one object twice against another object of its category, all under one condition
+"""CUTE: two pictures of one object against another object of its category, all under one condition
 (showlab/DiffSim, cute_main.py)."""
 
 import random
@@ -15,7 +15,7 @@ def cute(root: Path, seed: int) -> Question:
     category in it; the unit is the category.
 
     Layout as cute_main.py walks it, `CATEGORY/OBJECT/CONDITION/*.jpg`; the data set's own datasheet (s-tian/CUTE) says
-    only that the folders tell what belongs together. The released draws follow the file system's order; here
+    only that the folders show what belongs together. The released draws follow the file system's order; here
     everything is sorted. Raises BadBenchmark.
     """
     draw = random.Random(seed)
@@ -34,7 +34,7 @@ def cute(root: Path, seed: int) -> Question:
         raise not_found(root, "pictures as CATEGORY/OBJECT/CONDITION/*.jpg with two objects a category")
     notes = (
         "The layout of the published CUTE could not be confirmed; the one that the released script walks is used.",
-        "One prompt serves all pictures; the released script tells the network each category "
+        "One prompt is used for all pictures; the released script gives the network each category "
         "('The photo of a CATEGORY'), which is left out here.",
         *missing_note(len(triplets) + len(absent), absent, "draws"),
     )

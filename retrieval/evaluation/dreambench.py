@@ -24,9 +24,8 @@ _SYSTEMS = {
 
 
 def dreambench(root: Path, seed: int) -> Question:
-    """Concept preservation of five systems: at most five pairs a reference whose mean ratings differ by 2 or more; a
-    picture that the two groups of raters rate more than 2 apart is left out. The unit is the reference, whatever the
-    system.
+    """Concept preservation of five systems: at most five pairs per reference whose mean ratings differ by 2 or more; a
+    picture that the two groups of raters rate more than 2 apart is left out. The unit is the reference, across systems.
 
     Layout: `SYSTEM.../src_image/REFERENCE/0_0.jpg` and `SYSTEM.../tgt_image/REFERENCE/PROMPT_0.jpg`, in ROOT or in
     ROOT/samples, and `data_human_rating/merged_data/group1|group2/SYSTEM-cp.json` with keys `REFERENCE-PROMPT`
@@ -57,7 +56,7 @@ def dreambench(root: Path, seed: int) -> Question:
                     absent.append(f"{folder.name}, {reference.name}, prompts {closer} and {farther}")
     if not triplets:
         raise not_found(root, "rated pairs of DreamBench++ (folders of systems and data_human_rating)")
-    note = "The layout follows DreamBench++'s code; its downloads themselves could not be looked at."
+    note = "The layout follows DreamBench++'s code; its downloads themselves could not be inspected."
     return Question(triplets, "references", (note, *missing_note(len(triplets) + len(absent), absent, "pairs")))
 
 

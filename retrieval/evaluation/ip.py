@@ -11,11 +11,11 @@ _WEIGHTS = {weight for pair in PAIRS for weight in pair}
 
 
 def ip(root: Path, seed: int) -> Question:
-    """Five fixed pairs of weights a class; the unit is the class. Nothing is drawn.
+    """Five fixed pairs of weights per class; the unit is the class. Nothing is drawn at random.
 
-    Layout as ipref_main.py reads it: `CLASS/WEIGHT.png` for seven weights, and the original `CLASS.JPG` in a folder of
-    its own, here anywhere below ROOT (or inside the class's folder). The published set (Hugging Face, yiren98/IPref,
-    1,495 files in `IPref`) has five files a class where this needs eight, so pairs that lack a picture are left out
+    Layout as ipref_main.py reads it: `CLASS/WEIGHT.png` for seven weights, and the original `CLASS.JPG` in a separate
+    folder, here anywhere below ROOT (or inside the class's folder). The published set (Hugging Face, yiren98/IPref,
+    1,495 files in `IPref`) has five files per class and this needs eight, so pairs that lack a picture are left out
     and counted. Raises BadBenchmark.
     """
     weighted: dict[Path, dict[float, Path]] = {}

@@ -1,4 +1,4 @@
-"""What the readers of data sets share: pictures of a folder in one order, whatever the file system's."""
+"""Shared by the readers of data sets: pictures of a folder in a fixed order, independent of the file system."""
 
 import os
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ def folders_below(folder: Path) -> list[Path]:
 
 
 def missing_note(wanted: int, absent: Sequence[object], what: str) -> tuple[str, ...]:
-    """A sentence about what the protocol asks for and the folder does not have; none where it has everything."""
+    """A sentence about what the protocol requires but the folder lacks; empty if it lacks nothing."""
     if not absent:
         return ()
-    return (f"{len(absent)} of {wanted} {what} were left out: a picture is not there (the first: {absent[0]}).",)
+    return (f"{len(absent)} of {wanted} {what} were left out: a picture is missing (the first: {absent[0]}).",)
 
 
 def not_found(root: Path, wanted: str) -> BadBenchmark:

@@ -11,8 +11,8 @@ _COLUMNS = ("split", "left_vote", "ref_path", "left_path", "right_path", "prompt
 def nights(root: Path, seed: int) -> Question:
     """Every triplet of the split `val`, in the order of the list; left_vote 1 means that left is closer.
 
-    Layout: `data.csv` beside `ref/` and `distort/`, as ssundaram21/dreamsim (dataset/README.md, dataset/dataset.py) has
-    it and night_main.py reads it. The unit is the category: pictures of one category are alike. Nothing is drawn.
+    Layout: `data.csv` beside `ref/` and `distort/`, as in ssundaram21/dreamsim (dataset/README.md, dataset/dataset.py)
+    and night_main.py. The unit is the category: pictures of one category are similar. Nothing is drawn at random.
     Raises BadBenchmark.
     """
     triplets = []
@@ -26,7 +26,7 @@ def nights(root: Path, seed: int) -> Question:
     if not triplets:
         raise BadBenchmark(f"The list {root / 'data.csv'} has no row of the split {SPLIT}; give NIGHTS as published.")
     note = (
-        "One prompt serves all pictures; the released script tells the network each triplet's category "
+        "One prompt is used for all pictures; the released script gives the network each triplet's category "
         "('An image of a CATEGORY'), which is left out here."
     )
     return Question(triplets, "categories", (note,))

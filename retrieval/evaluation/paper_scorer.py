@@ -1,4 +1,4 @@
-"""Scores of wanted pairs under the paper protocol, where a picture's features depend on its role."""
+"""Scores of given pairs under the paper protocol, in which a picture's features depend on its role."""
 
 from collections import OrderedDict
 from collections.abc import Sequence
@@ -12,15 +12,15 @@ from ..score import AttentionFeatures, score_pair
 from .scorers import OnProgress
 
 MEMORY = 2**30
-"""Bytes of features that are kept meanwhile."""
+"""Bytes of features that are kept in memory."""
 
 
 class PaperScorer:
-    """Scores of pictures A (left) and B (right), float32, from the files themselves. One that cannot be read: NaN.
+    """Scores of pictures A (left) and B (right), float32, from the files themselves. NaN for one that cannot be read.
 
     Each picture goes through the network once per role as long as its features are among the last `memory` bytes that
-    were used; beyond that, those unused for longest are dropped and computed again when a pair wants them. Pairs are
-    taken by their left picture, so that only right ones can be wanted again.
+    were used; beyond that, the least recently used are dropped and recomputed when a pair needs them. Pairs are grouped
+    by their left picture, so that only right ones can be needed again.
     """
 
     def __init__(self, protocol: PaperProtocol, pictures: Sequence[Path], memory: int = MEMORY) -> None:

@@ -14,8 +14,8 @@ COUNTS = (1, 5, 10)
 
 @dataclass(frozen=True)
 class Labelled:
-    """Pictures and what they belong to. lookalikes: pictures of one lookalike group but of two groups are neither right
-    nor wrong for each other; empty where there is none."""
+    """Pictures and their groups. lookalikes: two pictures of one lookalike group but of different groups are neither
+    right nor wrong for each other; empty for a picture without one."""
 
     pictures: list[Path]
     groups: list[str]
@@ -25,7 +25,7 @@ class Labelled:
 @dataclass(frozen=True)
 class Retrieval:
     """figures: `mAP`, `precision@k` and `recall@k` for k = 1, 5, 10, in 0..1, with intervals over the queries' groups.
-    queries: those with a picture to be found; alone: those without one, which are left out. groups: of the queries."""
+    queries: those with a picture to find; alone: those without one, which are left out. groups: of the queries."""
 
     figures: dict[str, Figure]
     queries: int
@@ -34,7 +34,7 @@ class Retrieval:
 
 
 def read_labelled(path: Path) -> Labelled:
-    """A CSV with the columns file, group and perhaps lookalike; paths are relative to the CSV's folder.
+    """Read a CSV with the columns file, group and optionally lookalike; paths are relative to the CSV's folder.
 
     Raises BadBenchmark.
     """
@@ -47,19 +47,18 @@ def read_labelled(path: Path) -> Labelled:
 
 
 def sampled_queries(pictures: int, limit: int | None, seed: int) -> np.ndarray:
-    """Which pictures ask, int64, ascending: all of them, or a seeded sample of `limit`."""
+    """The query pictures, int64, ascending: all of them, or a seeded sample of `limit`."""
     if limit is None or limit >= pictures:
         return np.arange(pictures)
     return np.array(sorted(random.Random(seed).sample(range(pictures), limit)), np.int64)
 
 
 def retrieval(scores: np.ndarray, queries: np.ndarray, labelled: Labelled, seed: int = SEED) -> Retrieval:
-    """Metrics from scores, float [queries, pictures]; picture `queries[i]`, no hit of its own, asks row i.
+    """Metrics from scores, float [queries, pictures]; row i: the query picture `queries[i]`, which is not its own hit.
 
-    Average precision is the mean, over the pictures to be found, of the precision down to each of them. precision@k
-    divides by k even where fewer than k are to be found; recall@k divides by how many are. Among equal scores
-    (to six decimals) the wrong pictures come first, so that a tie is never to anyone's credit. A NaN score takes its
-    picture out.
+    Average precision is the mean, over the pictures to find, of the precision down to each of them. precision@k divides
+    by k even if fewer than k are to be found; recall@k divides by how many are. Among equal scores (to six decimals)
+    the wrong pictures come first, so that a tie never counts in favour of a method. A NaN score excludes its picture.
     """
     asked = zip(queries.tolist(), metrics_by_query(scores, queries, labelled), strict=True)
     found = [(labelled.groups[query], metrics) for query, metrics in asked if metrics is not None]
@@ -84,7 +83,7 @@ def metrics_by_query(scores: np.ndarray, queries: np.ndarray, labelled: Labelled
 
 
 def query_metrics(scores: np.ndarray, right: np.ndarray) -> list[float] | None:
-    """One query's mAP, precision@1/5/10 and recall@1/5/10; None where nothing is to be found."""
+    """One query's mAP, precision@1/5/10 and recall@1/5/10; None if there is nothing to find."""
     wanted = int(right.sum())
     if not wanted:
         return None

@@ -1,4 +1,4 @@
-"""Scores of wanted pairs of pictures, from descriptors or from stored tokens.
+"""Scores of given pairs of pictures, from descriptors or from stored tokens.
 
 Pictures are rows 0..n-1 of a list. A picture without features has no score: NaN.
 """
@@ -26,14 +26,14 @@ Records = Callable[[np.ndarray], Iterable[tuple[int, memoryview]]]
 
 
 class PairScorer(Protocol):
-    """Scores pairs of pictures of one list, in [-1, 1], larger is more alike."""
+    """Scores pairs of pictures of one list, in [-1, 1], larger is more similar."""
 
     def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
         """Scores float32 [n] of pictures left[i] and right[i], int64 [n]."""
 
 
 class Scorer(PairScorer, Protocol):
-    """Scores whole collections too."""
+    """Also scores whole collections."""
 
     def matrix(self, queries: np.ndarray, on_progress: OnProgress) -> np.ndarray:
         """Scores float32 [queries, pictures] of queries int64 [n] with every picture."""
@@ -61,8 +61,8 @@ class DescriptorScorer:
 class TokenScorer:
     """The full token-level score, from stored token records, on the device of the kit.
 
-    pictures: how many there are. contents: content id of each picture that has features. records: gives (content id,
-    token record) of those of some ids, int64 [n], that can be read.
+    pictures: how many there are. contents: content id of each picture that has features. records: takes ids, int64 [n],
+    and gives (content id, token record) of those that can be read.
     """
 
     def __init__(self, kit: SpaceKit, pictures: int, contents: dict[int, int], records: Records) -> None:
@@ -73,7 +73,7 @@ class TokenScorer:
         self._batch = max(1, _BATCH_FLOATS // sum(tokens * channels for tokens, channels in kit.shapes))
 
     def pairs(self, left: np.ndarray, right: np.ndarray, on_progress: OnProgress) -> np.ndarray:
-        """Every picture of a batch is read and projected once, however many of the batch's pairs it is in."""
+        """Every picture of a batch is read and projected once, regardless of how many pairs of the batch it is in."""
         scores = np.full(len(left), np.nan, np.float32)
         order = np.lexsort((right, left))  # pairs of one picture side by side
         for start in range(0, len(order), self._batch):

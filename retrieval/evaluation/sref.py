@@ -12,10 +12,10 @@ DRAWS = 2000
 def sref(root: Path, seed: int) -> Question:
     """2,000 draws: two styles, two pictures A and B of the first, C of the second; the unit is A's style.
 
-    Layout: one folder a style with four pictures (508 styles), wherever below ROOT, as style_main.py walks it; the
+    Layout: one folder per style with four pictures (508 styles), anywhere below ROOT, as style_main.py walks it; the
     published set (Hugging Face, yiren98/Sref) holds 2,032 files in a folder `Sref`, and retrieval_vis.py reads
     `STYLE/NUMBER.png`. The released draws follow the file system's order; here folders and files are sorted, so the
-    triplets are others with the same odds. Raises BadBenchmark.
+    triplets differ but have the same distribution. Raises BadBenchmark.
     """
     styles = [pictures for folder in folders_below(root) if len(pictures := pictures_in(folder)) >= 2]
     if len(styles) < 2:
@@ -31,6 +31,6 @@ def sref(root: Path, seed: int) -> Question:
 
 def instantstyle(root: Path, seed: int) -> Question:
     """As `sref`: the released script is the same, and its shell file names another folder."""
-    note = "The layout of InstantStyle's published pictures could not be confirmed: one folder a style is assumed."
+    note = "The layout of InstantStyle's published pictures could not be confirmed: one folder per style is assumed."
     question = sref(root, seed)
     return Question(question.triplets, question.unit, (note, *question.notes))

@@ -12,7 +12,7 @@ _NAME = re.compile(r"i(\d\d)(?:_(\d\d)_(\d))?", re.IGNORECASE)
 
 
 def tid2013(root: Path, seed: int) -> Question:
-    """25 references x 24 distortions, level 2 against level 3; the unit is the reference. Nothing is drawn.
+    """25 references x 24 distortions, level 2 against level 3; the unit is the reference. Nothing is drawn at random.
 
     Layout: `i01.bmp` and `i01_01_1.bmp` in any case (the set itself mixes them), anywhere below ROOT: readers of the
     published set (ponomarenko.info/tid2013.htm) name `reference_images/` and `distorted_images/`, tid_main.py reads one

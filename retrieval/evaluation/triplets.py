@@ -1,4 +1,4 @@
-"""Triplets: is A more alike to B than to C? What a benchmark asks, and the accuracy with its interval."""
+"""Triplets: is A more similar to B than to C? The questions of a benchmark, and the accuracy with its interval."""
 
 import csv
 import os
@@ -16,11 +16,11 @@ SEED = 2334
 """The released scripts' seed: the default for draws, subsets and intervals."""
 
 DECIMALS = 6
-"""The precision of a score, as in `diffsim.retrieval.shard.rerank.rank`: what agrees to so many decimals is a tie."""
+"""The precision of a score, as in `diffsim.retrieval.shard.rerank.rank`: equal to this many decimals is a tie."""
 
 
 class BadBenchmark(RetrievalError):
-    """A folder or list does not hold the benchmark that was asked for."""
+    """A folder or list does not hold the requested benchmark."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Triplet:
 @dataclass(frozen=True)
 class Question:
     """A benchmark's triplets. unit: what its units are, in the plural. notes: what a reader of the figures must know,
-    whatever was left out included, as sentences."""
+    including everything that was left out, as sentences."""
 
     triplets: list[Triplet]
     unit: str
@@ -56,7 +56,7 @@ def accuracy(found: np.ndarray, units: Sequence[str], seed: int = SEED) -> Figur
     """Share of right verdicts, 0..1, with the interval over each triplet's unit.
 
     A tie counts as wrong, as in the released code: it keeps figures comparable with the paper's and never flatters a
-    descriptor that cannot tell two pictures apart. Whoever wants a coin for every tie adds half of them.
+    descriptor that cannot distinguish two pictures. To score ties as coin tosses, add half of them.
     """
     return mean_figure((found > 0).astype(np.float64), units, seed)
 
@@ -64,8 +64,8 @@ def accuracy(found: np.ndarray, units: Sequence[str], seed: int = SEED) -> Figur
 def gain(found: np.ndarray, first: np.ndarray, units: Sequence[str], seed: int = SEED) -> Figure:
     """How much more accurate `found` is than `first`, -1..1, on the same triplets.
 
-    The interval of this difference is what tells two spaces apart; those of the two accuracies share the luck of the
-    draw and are wider.
+    Use the interval of this difference to compare two spaces; those of the two accuracies share the luck of the draw
+    and are wider.
     """
     return mean_figure((found > 0).astype(np.float64) - (first > 0), units, seed)
 
@@ -78,9 +78,9 @@ def limited(triplets: list[Triplet], limit: int | None, seed: int) -> list[Tripl
 
 
 def read_triplets(path: Path) -> Question:
-    """A CSV with the columns reference, closer, farther and perhaps unit; paths are relative to the CSV's folder.
+    """Read a CSV with the columns reference, closer, farther and optionally unit; paths are relative to its folder.
 
-    Without units every reference picture is one. Raises BadBenchmark.
+    Without units every reference picture is its own unit. Raises BadBenchmark.
     """
     rows = read_table(path, ("reference", "closer", "farther"))
     triplets = [

@@ -1,5 +1,5 @@
-"""The kinds of networks that can be read, one file each, and finding, fetching and loading a network. No torch before
-one is loaded."""
+"""The kinds of networks that can be read, one file each, and how a network is found, fetched and loaded. torch is
+imported only when one is loaded."""
 
 from .family import Family
 from .locate import (

@@ -11,15 +11,15 @@ if TYPE_CHECKING:
     from ..networks import Network
 
 _LATENTS, _LAYERS = 32, 28
-"""Of DiT-XL/2 at 256 pixels: what its configuration leaves out."""
+"""Values that the configuration of DiT-XL/2 at 256 pixels leaves out."""
 
 
 def matches(folder: Path) -> bool:
-    return (folder / "transformer").is_dir()  # what its configuration lacks, loading it says
+    return (folder / "transformer").is_dir()  # loading reports what the configuration lacks
 
 
 def defaults(folder: Path) -> Preset:
-    """The middle layer, at the size of the training: eight pixels to a latent."""
+    """The middle layer, at the training size: eight pixels per latent."""
     config = read_table(folder / "transformer" / "config.json", {})
     layer = int(config.get("num_layers") or _LAYERS) // 2
     return Preset(8 * int(config.get("sample_size") or _LATENTS), released(f"transformer_blocks.{layer}"))

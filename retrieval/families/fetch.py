@@ -1,4 +1,4 @@
-"""Downloading the networks known by name."""
+"""Downloads the networks available by name."""
 
 import os
 from pathlib import Path
@@ -29,7 +29,7 @@ def fetch(name: str) -> Path:
         return target
     if isinstance(preset, Preset) and preset.local_only:
         raise CannotFetch(not_published(preset))
-    part = target.with_name(f"{name}.part")  # where a broken download goes on; it is never taken for a whole one
+    part = target.with_name(f"{name}.part")  # an interrupted download resumes here, never taken for complete
     for source in preset.sources:
         _download(source, part, "--ip-adapter FOLDER" if name in adapters else "--model FOLDER")
     os.replace(part, target)

@@ -1,4 +1,4 @@
-"""The networks on this machine: where one is, how it is read by default, and loading it. No torch before that."""
+"""The networks on this machine: where one is, how it is read by default, and how it is loaded. No torch before that."""
 
 import os
 from dataclasses import dataclass, replace
@@ -22,8 +22,8 @@ class UnknownModel(RetrievalError):
 
 @dataclass(frozen=True)
 class KnownNetwork:
-    """reference: a preset's name, or the absolute path of a folder. defaults: how it is read if nothing else is asked
-    for, named as the person named it."""
+    """reference: a preset's name, or the absolute path of a folder. defaults: how it is read by default, under the name
+    that the user gave."""
 
     reference: str
     family: Family
@@ -39,11 +39,11 @@ class LocatedNetwork:
 
     @property
     def key(self) -> tuple[str, str]:
-        """The same for the same network."""
+        """Equal for equal networks."""
         return str(self.folder), self.member.stamp
 
     def load(self, dtype: str, device: str, adapter: str = "") -> "Network":
-        """With an IP-Adapter's preset or path for DiffSim-C. Raises UnknownModel, BadNetwork, FamilyProblem."""
+        """Load it; adapter: a preset or path, for DiffSim-C. Raises UnknownModel, BadNetwork, FamilyProblem."""
         return self.member.load(self.folder, dtype, device, str(find_adapter(adapter)) if adapter else "")
 
 
@@ -58,7 +58,7 @@ def known_network(reference: str) -> KnownNetwork:
         return KnownNetwork(reference, known_families().of_preset(reference).family, preset)
     found = locate(reference)
     defaults = found.member.defaults(found.folder)
-    # Of a preset that the family takes for the defaults, only how it is read: this is another copy of the network.
+    # If the family's defaults are a preset, keep only its settings: this folder is another copy of the network.
     defaults = replace(defaults, name=reference, about="", sources=(), bundled=None, local_only="")
     return KnownNetwork(str(found.folder), found.member.family, defaults)
 
@@ -69,9 +69,9 @@ def defaults_of(reference: str) -> Preset:
 
 
 def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
-    """A preset, or a local network in its family's layout.
+    """Find a preset, or a local network in its family's layout.
 
-    made_by: FeatureSpace.family of an existing space that it is needed for. Raises UnknownModel, FamilyProblem.
+    made_by: FeatureSpace.family of the existing space that needs it. Raises UnknownModel, FamilyProblem.
     """
     known = known_families()
     known.require(made_by)
@@ -91,7 +91,7 @@ def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
     if found:
         return LocatedNetwork(folder.resolve(), found)
     names = ", ".join(known.presets)
-    broken = "".join(f" ({sentence.removesuffix('.')})" for sentence in known.broken)  # perhaps it would know it
+    broken = "".join(f" ({sentence.removesuffix('.')})" for sentence in known.broken)  # one of these might provide it
     if folder.is_dir():
         raise UnknownModel(
             f"The folder {reference} {_holds_none()}{broken}; --model takes {names} or the folder of such a network."

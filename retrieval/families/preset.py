@@ -1,4 +1,4 @@
-"""How a network is read by default, and where one known by name comes from. No torch."""
+"""How a network is read by default, and where one available by name comes from. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +12,7 @@ from ..settings import InvalidSpace, SpaceSettings, Tap
 class Source:
     """Files on the Hugging Face hub, at a pinned revision (the whole hash of a commit).
 
-    files: patterns of what is fetched. moves: files and folders that lie elsewhere here, (there, here).
+    files: patterns of what is fetched. moves: files and folders to relocate, (path there, path here).
     """
 
     repository: str
@@ -23,13 +23,13 @@ class Source:
 
 @dataclass(frozen=True)
 class Preset:
-    """How a network is read by default, and, for one known by name, what it is and where it comes from.
+    """How a network is read by default, and, for one available by name, what it is and where it comes from.
 
-    size: side of its pictures, pixels. profiles: a tap for each of style, instance and look, or for some of them; only
-    networks without taps have none. prompt, noises, fit: as in SpaceSettings.
-    name, about: empty for the defaults of a folder. sources: what is fetched into one folder; none for a network that
-    lies in the folder `bundled`, and where `local_only` says why not. adapter: the IP-Adapter preset that DiffSim-C
-    takes where none is named.
+    size: side of its pictures, pixels. profiles: a tap for each of style, instance and look, or for some of them; empty
+    only for networks without taps. prompt, noises, fit: as in SpaceSettings.
+    name, about: empty for the defaults of a folder. sources: what is fetched into one folder; empty for a network in
+    the folder `bundled`, and for one that `local_only` says cannot be fetched. adapter: the IP-Adapter preset that
+    DiffSim-C uses if none is named.
     """
 
     size: int
@@ -45,20 +45,20 @@ class Preset:
     adapter: str = ""
 
     def tap(self, profile: str) -> Tap:
-        """Where the network is read by this profile. Raises InvalidSpace."""
+        """The profile's taps. Raises InvalidSpace."""
         if profile not in self.profiles:
             raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(self.profiles)}.")
         return self.profiles[profile]
 
     def settings(self, taps: tuple[Tap, ...], **changes: Any) -> SpaceSettings:
-        """How the network is read at these taps. changes: settings other than the defaults, as in SpaceSettings; None
-        keeps a default. Raises InvalidSpace."""
+        """The settings to read the network at these taps. changes: settings that differ from the defaults, as in
+        SpaceSettings; None keeps a default. Raises InvalidSpace."""
         chosen = {name: value for name, value in changes.items() if value is not None}
         size = chosen.setdefault("size", self.size)
         return SpaceSettings(taps, **{"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, **chosen})
 
     def _fit(self, size: int) -> str:
-        """The fit for pictures of another size: of `crop N`, the share that is cut away stays."""
+        """The fit for pictures of another size: `crop N` keeps cutting away the same share."""
         short = crop_side(self.fit)
         return self.fit if short is None else f"crop {max(size, round(short * size / self.size))}"
 

@@ -1,7 +1,7 @@
-"""The families of networks that can be read: those of this program, and those that installed packages bring.
+"""The families of networks that can be read: those of this program, and those from installed packages.
 
-A package brings one by an entry point in the group `diffsim.families` that names a Family (docs/families.md). One that
-is broken is put aside with a sentence, and the others go on.
+A package provides one by an entry point in the group `diffsim.families` that names a Family (docs/families.md). A
+broken one is reported in a sentence and skipped.
 """
 
 from collections.abc import Iterator, Sequence
@@ -25,8 +25,8 @@ _BUILT_IN = tuple(
     EntryPoint(module, f"{__package__}.{module}:FAMILY", GROUP)
     for module in ("stable_diffusion", "dit", "vision_transformer")
 )
-"""Loaded as those of other packages are, but declared here and not in this package's metadata: a source tree that was
-never installed, or was installed before a family was added, has them too."""
+"""Loaded like those of other packages, but declared here instead of in this package's metadata, so that a source tree
+that was never installed, or was installed before a family was added, has them too."""
 
 
 class FamilyProblem(RetrievalError):
@@ -34,7 +34,7 @@ class FamilyProblem(RetrievalError):
 
 
 class BrokenPlugin(FamilyProblem):
-    """The package that brings a family fails."""
+    """The package that provides a family fails."""
 
 
 class AmbiguousNetwork(FamilyProblem):
@@ -42,7 +42,7 @@ class AmbiguousNetwork(FamilyProblem):
 
 
 class MissingFamily(FamilyProblem):
-    """A feature space was made by a family that no installed package brings."""
+    """A feature space was made with a family that no installed package provides."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -54,14 +54,14 @@ class MissingFamily(FamilyProblem):
 
 @dataclass(frozen=True)
 class Member:
-    """A family, and the package that brought it with its version, empty for one of this program."""
+    """A family, and the package that provides it, with its version; empty for one of this program."""
 
     family: Family
     package: str = ""
 
     @property
     def stamp(self) -> str:
-        """The name under which feature spaces remember it, see FeatureSpace.family."""
+        """The name that feature spaces record, see FeatureSpace.family."""
         return self.family.name if self.package else ""
 
     def claims(self, folder: Path) -> bool:
@@ -70,7 +70,7 @@ class Member:
             return self.family.matches(folder)
 
     def defaults(self, folder: Path) -> Preset:
-        """Raises BrokenPlugin, and what the family does."""
+        """How the network in a folder is read by default. Raises BrokenPlugin, and the family's own errors."""
         with self._blamed(folder):
             return self.family.defaults(folder)
 
@@ -86,7 +86,7 @@ class Member:
 
     @contextmanager
     def _blamed(self, folder: Path) -> Iterator[None]:
-        """What another package's code raises by mistake becomes a sentence that names the package."""
+        """Turns an unexpected error of another package's code into a sentence that names the package."""
         try:
             yield
         except RetrievalError:
@@ -102,8 +102,8 @@ class Member:
 
 @dataclass(frozen=True)
 class Families:
-    """members: the families of this program, then those of packages by the names of their entry points. broken: a
-    sentence for each package that cannot be used."""
+    """members: the families of this program, then those of packages, ordered by the names of their entry points.
+    broken: a sentence for each package that cannot be used."""
 
     members: tuple[Member, ...]
     broken: tuple[str, ...]
@@ -120,11 +120,11 @@ class Families:
         return next(member for member in self.members if any(preset.name == name for preset in member.family.presets))
 
     def of_folder(self, folder: Path, made_by: str | None = None) -> Member | None:
-        """The family of the network in a folder, None without one.
+        """The family of the network in a folder; None if no family matches.
 
-        A package's family goes before those of this program, which match widely. Two packages that claim one folder are
-        an error: which of them reads it would change every number.
-        made_by: the Member.stamp that a feature space remembers: that family, even if another claims the folder.
+        A package's family takes precedence over those of this program, which match broadly. Two packages that claim one
+        folder are an error, because the choice between them would change every number.
+        made_by: the Member.stamp recorded in a feature space: selects that family, even if another claims the folder.
         Raises AmbiguousNetwork, BrokenPlugin.
         """
         failed = []
@@ -148,14 +148,14 @@ class Families:
         return None
 
     def require(self, made_by: str | None) -> None:
-        """Raises MissingFamily if a feature space's family is not here."""
+        """Raises MissingFamily if a feature space's family is not installed."""
         if made_by and not any(member.stamp == made_by for member in self.members):
             raise MissingFamily(made_by)
 
 
 @cache
 def known_families() -> Families:
-    """All families, loaded once in a process, when a network is first needed."""
+    """All families, loaded once per process, when a network is first needed."""
     members: list[Member] = []
     broken = []
     for entry in (*_BUILT_IN, *sorted(entry_points(group=GROUP), key=lambda entry: entry.name)):
@@ -182,7 +182,7 @@ def _member(entry: EntryPoint, known: Sequence[Member]) -> Member:
         if not package:
             raise
         raise BrokenPlugin(
-            f"The package {package} brings a network family that cannot be used ({_quoted(problem)}); update or "
+            f"The package {package} provides a network family that cannot be used ({_quoted(problem)}); update or "
             "uninstall it."
         ) from problem
     return Member(family, package)

@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.x, 2.x and XL, CleanDIFT's networks and those that this project trains: U-Nets over latents."""
+"""Stable Diffusion 1.x, 2.x and XL, CleanDIFT's networks and those trained by this project: U-Nets over latents."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,11 +20,11 @@ READ_AS = "diffsim.json"
 
 
 def matches(folder: Path) -> bool:
-    return (folder / "unet").is_dir()  # what its configuration lacks, loading it says
+    return (folder / "unet").is_dir()  # loading reports what the configuration lacks
 
 
 def defaults(folder: Path) -> Preset:
-    """A network trained here, SDXL and Stable Diffusion 2.x as the folder says; any other is taken for 1.x."""
+    """Read from the folder for a network trained here, SDXL and Stable Diffusion 2.x; any other is treated as 1.x."""
     if trained_here := read_table(folder / READ_AS, {}):
         try:
             taps = {profile: Tap(module, timestep) for profile, (module, timestep) in trained_here["profiles"].items()}
@@ -37,7 +37,7 @@ def defaults(folder: Path) -> Preset:
     if unet.get("addition_embed_type") == "text_time":
         return _SDXL
     if unet.get("cross_attention_dim") == 1024:
-        return replace(_SD21, size=8 * int(unet.get("sample_size") or 96))  # eight pixels to a latent
+        return replace(_SD21, size=8 * int(unet.get("sample_size") or 96))  # eight pixels per latent
     return _SD15
 
 
@@ -84,11 +84,11 @@ _SD15 = Preset(
 )
 _SD21 = Preset(768, released(_TAP), _PROMPT, name="sd21", about="Stable Diffusion 2.1 (768 px)", sources=(_SD21_FILES,))
 _SDXL = Preset(
-    # Its first training had 512 px pictures too, with their size as a condition; a quarter of the tokens of 1024 px are
-    # stored, as many as for sd15. The paper's released code reads it at 512 as well.
+    # Its first training also used 512 px pictures, conditioned on their size; a quarter of the tokens of 1024 px are
+    # stored, as many as for sd15. The paper's released code also reads it at 512.
     512,
     # InstantStyle and B-LoRA find style in the second attention here and content in the first. Which of its ten blocks
-    # is best was not measured, for want of trained weights.
+    # is best was not measured, because no trained weights were available.
     {
         "style": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),
         "instance": Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),
@@ -101,7 +101,7 @@ _SDXL = Preset(
         Source(
             "stabilityai/stable-diffusion-xl-base-1.0",
             "462165984030d82259a11f4367a4eed129e94a7b",
-            # Half the download and disk of the float32 files, which hold the same weights unrounded.
+            # Half the download and disk space of the float32 files, which hold the same weights unrounded.
             _files("unet", *_REST, "text_encoder_2", "tokenizer_2", weights="*model.fp16.safetensors"),
         ),
     ),
@@ -110,7 +110,7 @@ _SDXL = Preset(
 
 
 def _cleandift(version: str, size: int, base: Source) -> Preset:
-    """The student's U-Net, and all else of the network that it was made from. A network trained without noise separates
+    """The student's U-Net, and the rest of the network that it was made from. A network trained without noise separates
     style from content by layer only, so every profile uses its training timestep, 261."""
     file = f"cleandift_sd{version}_unet.safetensors"
     student = Source(

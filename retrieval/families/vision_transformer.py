@@ -1,6 +1,6 @@
 """Vision transformers in the layout of transformers: CLIP, SigLIP, DINOv2 (with and without registers), DINOv3.
 
-How one is shown pictures is read from config.json and preprocessor_config.json.
+How pictures are prepared is read from config.json and preprocessor_config.json.
 """
 
 from dataclasses import dataclass
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 
 class BadPreprocessing(RetrievalError):
-    """A folder says how pictures are prepared in a way that is not understood here."""
+    """The picture preparation that a folder describes is not supported."""
 
 
 @dataclass(frozen=True)
 class VisionSettings:
     """A vision transformer's folder. kind: `model_type` in config.json. depth: encoder layers.
 
-    size, fit: as in SpaceSettings, the network's own way. mean, std: of RGB, in [0, 1].
+    size, fit: as in SpaceSettings, the network's own. mean, std: of RGB, in [0, 1].
     """
 
     kind: str
@@ -38,8 +38,8 @@ class VisionSettings:
 
 @dataclass(frozen=True)
 class _Usual:
-    """What holds without a preprocessor_config.json. size, short: None is the network's own image size; short: of the
-    side before the middle is cut out, 0 where the picture is squashed."""
+    """Defaults without a preprocessor_config.json. size, short: None means the network's own image size; short: the
+    short side before the middle is cut out, 0 if the picture is squashed."""
 
     size: int | None
     short: int | None
@@ -50,7 +50,7 @@ class _Usual:
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 _CLIP = _Usual(None, None, (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
 _SIGLIP = _Usual(None, 0, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
-_DINOV2 = _Usual(224, 256, *_IMAGENET)  # not its image size: that is 518, of the last stage of its training
+_DINOV2 = _Usual(224, 256, *_IMAGENET)  # not its image size, 518, which is that of the last training stage
 
 _KINDS = {
     "clip": _CLIP,
@@ -69,8 +69,8 @@ def matches(folder: Path) -> bool:
 
 
 def vision_settings(folder: Path) -> VisionSettings:
-    """How the vision transformer in a folder wants its pictures. Raises BadPreprocessing; ValueError for a folder
-    without one."""
+    """How pictures are prepared for the vision transformer in a folder. Raises BadPreprocessing; ValueError for a
+    folder without one."""
     settings = _settings(folder)
     if settings is None:
         raise ValueError(f"there is no vision transformer in {folder}")
@@ -89,13 +89,13 @@ def load(folder: Path, dtype: str, device: str, adapter: str) -> "Network":
 
 
 def _settings(folder: Path) -> VisionSettings | None:
-    # A broken file is as good as none here: loading the network says what is wrong with it.
+    # A broken file is treated as missing here; loading the network reports what is wrong with it.
     config = read_table(folder / "config.json", {})
     kind = config.get("model_type")
     if kind not in _KINDS:
         return None
     usual = _KINDS[kind]
-    # transformers leaves out of the file what equals its defaults: 12 layers and 224 pixels in all these kinds.
+    # transformers omits values that equal its defaults from the file: 12 layers and 224 pixels in all these kinds.
     vision = config.get("vision_config", config)
     shown = read_table(folder / "preprocessor_config.json", {})
     try:
@@ -109,7 +109,7 @@ def _settings(folder: Path) -> VisionSettings | None:
         mean, std = _rgb(shown.get("image_mean", usual.mean)), _rgb(shown.get("image_std", usual.std))
     except (AttributeError, TypeError, ValueError) as problem:
         raise BadPreprocessing(
-            f"The network in {folder} asks for pictures in a way that is not understood here ({problem}); "
+            f"The network in {folder} prepares pictures in a way that is not supported ({problem}); "
             "it must be one square size, or one short side and a square crop."
         ) from problem
     fit = f"crop {short}" if short else "squash"
@@ -131,9 +131,9 @@ def _rgb(values: Any) -> tuple[float, float, float]:
 
 
 def _by_depth(layers: int) -> dict[str, Tap]:
-    """Shallow layers see strokes and textures, deep ones what a thing is, and the middle both. That is what studies of
-    these networks agree on; which layer is best is worth some 20 points in the paper's own tables and was not measured
-    here, for want of trained weights."""
+    """Shallow layers see strokes and textures, deep ones what an object is, and the middle both. Studies of these
+    networks agree on that; the choice of layer is worth some 20 points in the paper's own tables. The best one was not
+    measured here, because no trained weights were available."""
     places = {"style": layers // 4, "instance": layers * 5 // 6, "look": layers // 2}
     return {profile: Tap(f"layers.{number}", 0) for profile, number in places.items()}
 
@@ -172,7 +172,7 @@ _PRESETS = (
         "google/siglip-base-patch16-224",
         "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
     ),
-    # None for DINOv3: its repositories are gated, so that a fetch would end in a refusal. A local copy works.
+    # No preset for DINOv3: its repositories are gated, so a fetch would be refused. A local copy works.
 )
 
 FAMILY = Family(

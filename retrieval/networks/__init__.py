@@ -1,4 +1,4 @@
-"""The networks whose attention can be read: one file per kind, and what they share. Their families load them.
+"""The networks whose attention can be read: one file per kind, and shared code. Their families load them.
 
 Only safetensors are read, remote code never runs, and a missing weight is an error.
 """

@@ -1,6 +1,6 @@
 """DiT: a transformer over patches of latents, with its autoencoder and noise schedule, in diffusers' layout.
 
-It was trained on classes of pictures. Pictures are read without one, as the null class of its training.
+It was trained on classes of pictures. Here pictures are read without a class, as the null class of its training.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ from .network import Read
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
 
 _CLASSES = ("DiTTransformer2DModel", "Transformer2DModel")
-"""What configurations call it, now and in the networks on the hub."""
+"""Its class names in configurations, now and in the networks on the hub."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class DitNetwork:
     """A loaded DiT in evaluation mode; see network.Network for what it does.
 
     transformer: diffusers' DiTTransformer2DModel. weights: SHA-256 (hex) of the weights of transformer and autoencoder
-    and of what their configurations and the scheduler's say.
+    and of their configurations and the scheduler's.
     """
 
     folder: Path
@@ -42,7 +42,7 @@ class DitNetwork:
 
     @classmethod
     def load(cls, folder: Path, dtype: str, device: str) -> "DitNetwork":
-        """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
+        """Read the folder's components. Raises BadNetwork, which names the faulty file."""
         config = read_table(folder / "transformer" / "config.json")
         if config.get("_class_name") not in _CLASSES or config.get("norm_type") != "ada_norm_zero":
             raise BadNetwork(
@@ -74,8 +74,8 @@ class DitNetwork:
         return replace(tap, module=resolve_module(block_attentions(self.transformer, "attn1"), tap.module))
 
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
-        """The noise alone: there is no prompt, and the null class is the network's own. Any whole number of patches is
-        taken; the positions of a grid of another size than the training's are spread over the same range."""
+        """The noise only: there is no prompt, and the null class is the network's own. Any whole number of patches is
+        accepted; the positions of a grid of another size than in training are spread over the same range."""
         return self.latents.draw(settings, self.transformer.config.patch_size)
 
     def projection(self, module: str) -> Projection:

@@ -1,4 +1,4 @@
-"""Read a network's folder: configurations, safetensors only, every weight accounted for, and one hash over it all."""
+"""Reads a network's folder: configurations, safetensors only, every weight checked, and one hash over all of it."""
 
 import hashlib
 import json
@@ -18,11 +18,11 @@ from ..json_table import read_table
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _REMARKS = ("_diffusers_version", "_name_or_path", "transformers_version")
-"""What a configuration says without meaning anything."""
+"""Entries of a configuration that have no effect."""
 
 
 def first_line(problem: Exception) -> str:
-    """What to quote of another library's error: its first line that is not a heading."""
+    """The part of another library's error to quote: its first line that is not a heading."""
     first, *rest = (str(problem).strip() or type(problem).__name__).splitlines()
     return rest[0].strip().removesuffix(".") if first.endswith(":") and rest else first
 
@@ -43,9 +43,9 @@ def weight_files(folder: Path) -> tuple[str | None, list[Path]]:
 
 
 def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
-    """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight accounted for.
+    """from_pretrained of diffusers or transformers, offline, safetensors only, with every weight checked.
 
-    Raises BadNetwork: diffusers alone would go on with random weights where some are missing.
+    Raises BadNetwork: diffusers itself would continue with random weights if some are missing.
     """
     read_table(folder / "config.json")
     try:
@@ -69,7 +69,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without the libraries' progress bars and remarks: stderr is the command's. Their global switches are put back."""
+    """Silence the libraries' progress bars and messages: stderr is the command's. Restores their global switches."""
     with ExitStack() as back:
         for library in (diffusers.utils.logging, transformers.utils.logging):
             back.callback(library.set_verbosity, library.get_verbosity())
@@ -97,7 +97,7 @@ def hash_network(folder: Path, parts: Sequence[str]) -> str:
 
 
 def hash_files(files: Iterable[Path], configurations: Iterable[Path]) -> str:
-    """SHA-256 (hex) of the bytes of the files and of the meaning of the configurations (without remarks)."""
+    """SHA-256 (hex) of the bytes of the files and of the effective entries of the configurations."""
     digest = hashlib.sha256()
     for path in filter(Path.is_file, files):
         with open(path, "rb") as file:

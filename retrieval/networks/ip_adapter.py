@@ -1,7 +1,7 @@
 """IP-Adapter: the picture itself as the prompt, for DiffSim-C.
 
-An image encoder (CLIP) sees the picture, the adapter turns what it sees into a few image tokens (16 for IP-Adapter
-Plus), and every cross-attention of the U-Net gets keys and values of its own for them.
+An image encoder (CLIP) encodes the picture, the adapter turns its output into a few image tokens (16 for IP-Adapter
+Plus), and every cross-attention of the U-Net gets separate keys and values for them.
 """
 
 from collections.abc import Sequence
@@ -33,8 +33,8 @@ _STD = (0.26862954, 0.26130258, 0.27577711)
 class IPAdapter:
     """An adapter that has been put into a U-Net.
 
-    encoder: transformers' CLIPVisionModelWithProjection. plus: whether the adapter reads the encoder's tokens (its last
-    but one layer) or its one projected embedding. weights: SHA-256 (hex) of adapter and encoder.
+    encoder: transformers' CLIPVisionModelWithProjection. plus: whether the adapter reads the encoder's tokens (of its
+    penultimate layer) or its one projected embedding. weights: SHA-256 (hex) of adapter and encoder.
     """
 
     encoder: Any
@@ -86,7 +86,7 @@ class IPAdapter:
         return cls(encoder.to(device).eval().requires_grad_(False), plus, weights)
 
     def see(self, pixels: Tensor) -> Tensor:
-        """What the adapter is given for pixels uint8 [pictures, size, size, 3], squashed to the encoder's size:
+        """The adapter's input for pixels uint8 [pictures, size, size, 3], squashed to the encoder's size:
         [pictures, 1, tokens, channels] or [pictures, 1, channels]."""
         side = self.encoder.config.image_size
         pictures = pixels.permute(0, 3, 1, 2).float() / 255
@@ -109,7 +109,7 @@ class IPAdapter:
 
 
 def _normalised(pictures: Tensor) -> Tensor:
-    """Of RGB in [0, 1], [pictures, 3, side, side]."""
+    """Normalise RGB in [0, 1], [pictures, 3, side, side]."""
     mean, std = (torch.tensor(values, device=pictures.device).view(3, 1, 1) for values in (_MEAN, _STD))
     return (pictures - mean) / std
 

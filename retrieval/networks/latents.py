@@ -1,4 +1,4 @@
-"""The latent side of a diffusion network: its autoencoder, its noise schedule, and reading taps over noises."""
+"""The latent part of a diffusion network: its autoencoder, its noise schedule, and reading taps over noises."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -50,7 +50,7 @@ class Latents:
 
     @property
     def factor(self) -> int:
-        """Pixels along the side of one latent."""
+        """Pixels per latent along one side."""
         levels = getattr(self.autoencoder.config, "block_out_channels", None)
         side: int = 2 ** (len(levels) - 1) if levels else self.autoencoder.config.patch_size
         return side
@@ -77,14 +77,14 @@ class Latents:
         return math.sqrt(share) * latents + math.sqrt(1 - share) * noise
 
     def side(self, size: int, unit: int) -> int:
-        """Latents along the side of a picture; raises BadSize if `size` is not a multiple of `unit` latents."""
+        """Latents along one side of a picture; raises BadSize if `size` is not a multiple of `unit` latents."""
         pixels = self.factor * unit
         if size < pixels or size % pixels:
             raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
         return size // self.factor
 
     def draw(self, settings: SpaceSettings, unit: int) -> dict[str, Tensor]:
-        """`noise` [noises, channels, side, side], drawn on the CPU from the seed; nothing without noises.
+        """`noise` [noises, channels, side, side], drawn on the CPU from the seed; an empty dictionary for 0 noises.
 
         unit: as in `side`. Raises BadSize.
         """
@@ -95,8 +95,8 @@ class Latents:
         return {"noise": torch.randn((settings.noises, self.channels, side, side), generator=generator)}
 
     def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
-        """One pass of `enter` per timestep and noise collects all its taps; the mean over the noises of what entered.
-        Without noises the network sees the picture clean, and the timestep is only its condition."""
+        """One pass of `enter` per timestep and noise collects all its taps; returns the mean over the noises of what
+        entered. Without noises the network sees the clean picture, and the timestep is only a condition."""
         found: Read = {}
         for timestep in sorted({tap.timestep for tap in taps}):
             modules = sorted({tap.module for tap in taps if tap.timestep == timestep})
@@ -109,7 +109,7 @@ class Latents:
 
 
 def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:
-    """bfloat16 in place of float16 where the configuration asks to upcast: SDXL's autoencoder overflows in float16."""
+    """bfloat16 instead of float16 if the configuration requests upcasting: SDXL's autoencoder overflows in float16."""
     upcast = precision is torch.float16 and read_table(folder / "vae" / "config.json").get("force_upcast", False)
     return torch.bfloat16 if upcast else precision
 

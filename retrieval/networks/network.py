@@ -1,4 +1,4 @@
-"""What every kind of network can do here. Nothing outside this folder knows which network it was."""
+"""The interface of every kind of network. Code outside this folder does not depend on the kind."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 
 class BadSize(RetrievalError, ValueError):
-    """The network cannot take pictures of this size."""
+    """The network does not accept pictures of this size."""
 
 
 class TapPlace(NamedTuple):
@@ -29,14 +29,14 @@ class TapPlace(NamedTuple):
 
 
 Read = dict[TapPlace, tuple[Tensor, ...]]
-"""For each tap the matrices that its projection takes, each [pictures, tokens, channels], float32."""
+"""For each tap the matrices that its projection reads, each [pictures, tokens, channels], float32."""
 
 
 class Network(Protocol):
     """A loaded network in evaluation mode: pictures in, the tokens that enter its attention layers out.
 
-    weights: hash of everything loaded that changes a number; of a family from another package, as Family.stamped gives
-    it. dtype, device: what and where it computes.
+    weights: hash of everything loaded that changes a number; for a family from another package, as Family.stamped gives
+    it. dtype, device: of its computations.
     """
 
     @property
@@ -50,13 +50,12 @@ class Network(Protocol):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """What this network offers: `S`, `C`, `global`, ... (see SpaceSettings)."""
+        """The variants that this network offers: `S`, `C`, `global`, ... (see SpaceSettings)."""
         ...
 
     @property
     def layers(self) -> tuple[str, ...]:
-        """Names of the attentions that can be tapped, as short as tells them apart, in the order in which a picture
-        meets them."""
+        """Names of the attentions that can be tapped, shortened as far as they stay unique, in forward order."""
         ...
 
     def resolve(self, tap: Tap) -> Tap:
@@ -64,18 +63,18 @@ class Network(Protocol):
         ...
 
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
-        """What every picture of a space is given: the noise (drawn on the CPU), the prompt's embedding, ...
+        """The inputs shared by all pictures of a space: the noise (drawn on the CPU), the prompt's embedding, ...
 
         Raises BadSize, BadNetwork.
         """
         ...
 
     def projection(self, module: str) -> Projection:
-        """Copies of the layer's own weights that make queries, keys and values of what enters it."""
+        """Copies of the layer's own weights for queries, keys and values."""
         ...
 
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
-        """Pictures uint8 [pictures, size, size, 3] as the network takes them, once for all its spaces."""
+        """Pictures uint8 [pictures, size, size, 3] encoded as the network's input, once for all its spaces."""
         ...
 
     def read(self, encoded: dict[str, Tensor], taps: Sequence[Tap], constants: dict[str, Tensor]) -> Read:
@@ -83,6 +82,6 @@ class Network(Protocol):
         ...
 
     def embed(self, encoded: dict[str, Tensor]) -> Tensor:
-        """One vector a picture, [pictures, dimensions], float32: the network's own global embedding. Only for
+        """One vector per picture, [pictures, dimensions], float32: the network's own global embedding. Only for
         the variant `global`."""
         ...

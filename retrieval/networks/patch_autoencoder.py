@@ -12,7 +12,7 @@ from diffusers.models.modeling_utils import ModelMixin
 from torch import Tensor, nn
 
 # A latent channel has standard deviation std**(1 - WHITENING), std being that of its principal component. At 1 the
-# faintest detail would be as loud as the mean colour, at 0 the added noise would drown all but the mean colour.
+# faintest detail would be as strong as the mean colour, at 0 the added noise would hide all but the mean colour.
 WHITENING = 0.5
 LOG_VARIANCE = -30.0  # the posterior is a point, as far as float32 can tell
 
@@ -35,7 +35,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
     def fit(cls, pictures: Tensor, patch_size: int = 8, latent_channels: int = 16) -> PatchAutoencoder:
         """Fit to `pictures` [B,3,H,W] in [-1,1], whose sides are multiples of `patch_size`; a few hundred are plenty.
 
-        Raises ValueError where there are fewer patches than latent channels, or more channels than a patch has numbers.
+        Raises ValueError if there are fewer patches than latent channels, or more channels than a patch has numbers.
         """
         patches = nn.functional.unfold(pictures, patch_size, stride=patch_size)  # [B, 3*p*p, patches]
         patches = patches.transpose(1, 2).flatten(0, 1).double()  # [B*patches, 3*p*p]
@@ -49,7 +49,7 @@ class PatchAutoencoder(ModelMixin, ConfigMixin):
         variance, components = torch.linalg.eigh(patches.T.cov())
         std = variance.flip(0)[:latent_channels].clamp(min=1e-8).sqrt()
         components = components.flip(1).T[:latent_channels]  # [latent_channels, 3*p*p], the strongest first
-        # eigenvectors have no sign: fix it, so that the same pictures always give the same weights
+        # the sign of eigenvectors is arbitrary: fix it, so that the same pictures always give the same weights
         components = components * components.sum(1).sign().where(components.sum(1) != 0, 1)[:, None]
 
         gain = std**-WHITENING

@@ -14,9 +14,9 @@ from .files import load_component
 
 
 def embed_prompt(folder: Path, prompt: str, channels: int, pooled_channels: int = 0) -> dict[str, Tensor]:
-    """`conditioning` [1, words, channels], and `pooled` [1, pooled_channels] where the U-Net takes one (SDXL), float32.
+    """`conditioning` [1, words, channels], and `pooled` [1, pooled_channels] if the U-Net takes one (SDXL), float32.
 
-    The text encoders' where there are any, else the stored `conditioning.safetensors`, else zeros. Raises BadNetwork.
+    From the text encoders if there are any, else the stored `conditioning.safetensors`, else zeros. Raises BadNetwork.
     """
     wanted = ("text_encoder", "text_encoder_2") if pooled_channels else ("text_encoder",)
     missing = [name for name in wanted if not (folder / name).is_dir()]
@@ -69,7 +69,7 @@ def _encode(folder: Path, prompt: str) -> Tensor:
 
 
 def _encode_twice(folder: Path, prompt: str) -> dict[str, Tensor]:
-    """SDXL: the last but one layer of both encoders, side by side, and the second's projected embedding."""
+    """SDXL: the penultimate layer of both encoders, concatenated, and the second's projected embedding."""
     from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
     layers = []

@@ -1,4 +1,4 @@
-"""Taps: find attention modules by name, run the network only as far as they are, take what enters them."""
+"""Taps: find attention modules by name, run the network only as far as needed, collect their inputs."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from ..errors import RetrievalError
 
 
 class UnknownModule(RetrievalError, ValueError):
-    """A tap names no attention of this network, or more than one."""
+    """A tap does not name an attention of this network, or names more than one."""
 
 
 def block_attentions(network: nn.Module, kind: str) -> list[str]:
@@ -30,7 +30,7 @@ def block_attentions(network: nn.Module, kind: str) -> list[str]:
 def resolve_module(valid: Sequence[str], name: str) -> str:
     """The one of the `valid` module names that `name` means; the rest of the path may be left out.
 
-    Raises UnknownModule, which lists the names that would have been understood.
+    Raises UnknownModule, which lists the valid names.
     """
     found = [full for full in valid if full == name or full.startswith(name + ".")]
     if len(found) == 1:
@@ -41,14 +41,14 @@ def resolve_module(valid: Sequence[str], name: str) -> str:
 
 
 def shortest(module: str, valid: Sequence[str]) -> str:
-    """What is enough to tell a module from the others: the name of its transformer where that has one block."""
+    """The shortest unique name of a module: the name of its transformer if that has one block."""
     transformer = module.rsplit(".transformer_blocks.", 1)[0]
     alone = sum(name.startswith(transformer + ".") for name in valid) == 1
     return transformer if alone else module.removesuffix(".attn1").removesuffix(".attn2")
 
 
 class _Reached(Exception):
-    """Unwinds a forward pass once the last tap has been met."""
+    """Unwinds a forward pass once the last tap has been reached."""
 
 
 Entered = tuple[tuple[Any, ...], dict[str, Any]]
@@ -57,12 +57,12 @@ Entered = tuple[tuple[Any, ...], dict[str, Any]]
 
 @contextmanager
 def on_entry(network: nn.Module, modules: Iterable[str], take: Callable[[str, Entered], None]) -> Iterator[None]:
-    """While this lasts, `take` is given each of `modules` and what enters it, whenever a forward pass comes there."""
+    """Within this context, every forward pass calls `take` with each of `modules` that it reaches and its inputs."""
 
     def hook(name: str) -> Callable[..., None]:
         return lambda _module, args, kwargs: take(name, (args, kwargs))
 
-    tapped = {name: network.get_submodule(name) for name in modules}  # all are there, before any gets a hook
+    tapped = {name: network.get_submodule(name) for name in modules}  # all exist before any gets a hook
     handles = [module.register_forward_pre_hook(hook(name), with_kwargs=True) for name, module in tapped.items()]
     try:
         yield
@@ -72,10 +72,10 @@ def on_entry(network: nn.Module, modules: Iterable[str], take: Callable[[str, En
 
 
 def run_to_taps(network: nn.Module, modules: Collection[str], forward: Callable[[], Any]) -> dict[str, Entered]:
-    """Run `forward` only until each of `modules` has been entered once; give what entered them.
+    """Run `forward` only until each of `modules` has been entered once; returns what entered them.
 
-    forward: calls `network` once; what comes after the last tap is never computed.
-    The hooks are removed whatever happens. A truncated, compiled forward could replace this one function.
+    forward: calls `network` once; nothing after the last tap is computed.
+    The hooks are always removed. A truncated, compiled forward could replace this one function.
     """
     entered: dict[str, Entered] = {}
 

@@ -1,7 +1,7 @@
-"""Stable Diffusion's layout, 1.x, 2.x and XL: a U-Net with its autoencoder, noise schedule and (perhaps) text encoders
-and IP-Adapter.
+"""Stable Diffusion's layout, 1.x, 2.x and XL: a U-Net with its autoencoder, noise schedule and, optionally, text
+encoders and IP-Adapter.
 
-Components, not pipelines: `unet/` and `scheduler/` by diffusers' own classes, `vae/` by diffusers' or by our small
+Components, not pipelines: `unet/` and `scheduler/` use diffusers' classes, `vae/` diffusers' or our small
 PatchAutoencoder, chosen by `_class_name` from a closed table.
 """
 
@@ -25,7 +25,7 @@ from .prompts import embed_prompt
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
 
 _FOREIGN_CONDITIONING = ("addition_embed_type", "class_embed_type", "encoder_hid_dim_type", "num_class_embeds")
-"""Settings of U-Nets that want more than latents, timestep and prompt."""
+"""Settings of U-Nets that need more than latents, timestep and prompt."""
 
 _SDXL = "text_time"
 """SDXL's addition_embed_type: the pooled embedding of the prompt, and six numbers about the picture's size."""
@@ -39,8 +39,8 @@ class UNetNetwork:
 
     unet: diffusers' UNet2DConditionModel. adapter: with one, the cross-attentions are read (DiffSim-C), else
     the self-attentions (DiffSim-S).
-    weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoders and adapter, of what their configurations
-    and the scheduler's say, and of the tokenizers or the stored conditioning.
+    weights: SHA-256 (hex) of the weights of U-Net, autoencoder, text encoders and adapter, of their configurations and
+    the scheduler's, and of the tokenizers or the stored conditioning.
     """
 
     folder: Path
@@ -53,13 +53,13 @@ class UNetNetwork:
 
     @classmethod
     def load(cls, folder: Path, dtype: str, device: str, adapter: str = "") -> "UNetNetwork":
-        """Read the folder's components. Raises BadNetwork, which names the file that is wrong."""
+        """Read the folder's components. Raises BadNetwork, which names the faulty file."""
         precision = DTYPES[dtype]
         unet = load_component(diffusers.UNet2DConditionModel, folder / "unet", precision)
         foreign = [setting for setting in _FOREIGN_CONDITIONING if unet.config.get(setting) not in (None, _SDXL)]
         if foreign:
             raise BadNetwork(
-                f"The network in {folder} wants more than a prompt ({', '.join(foreign)}), which is not supported yet; "
+                f"The network in {folder} needs more than a prompt ({', '.join(foreign)}), which is not supported yet; "
                 "use a Stable Diffusion 1.x, 2.x or XL network."
             )
         latents = Latents.load(folder, precision, device)
@@ -96,11 +96,11 @@ class UNetNetwork:
         return block_attentions(self.unet, "attn2" if self.adapter else "attn1")
 
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
-        noise = self.latents.draw(settings, 1)  # an odd number of latents too: the U-Net enlarges to what it reduced
+        noise = self.latents.draw(settings, 1)  # odd numbers of latents too: upsampling restores the sizes
         channels = self.unet.config.cross_attention_dim
         if not self.is_sdxl:
             return noise | embed_prompt(self.folder, settings.prompt, channels)
-        # The original size, where it was cropped, and the size that is requested: here all of them are true.
+        # The original size, the position of the crop, and the target size: here all of them are the true values.
         side = settings.size
         time_ids = torch.tensor([[side, side, 0, 0, side, side]], dtype=torch.float32)
         of_size = time_ids.shape[1] * self.unet.config.addition_time_embed_dim
@@ -139,10 +139,10 @@ class UNetNetwork:
         image: Tensor | None,
     ) -> dict[str, tuple[Tensor, ...]]:
         """What enters each of the modules: the tokens [pictures, tokens, channels], float32, and for cross-attentions
-        the image tokens [pictures, image tokens, channels] too.
+        also the image tokens [pictures, image tokens, channels].
 
         noisy: [pictures, channels, height, width]. constants: `conditioning` [1 or pictures, words, channels] and for
-        SDXL `pooled` [1, channels] and `time_ids` [1, 6]. image: IPAdapter.see's.
+        SDXL `pooled` [1, channels] and `time_ids` [1, 6]. image: from IPAdapter.see.
         """
         pictures = len(noisy)
         more: dict[str, Any] = {} if image is None else {"image_embeds": [image]}

@@ -1,10 +1,10 @@
 """Vision transformers in the layout of transformers: CLIP, SigLIP, DINOv2 (with and without registers), DINOv3.
 
-CLIP-AAS and DINOv2-AAS are the same score on a layer's own queries, keys and values, that is of what its first
-LayerNorm lets through. (DiffSim's released code feeds CLIP's projections the residual stream before that norm.) All
-tokens stay in, the class token and registers too, as in the released code: they are a few of many.
+CLIP-AAS and DINOv2-AAS are the same score on a layer's own queries, keys and values, computed from the output of its
+first LayerNorm. (DiffSim's released code feeds CLIP's projections the residual stream before that norm.) All tokens
+are kept, including the class token and registers, as in the released code: they are a few of many.
 
-A layer is called `layers.N` here, whatever the release of transformers calls its modules: the name is part of every
+A layer is called `layers.N` here, independent of module names in releases of transformers: the name is part of every
 feature space and must outlive them.
 """
 
@@ -44,7 +44,7 @@ _INTERPOLATING = ("clip", "siglip")
 """Kinds that interpolate their positions on request; the others always do."""
 
 _LINEAR = (("q_proj", "k_proj", "v_proj"), ("query", "key", "value"))
-"""What releases of transformers call an attention's projections."""
+"""Names of an attention's projections in releases of transformers."""
 
 _LAYER = re.compile(r"(?:.*\.)?layers?\.([0-9]+)(?:\..*)?")
 """A layer by its module's name: `layers.5`, `encoder.layer.5`, `vision_model.encoder.layers.5.self_attn`, ..."""
@@ -55,7 +55,7 @@ class VitNetwork:
     """A loaded vision transformer in evaluation mode; see network.Network for what it does.
 
     model: one of _LOADERS' classes. attentions: by our name of the layer, the module's name in the model.
-    weights: SHA-256 (hex) of the weights, of what config.json says, and of the mean and deviation of RGB.
+    weights: SHA-256 (hex) of the weights, of config.json's entries, and of the mean and deviation of RGB.
     """
 
     folder: Path
@@ -68,14 +68,14 @@ class VitNetwork:
 
     @classmethod
     def load(cls, folder: Path, settings: "VisionSettings", dtype: str, device: str) -> "VitNetwork":
-        """Read the folder. Raises BadNetwork, which names the file that is wrong."""
+        """Read the folder. Raises BadNetwork, which names the faulty file."""
         config = read_table(folder / "config.json")
         if (folder / "preprocessor_config.json").exists():
             read_table(folder / "preprocessor_config.json")
         headless = config.get("architectures") == ["CLIPVisionModel"]  # without the projection
         loader = getattr(transformers, "CLIPVisionModel" if headless else _LOADERS[settings.kind])
         if settings.kind in ("clip", "siglip"):
-            # The text part of such a checkpoint is left alone, of which transformers would print some 200 lines.
+            # The text part of such a checkpoint is not loaded, which transformers would report in some 200 lines.
             loader = type(loader.__name__, (loader,), {"_keys_to_ignore_on_load_unexpected": ["^text_", "^logit_"]})
         model = load_component(loader, folder, DTYPES[dtype])
         names = [name for name, module in model.named_modules() if _linear_names(module)]
@@ -109,7 +109,7 @@ class VitNetwork:
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
         if settings.prompt or settings.noises:
             raise InvalidSpace(
-                f"The network in {self.folder} takes a picture alone; leave out the prompt, and give 0 noise tensors."
+                f"The network in {self.folder} takes only a picture; leave out the prompt, and give 0 noise tensors."
             )
         patch = self.model.config.patch_size
         if settings.size < patch or settings.size % patch:
@@ -150,7 +150,7 @@ class VitNetwork:
     def _rotary(self, size: int) -> Tensor:
         """Cosine and sine for every token, [2, tokens, head_dim], float32; class token and registers are not turned."""
         config = self.model.config
-        # A fresh one, because the loaded one's frequencies may have been rounded to half precision.
+        # A new module, because the loaded one's frequencies may have been rounded to half precision.
         rotary = type(self.model.rope_embeddings)(config).eval()
         turned = torch.stack(rotary(torch.zeros(1, 3, size, size)))
         still = torch.zeros(2, 1 + config.num_register_tokens, turned.shape[2])
@@ -159,7 +159,7 @@ class VitNetwork:
 
 
 def _linear_names(module: nn.Module) -> tuple[str, ...]:
-    """The names of a module's three projections where it is a self-attention, else none."""
+    """The names of a module's three projections if it is a self-attention, else empty."""
     return next(
         (names for names in _LINEAR if all(isinstance(getattr(module, name, None), nn.Linear) for name in names)), ()
     )

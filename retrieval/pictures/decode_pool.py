@@ -1,6 +1,6 @@
-"""Decode pictures in worker processes, where a hostile or broken file costs that one file.
+"""Decodes pictures in worker processes, so that a hostile or broken file affects only that file.
 
-The main process keeps the time: it kills a worker and starts another. How a worker is started: `decoder_process`.
+The main process enforces the time limit: it kills a worker and starts another. `decoder_process` starts workers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from typing import Self
 import numpy as np
 
 from .decoder_process import DecoderProcess, NoDecoder, cause_of_death
-from .images import Picture, UnreadableImage
+from .images import DecodedPicture, UnreadableImage
 
 _JOBS_PER_WORKER = 3
-"""One in work and two waiting, so that a worker goes on while the results are being used."""
+"""One in progress and two waiting, so that a worker stays busy while the results are being used."""
 _START_S = 60.0
 _MOST_LOSSES = 3
 _MAX_MESSAGE = 1 << 16
@@ -30,7 +30,7 @@ _MAX_MESSAGE = 1 << 16
 
 @dataclass(frozen=True)
 class Job:
-    """A file to decode. `path`: absolute; `sha256`: what the bytes must have, or empty for whatever they are."""
+    """A file to decode. `path`: absolute; `sha256`: the expected hash of its bytes, or empty to accept any."""
 
     content_id: int
     path: bytes
@@ -56,13 +56,13 @@ class Failed:
 
 @dataclass(frozen=True)
 class Changed:
-    """The file does not hold the bytes that were hashed. Nothing of it was decoded."""
+    """The file no longer holds the bytes that were hashed. It was not decoded."""
 
     job: Job
 
 
 def why_not(result: Failed | Changed) -> str:
-    """Why there is no picture, in words for the end of a sentence."""
+    """The reason for a missing picture, worded for the end of a sentence."""
     return result.reason if isinstance(result, Failed) else "it changed while it was read"
 
 
@@ -71,7 +71,7 @@ class _Worker:
     decoder: DecoderProcess
     deadline: float
     started: bool = False
-    begun: bool = False  # the first of `jobs` is in work, not just sent
+    begun: bool = False  # the first of `jobs` is in progress, not just sent
     sent: int = 0
     jobs: deque[Job] = field(default_factory=deque)  # in the order of the answers
 
@@ -80,8 +80,8 @@ class DecodePool:
     """Up to `workers` processes that decode to size x size, by the fit (see images.decode); each file may
     take `timeout_s` seconds and `memory_bytes` (on Linux).
 
-    Workers start when there is work for them and are kept between runs, until the pool is closed (or is forgotten, or
-    the program ends); a closed one starts new ones when it is asked again. A forked child has none.
+    Workers start when there is work and are kept between runs, until the pool is closed (or garbage-collected, or the
+    program ends); a closed pool starts new ones when it is used again. A forked child has none.
     """
 
     def __init__(
@@ -110,16 +110,16 @@ class DecodePool:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def decode(self, path: str | os.PathLike[str], name: str = "") -> Picture:
-        """Decode one picture; links are followed, as a person names the file. name: what an error calls it, else the
+    def decode(self, path: str | os.PathLike[str], name: str = "") -> DecodedPicture:
+        """Decode one picture; links are followed, because the user named the file. name: for errors, by default the
         path. Raises UnreadableImage, NoDecoder."""
         (result,) = self.run([Job(0, os.fsencode(os.path.realpath(path)), b"")])
         if not isinstance(result, Decoded):
             raise UnreadableImage(f"Cannot read {name or os.fsdecode(path)}: {why_not(result)}.")
-        return Picture(result.pixels, result.format, result.width, result.height)
+        return DecodedPicture(result.pixels, result.format, result.width, result.height)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded | Failed | Changed]:
-        """One result per job, in order of completion. Takes at most 3 jobs per worker in advance of the results.
+        """One result per job, in order of completion. Takes at most 3 jobs per worker ahead of the results.
 
         One run at a time. Raises NoDecoder if workers do not start at all.
         """
@@ -147,7 +147,7 @@ class DecodePool:
         finally:
             self._running = False
             for worker in self._workers[:]:
-                if worker.jobs:  # the run was broken off: its late answers must not reach the next run
+                if worker.jobs:  # the run was aborted: its late answers must not reach the next run
                     self._end(worker)
 
     def _send(self, job: Job) -> None:
@@ -158,15 +158,15 @@ class DecodePool:
         elif not freest.jobs:
             freest.deadline = time.monotonic() + (self._timeout_s if freest.started else _START_S)
         freest.jobs.append(job)
-        with contextlib.suppress(OSError):  # it is dead: _collect finds out, and that this job was never begun
+        with contextlib.suppress(OSError):  # it is dead: _collect detects that, and that this job never began
             freest.decoder.connection.send((freest.sent % _JOBS_PER_WORKER, job.path, job.sha256))
         freest.sent += 1
 
     def _collect(self, answers: deque[Decoded | Failed | Changed], again: deque[Job]) -> None:
-        """Wait for news or a deadline, then take in all news."""
+        """Wait for messages or a deadline, then process all messages."""
         busy = [worker for worker in self._workers if worker.jobs]
         patience = min(worker.deadline for worker in busy) - time.monotonic()
-        # A consumer that was away for long comes back to passed deadlines: news counts before them.
+        # A consumer that was away for long returns to expired deadlines: process messages before them.
         ready = wait([worker.decoder.connection for worker in busy], max(0.0, patience))
         for worker in busy:
             reason = None
@@ -189,7 +189,7 @@ class DecodePool:
                 raise NoDecoder(cause_of_death(status))
 
     def _take_news(self, worker: _Worker, answers: deque[Decoded | Failed | Changed]) -> bool:
-        """Read all messages; False if the worker is dead or talks nonsense."""
+        """Read all messages; False if the worker is dead or sends invalid data."""
         try:
             while worker.decoder.connection.poll():
                 message = json.loads(worker.decoder.connection.recv_bytes(_MAX_MESSAGE))
@@ -206,7 +206,7 @@ class DecodePool:
         return True
 
     def _result(self, worker: _Worker, message: dict[str, str]) -> Decoded | Failed | Changed:
-        """The first job's, from the worker's answer to it."""
+        """The first job's result, from the worker's answer."""
         slot = (worker.sent - len(worker.jobs)) % _JOBS_PER_WORKER
         job = worker.jobs[0]
         if "changed" in message:

@@ -1,7 +1,7 @@
-"""The program of a decoding process: reads files, checks their hash, hands back pixels. Started by `decode_pool`.
+"""The program of a decoding process: reads files, checks their hash, returns pixels. Started by `decode_pool`.
 
 Loads Pillow and numpy, never torch: a worker starts in a fraction of a second and takes some 40 MB. Answers are JSON
-and raw pixels, never a pickle: a decoder that a hostile picture took over gets no code into the main process.
+and raw pixels, never a pickle: a decoder taken over by a hostile picture cannot run code in the main process.
 """
 
 import hashlib
@@ -18,13 +18,13 @@ import numpy as np
 from PIL import AvifImagePlugin
 
 from ..regular_files import open_regular, plain_reason
-from .images import Picture, UnreadableImage, decode
+from .images import DecodedPicture, UnreadableImage, decode
 
 MAX_FILE_BYTES = 1 << 30
 
 
 def read_file(path: bytes) -> bytes:
-    """All bytes of a regular file. Follows no link in the last part of the path and never waits for a FIFO.
+    """All bytes of a regular file. Does not follow a link in the last part of the path and never waits for a FIFO.
 
     Raises UnreadableImage ("permission denied", "no longer there", ...).
     """
@@ -45,17 +45,17 @@ def main(
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pixels = np.frombuffer(mmap.mmap(pixels_fd, slots * size * size * 3), np.uint8).reshape(slots, size, size, 3)
-    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core per worker, and each thread would take address space
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # one core per worker, and each thread takes address space
     _limit_memory(memory_bytes)
     connection = Connection(connection_fd)
     try:
         connection.send_bytes(b'"ready"')
-        # From here on, stderr would only carry the chatter of C libraries (libtiff, libpng) about odd files.
+        # From here on, stderr would only carry messages of C libraries (libtiff, libpng) about unusual files.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         while True:
             slot, path, sha256 = connection.recv()
             connection.send_bytes(b'"begun"')
-            # The main process keeps the time. Should it die meanwhile, the kernel ends this one, even in a C loop.
+            # The main process enforces the time limit. If it dies, the kernel ends this process, even in a C loop.
             signal.setitimer(signal.ITIMER_REAL, patience_s)
             answer, picture = _answer(path, sha256, size, fit, memory_bytes)
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -68,7 +68,7 @@ def main(
 
 def _answer(
     path: bytes, sha256: bytes, size: int, fit: str, memory_bytes: int
-) -> tuple[dict[str, Any], Picture | None]:
+) -> tuple[dict[str, Any], DecodedPicture | None]:
     try:
         data = read_file(path)
         if sha256 and hashlib.sha256(data).digest() != sha256:
@@ -82,7 +82,7 @@ def _answer(
 
 
 def _limit_memory(memory_bytes: int) -> None:
-    """Let this process take `memory_bytes` on top of what it has now (Linux; macOS knows no such limit)."""
+    """Limit this process to `memory_bytes` more than it has now (Linux; macOS has no such limit)."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform != "linux":
         return

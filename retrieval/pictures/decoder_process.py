@@ -1,10 +1,10 @@
-"""One decoding process, as seen from this side: how it is started, what it shares with us, how it ends.
+"""One decoding process, as seen from the main process: how it starts, what it shares, how it ends.
 
 Why not multiprocessing's spawn, ProcessPoolExecutor or pebble: their children import the user's `__main__` again (and
 with it torch), and one dead child breaks a ProcessPoolExecutor. Here each worker is a plain child process with a socket
-for small messages and shared memory for pixels, so that nothing large can be left half sent. Workers sit in a process
-group of their own, which Ctrl-C does not reach. Should this process die, they end at the end of the socket; one that is
-stopped is then ended by the kernel, which hangs up on orphaned process groups.
+for small messages and shared memory for pixels, so that large data cannot be left half sent. Workers are in their own
+process group, which Ctrl-C does not reach. If this process dies, they exit when the socket closes; a stopped one is
+then ended by the kernel, which sends SIGHUP to orphaned process groups.
 """
 
 import json
@@ -31,7 +31,7 @@ _BOOT = (
 
 
 class NoDecoder(RetrievalError):
-    """Decoding processes do not start, so no picture can be read."""
+    """Decoding processes do not start, so pictures cannot be read."""
 
     def __init__(self, why: str) -> None:
         super().__init__(
@@ -50,7 +50,7 @@ class DecoderProcess:
 
     @classmethod
     def start(cls, slots: int, size: int, memory_bytes: int, patience_s: float, fit: str) -> "DecoderProcess":
-        """`patience_s`: how long it may work on one file after this process has died. Raises NoDecoder."""
+        """patience_s: how long it may work on one file after this process has died. Raises NoDecoder."""
         try:
             return cls._start(slots, size, memory_bytes, patience_s, fit)
         except OSError as problem:
@@ -70,29 +70,29 @@ class DecoderProcess:
                     stdout=subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(), file.fileno()),
                     process_group=0,
-                    # Threads and their memory pools would take address space that the limit means for pictures.
+                    # Threads and their memory pools would take address space that is meant for pictures.
                     env={**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"},
                 )
             pixels = np.frombuffer(mmap.mmap(file.fileno(), nbytes), np.uint8)
         return cls(process, Connection(ours.detach()), pixels.reshape(slots, size, size, 3))
 
     def end(self) -> int | None:
-        """Kill it, as it has nothing to save -> its exit status, or None if the kernel cannot end it yet."""
+        """Kill it, which loses nothing; returns its exit status, or None if the kernel cannot end it yet."""
         self.connection.close()
         self.process.kill()
         try:
             return self.process.wait(5)
-        except subprocess.TimeoutExpired:  # waits for a dead network disk: no use waiting with it
+        except subprocess.TimeoutExpired:  # blocked on a dead network disk: waiting is useless
             return None
 
     def forget(self) -> None:
-        """In a forked child: let go of what belongs to the parent."""
+        """In a forked child: release what belongs to the parent."""
         self.connection.close()
-        self.process.poll()  # no child of ours: from now on Popen takes it for ended
+        self.process.poll()  # not a child of ours: from now on Popen treats it as ended
 
 
 def _import_path() -> list[str]:
-    """This process's import path, so that a worker finds what was found here, wherever the program was started."""
+    """This process's import path, so that a worker finds the same modules, wherever the program was started."""
     project = str(Path(diffsim.__file__).parent.parent)
     path = [folder or project for folder in sys.path]
     return path if project in path else [*path, project]

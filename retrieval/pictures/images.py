@@ -1,9 +1,9 @@
-"""Bytes of a picture file -> RGB pixels. The one place that knows Pillow.
+"""Bytes of a picture file -> RGB pixels. All decoding with Pillow is here.
 
 A picture is what a viewer shows first: frame one, turned as its EXIF orientation says, transparent parts on white,
 deep pixels scaled to 8 bit. Colour profiles are ignored, as in DiffSim's released code. Pillow reads a closed list of
-formats and goes by the content, never by the name. Hostile files can still hang or crash a C decoder: for files that
-nobody vouches for, `diffsim.retrieval.pictures.decode_pool` calls this module in worker processes.
+formats and identifies them by content, never by name. Hostile files can still hang or crash a C decoder: for untrusted
+files, `diffsim.retrieval.pictures.decode_pool` calls this module in worker processes.
 """
 
 import io
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-# Imported for their entry in Pillow's table of formats; left to itself, Pillow would load all its forty plugins.
+# Imported to register their formats with Pillow; by default, Pillow would load all its forty plugins.
 from PIL import (  # noqa: F401  isort: skip
     AvifImagePlugin,
     BmpImagePlugin,
@@ -37,7 +37,7 @@ from ..errors import RetrievalError
 
 DECODE_REVISION = 2
 """Part of every feature space: raised whenever a change in this module changes a pixel. 2: large JPEGs are decoded at a
-reduced scale, which is several times as fast, and pictures are turned after they were resized."""
+reduced scale, which is several times as fast, and pictures are turned after resizing."""
 
 MAX_PIXELS = 500_000_000
 """Largest declared width x height that is decoded. Decoding takes 4 to 9 bytes of memory per pixel."""
@@ -49,16 +49,16 @@ PICTURE_SUFFIXES = frozenset({
     ".tga", ".qoi", ".heic", ".heics", ".heif", ".heifs", ".hif",
 })
 # fmt: on
-"""Suffixes (lower case) of files that are taken for pictures when a folder is walked."""
+"""Suffixes (lower case) of files that count as pictures when a folder is walked."""
 
-# Pillow tries them in this order. TGA has no magic number, so every other format is asked before it. MPO files come out
-# of the JPEG plugin. Never EPS (runs Ghostscript), PDF or SVG.
+# Pillow tries them in this order. TGA has no magic number, so it is tried last. MPO files are read by the JPEG plugin.
+# Never EPS (runs Ghostscript), PDF or SVG.
 _FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM", "QOI"]
 _LAST_FORMATS = ["TGA"]
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 
 _REDUCED = 4
-"""A JPEG that is decoded at a reduced scale still has this many times the wanted pixels, or more, on both sides."""
+"""A JPEG decoded at a reduced scale still has at least this many times the required pixels on both sides."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -78,13 +78,13 @@ _pillow_globals = threading.Lock()
 
 
 class UnreadableImage(RetrievalError):
-    """These bytes give no picture: not one at all, cut off, damaged, too large, or in a format without a decoder."""
+    """The bytes cannot be decoded: not a picture, truncated, damaged, too large, or in a format without a decoder."""
 
 
 @dataclass(frozen=True)
-class Picture:
+class DecodedPicture:
     """A decoded picture. `pixels`: uint8 [size, size, 3], RGB; `format`: "JPEG", "PNG", ...; `width`, `height`: of the
-    whole picture as shown, that is after its orientation was applied."""
+    whole picture as shown, after its orientation was applied."""
 
     pixels: np.ndarray
     format: str
@@ -92,14 +92,14 @@ class Picture:
     height: int
 
 
-def decode(data: bytes, size: int, fit: str = "squash") -> Picture:
+def decode(data: bytes, size: int, fit: str = "squash") -> DecodedPicture:
     """Decode a file's bytes and make the picture size x size.
 
     fit: `squash`, by Lanczos, or `crop N`: the short side to N pixels by bicubic, then the middle, as transformers'
-    image processors do; or `inside`, for people to look at: sides' ratio kept, never enlarged, at the top left of a
-    white square, of which it covers `inside_size`. Raises UnreadableImage; ValueError for another fit.
+    image processors do; or `inside`, for display: aspect ratio kept, never enlarged, at the top left of a white
+    square, of which it covers `inside_size`. Raises UnreadableImage; ValueError for another fit.
 
-    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, where that leaves 4 x size (4 x N) pixels on both sides.
+    A large JPEG is decoded at 1/2, 1/4 or 1/8 of its scale, if that leaves 4 x size (4 x N) pixels on both sides.
     """
     short = None if fit == "inside" else crop_side(fit)
     loaded = _load(data, short or size)
@@ -111,7 +111,7 @@ def decode(data: bytes, size: int, fit: str = "squash") -> Picture:
         small = _turned(square, loaded.turn)
     else:
         small = _middle(loaded, size, short)
-    return Picture(np.array(small), loaded.format, width, height)
+    return DecodedPicture(np.array(small), loaded.format, width, height)
 
 
 def crop_side(fit: str) -> int | None:
@@ -141,7 +141,7 @@ def _middle(loaded: "_Loaded", size: int, short: int) -> Image.Image:
     """The middle size x size of the picture resized so that its short side has `short` pixels."""
     width, height = loaded.whole
     brief = min(width, height)
-    # Of a long panorama only what lies around the middle: the whole might not fit into memory.
+    # Of a long panorama, resize only the part around the middle: the whole might not fit into memory.
     wide, high = min(width, _LONGEST * brief), min(height, _LONGEST * brief)
     left, top = (width - wide) // 2, (height - high) // 2
     across, down = loaded.box[2] / width, loaded.box[3] / height  # below 1 at a reduced scale
@@ -166,7 +166,7 @@ def fitted(picture: Image.Image, size: int, fit: str) -> Image.Image:
 
 
 def seen(picture: Image.Image, size: int, fit: str) -> Image.Image:
-    """The part of an upright picture that a network is shown: all of it, or for `crop N` its middle square."""
+    """The part of an upright picture that a network sees: all of it, or for `crop N` its middle square."""
     short = crop_side(fit)
     if short is None:
         return picture
@@ -193,10 +193,10 @@ class _Loaded:
 
 
 def _load(data: bytes, size: int | None = None) -> _Loaded:
-    """Decode a file's bytes, at full scale or, for a JPEG, no larger than it takes for size x size.
+    """Decode a file's bytes, at full scale or, for a JPEG, no larger than size x size requires.
 
-    Raises UnreadableImage, whose text tells the reason, or MemoryError. Calls from several threads take turns, because
-    Pillow's limit on pixels is a global.
+    Raises UnreadableImage, whose text gives the reason, or MemoryError. Calls from several threads are serialised,
+    because Pillow's limit on pixels is a global.
     """
     if not data:
         raise UnreadableImage("the file is empty")
@@ -217,13 +217,13 @@ def _load(data: bytes, size: int | None = None) -> _Loaded:
         raise UnreadableImage("not a picture, or in a format that is not read here") from None
     except Image.DecompressionBombError as error:
         raise UnreadableImage(_too_large(error)) from None
-    except Exception as error:  # the bytes are anybody's: whatever Pillow's parsers trip over is the file's fault
+    except Exception as error:  # untrusted bytes: any failure of Pillow's parsers is the file's fault
         raise _damaged(error) from error
 
 
 @contextmanager
 def _our_limit() -> Iterator[None]:
-    """Pillow refuses more than MAX_PIXELS (also inside containers, as a PNG within an ICO) and prints no warnings."""
+    """Make Pillow refuse more than MAX_PIXELS (also inside containers, such as a PNG in an ICO), without warnings."""
     with _pillow_globals, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         before = Image.MAX_IMAGE_PIXELS
@@ -253,7 +253,7 @@ def _formats(data: bytes) -> list[str]:
 def _turn(picture: Image.Image) -> Image.Transpose | None:
     try:
         return _TURNS.get(picture.getexif().get(_EXIF_ORIENTATION, 1))
-    except Exception:  # a broken EXIF block does not spoil the picture beside it
+    except Exception:  # a broken EXIF block does not make the picture unreadable
         return None
 
 
@@ -273,10 +273,10 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """Scale deep greys to 0..255, where Pillow's own conversion would clip at 255.
+    """Scale deep greys to 0..255; Pillow's own conversion would clip at 255.
 
-    Black and white are 0 and 65535 for integers, 0 and 1 (or 0 and 255) for floats; values beyond those carry no
-    agreed meaning, so such a picture is stretched over the range that it uses.
+    Black and white are 0 and 65535 for integers, 0 and 1 (or 0 and 255) for floats; values beyond those have no
+    standard meaning, so such a picture is stretched over the range that it uses.
     """
     values = np.asarray(picture)
     finite = values[np.isfinite(values)] if picture.mode == "F" else values

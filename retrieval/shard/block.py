@@ -1,6 +1,6 @@
-"""Some contents of a space that came together: their rows, how they are searched, and which of them still count.
+"""Contents of a space that were added together: their rows, how they are searched, and which are still current.
 
-A space's part of a shard is a few blocks: the snapshot with its FAISS index, and what came since, compared exactly.
+A space's part of a shard is a few blocks: the snapshot with its FAISS index, and later additions, compared exactly.
 """
 
 from dataclasses import dataclass, replace
@@ -15,12 +15,12 @@ from .snapshot import Rows
 
 @dataclass(frozen=True, eq=False)
 class Block:
-    """rows: ascending by id; their `visible` is that of the beginning.
+    """rows: ascending by id; their `visible` is the initial one.
 
-    current: bool [n], the row is the content's present features: not forgotten, not written anew in a later block.
+    current: bool [n], the row holds the content's latest features: not forgotten, not rewritten in a later block.
     visible: bool [n], the content can be a hit. findable: bool [n], its descriptor is sound.
-    index: FAISS over the descriptors by position, or None where `descriptors`, float16 [n, dimensions], are compared.
-    gpu_index: the same on a GPU, where there is one.
+    index: FAISS over the descriptors by position, or None if `descriptors`, float16 [n, dimensions], are compared.
+    gpu_index: the same on a GPU, if there is one.
     """
 
     rows: Rows
@@ -38,7 +38,7 @@ class Block:
 
     @classmethod
     def of_descriptors(cls, rows: Rows, found: np.ndarray, descriptors: np.ndarray) -> "Block":
-        """found: ids, ascending, of those rows that have a sound descriptor. descriptors: theirs, in this order."""
+        """found: ids, ascending, of the rows that have a sound descriptor. descriptors: theirs, in this order."""
         findable = np.isin(rows.ids, found, assume_unique=True)
         every = np.zeros((len(rows), descriptors.shape[1]), np.float16)
         every[findable] = descriptors
@@ -48,7 +48,7 @@ class Block:
         return len(self.rows)
 
     def position(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Where ids are: (which of them are current rows here: bool, their positions: int64 of those)."""
+        """Locate ids: (which of them are current rows here: bool, positions of those: int64)."""
         positions = np.searchsorted(self.rows.ids, ids)
         inside = positions < len(self.rows)
         here = np.zeros(len(ids), np.bool_)
@@ -57,7 +57,7 @@ class Block:
         return here, positions[here]
 
     def without(self, ids: np.ndarray) -> "Block":
-        """These ids, where they are here, are not current any more."""
+        """Mark these ids, if present, as no longer current."""
         here, positions = self.position(ids)
         if not here.any():
             return self
@@ -66,7 +66,7 @@ class Block:
         return replace(self, current=current)
 
     def shown(self, ids: np.ndarray, visible: np.ndarray) -> "Block":
-        """With another visibility of these ids, where they are current here."""
+        """Set the visibility of these ids, if they are current here."""
         here, positions = self.position(ids)
         if np.array_equal(self.visible[positions], visible[here]):
             return self
@@ -90,7 +90,7 @@ class Block:
 
 
 def joined(first: Block, second: Block) -> Block:
-    """One block of two that are compared exactly, with their current rows only."""
+    """Join two blocks that are compared exactly into one, with their current rows only."""
     parts = [(block, block.current) for block in (first, second)]
     ids = np.concatenate([block.rows.ids[kept] for block, kept in parts])
     order = np.argsort(ids)

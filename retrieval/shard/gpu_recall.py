@@ -1,24 +1,24 @@
-"""The first stage on a GPU: a FAISS index moved to where the scores are computed."""
+"""The first stage on a GPU: a FAISS index moved to the device that computes the scores."""
 
 import faiss
 import numpy as np
 import torch
 
 MOST = 2048
-"""As many neighbours as FAISS gives at once on a GPU."""
+"""The most neighbours that FAISS returns at once on a GPU."""
 
 WORTH_IT = 100_000
-"""With fewer pictures in an index the CPU is as quick."""
+"""With fewer pictures in an index the CPU is as fast."""
 
 _SCRATCH_BYTES = 64 << 20  # FAISS would take 1.5 GB of the GPU for itself
 
 
 def to_gpu(index: faiss.Index, device: torch.device) -> faiss.Index | None:
-    """The index on a GPU; None where FAISS has none there: faiss-cpu is installed, its CUDA does not fit this machine,
+    """The index on a GPU; None if FAISS cannot use the GPU: faiss-cpu is installed, its CUDA does not fit this machine,
     or the GPU has no room.
 
-    What is compared exhaustively becomes half precision vectors, which are the stored descriptors themselves; lists
-    stay lists. The GPU index cannot leave pictures out: the caller asks for more and drops them.
+    An index that compares exhaustively becomes half precision vectors, which are the stored descriptors themselves;
+    lists stay lists. The GPU index cannot leave pictures out: the caller requests more and drops them.
     """
     if device.type != "cuda" or not hasattr(faiss, "StandardGpuResources"):
         return None
@@ -44,7 +44,7 @@ def to_gpu(index: faiss.Index, device: torch.device) -> faiss.Index | None:
 def search_gpu(
     index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray] | None:
-    """As recall.search_index; None where so many positions are left out that the GPU cannot answer exactly."""
+    """As recall.search_index; None if so many positions are left out that the GPU cannot answer exactly."""
     hidden = len(allowed) - int(np.count_nonzero(allowed))
     if min(count + hidden, index.ntotal) > MOST:
         return None

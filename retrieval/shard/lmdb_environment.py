@@ -1,6 +1,6 @@
 """A shard's LMDB environment: opened once per process, grown when full, compacted, guarded against its readers.
 
-What LMDB asks of its users, and why each guard is here: docs/stores.md.
+What LMDB requires of its users, and the reason for each guard: docs/stores.md.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ T = TypeVar("T")
 
 _FIRST_MAP_BYTES = 1 << 30  # address space, not disk; doubled whenever it is full
 _CUT_SHORT_BYTES = 1 << 20  # LMDB may leave some unused last pages unwritten; if more is missing, the file is damaged
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EIO)  # LMDB says EIO when only a part fitted
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EIO)  # LMDB reports EIO when only a part fitted
 _MEND = "run `diffsim verify`, which queues its pictures again, and then `diffsim index`, which extracts them"
 
 
 class StoreMissing(RetrievalError):
-    """A read-only store was asked for where none was ever written."""
+    """A store was opened read-only, but none was ever written there."""
 
 
 class StoreFull(RetrievalError):
-    """The disk took no more (or the process has no address space left); what was committed before is intact."""
+    """The disk is full (or the process has no address space left); what was committed before is intact."""
 
 
 class StoreDamaged(RetrievalError):
-    """LMDB cannot make sense of the file."""
+    """LMDB cannot read the file."""
 
 
 class _Replaced(Exception):
-    """Another process put a compacted file in the place of ours."""
+    """Another process replaced our file with a compacted one."""
 
 
 class Environment:
-    """The process's one handle on a shard, shared by all its stores on that folder, because LMDB must not open a file
-    twice in one process. It turns writable when the first of them wants to write."""
+    """The process's only handle on a shard, shared by all its stores on that folder, because LMDB must not open a file
+    twice in one process. It becomes writable when the first of them needs to write."""
 
     @classmethod
     def acquire(cls, folder: Path, *, writable: bool) -> Environment:
@@ -90,14 +90,14 @@ class Environment:
             if writable:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 shutil.rmtree(self.folder / "compact", ignore_errors=True)  # left by an interrupted compact()
-            # Where it may write there, a reader enters itself in the lock file, and the writer spares the pages it
-            # reads. It never creates that file; how it manages without one: `guarded`.
+            # If it may write there, a reader registers in the lock file, and the writer spares the pages it reads.
+            # It never creates that file; `guarded` is for readers without one.
             self.locked = writable or (self.lock_path.is_file() and os.access(self.lock_path, os.W_OK))
             self.guard = os.open(self.folder, os.O_RDONLY)
             with self.guarded():
                 self.env = lmdb.open(
                     str(self.folder),
-                    map_size=_FIRST_MAP_BYTES if writable else 0,  # 0: as large as the file asks for
+                    map_size=_FIRST_MAP_BYTES if writable else 0,  # 0: as large as the file requires
                     max_dbs=2,
                     readonly=not writable,
                     create=False,
@@ -135,7 +135,8 @@ class Environment:
             self.guard = None
 
     def run(self, work: Callable[[lmdb.Transaction], T], *, write: bool = False) -> T:
-        """What `work` returns from one transaction. It may run several times and must not return views of the map."""
+        """Run `work` in one transaction and return its result. It may run several times and must not return views of
+        the map."""
         with self.lock:
             while True:
                 if self.env is None or self.identify() != self.identity:
@@ -144,7 +145,7 @@ class Environment:
                 snapshot = self.env.info()["last_txnid"]
                 try:
                     if write:
-                        self.env.reader_check()  # else a killed reader's entry keeps pages from reuse for ever
+                        self.env.reader_check()  # else a killed reader's entry prevents the reuse of pages for ever
                         self.await_readers()
                     with self.guarded(), self.env.begin(write=write, buffers=True) as txn:
                         if write and self.identify() != self.identity:  # compacted while we waited for our turn
@@ -169,7 +170,7 @@ class Environment:
         if self.locked:
             yield
             return
-        with suppress(OSError):  # a file system without flock: `overtaken` is all that is left
+        with suppress(OSError):  # a file system without flock: only `overtaken` is left
             fcntl.flock(self.guard, fcntl.LOCK_SH)
         try:
             yield
@@ -179,8 +180,8 @@ class Environment:
 
     def await_readers(self) -> None:
         """Before a commit, wait for the readers without lock file that began before the last one. LMDB keeps the pages
-        of a snapshot through the next commit, so none of them ever sees a page reused; reading one that is can crash
-        the reader. A reader that stands still in its transaction is waited for a second at most."""
+        of a snapshot through the next commit, so none of them ever sees a reused page; reading one can crash the
+        reader. Waits at most a second for a reader that is stuck in its transaction."""
         assert self.guard is not None
         deadline = time.monotonic() + 1
         while time.monotonic() < deadline:
@@ -194,7 +195,7 @@ class Environment:
                 return
 
     def overtaken(self, env: lmdb.Environment, snapshot: int) -> bool:
-        """Whether pages of transaction number `snapshot` may have been reused all the same while they were read."""
+        """Whether pages of transaction number `snapshot` may nevertheless have been reused while they were read."""
         return not self.locked and env.info()["last_txnid"] > snapshot + 1
 
     def compact(self) -> bool:
@@ -207,7 +208,7 @@ class Environment:
             sibling = self.folder / "compact"
             try:
                 sibling.mkdir()
-                with env.begin(write=True):  # nobody else commits between the copy and the rename
+                with env.begin(write=True):  # prevents commits between the copy and the rename
                     env.copy(str(sibling), compact=True)
                     shutil.copymode(self.data_path, sibling / "data.mdb")
                     sync(sibling / "data.mdb")
@@ -230,7 +231,7 @@ class Environment:
         return int((env.info()["last_pgno"] + 1) * env.stat()["psize"])
 
     def identify(self) -> list[tuple[int, int] | None]:
-        """Which data file and which lock file stand in the folder now."""
+        """Identify the data file and the lock file that are in the folder now."""
         found: list[tuple[int, int] | None] = []
         for path in (self.data_path, self.lock_path):
             try:
@@ -244,7 +245,7 @@ class Environment:
         try:
             env.set_mapsize(map_size)
         except lmdb.Error as error:
-            self.close()  # without a map it is of no use; the next call opens it again
+            self.close()  # useless without a map; the next call opens it again
             raise self.named(error) from error
 
     def named(self, error: lmdb.Error | OSError) -> RetrievalError:
@@ -269,7 +270,7 @@ _environments_lock = threading.Lock()
 
 def _before_fork() -> None:
     """Close everything, between two transactions. A child must not touch an environment that it inherited: it shares
-    its lock-file entries with the parent, and LMDB refuses to open the file beside it. Both sides open again in `run`.
+    its lock-file entries with the parent, and LMDB refuses to open the file again beside it. Both reopen it in `run`.
     """
     _environments_lock.acquire()
     for environment in _environments.values():

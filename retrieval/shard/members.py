@@ -1,4 +1,4 @@
-"""Sets of content ids, as one byte per id of a range: every question about membership is a look-up."""
+"""Sets of content ids, as one byte per id of a range, so that every membership test is a look-up."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,7 +43,7 @@ class Members:
         return np.flatnonzero(self.table) + self.first
 
     def within(self, others: "Members") -> "Members":
-        """The members of both."""
+        """The intersection of both."""
         first, end = max(self.first, others.first), min(self.end, others.end)
         if first >= end:
             return Members(0, np.empty(0, np.bool_))
@@ -51,7 +51,7 @@ class Members:
         return Members(first, ours & theirs)
 
     def changed(self, added: np.ndarray, removed: np.ndarray) -> "Members":
-        """With some ids more and some fewer; an id in both is added."""
+        """The set with some ids added and some removed; an id in both is added."""
         first, end = self.first, self.end
         if len(added):
             first = min(first, int(added.min())) if len(self.table) else int(added.min())
@@ -65,5 +65,5 @@ class Members:
 
 
 def common(sets: Sequence[Members]) -> Members:
-    """What is in all of several sets."""
+    """The intersection of several sets."""
     return reduce(Members.within, sets)

@@ -1,4 +1,4 @@
-"""What goes into a shard: plain values that can be pickled and sent to wherever the shard is."""
+"""The inputs of a shard: plain values that can be pickled and sent to a shard anywhere."""
 
 from dataclasses import dataclass
 
@@ -11,11 +11,11 @@ from ..region import Box
 class SpaceQuery:
     """One example in one feature space.
 
-    space: fingerprint. descriptor: float16 [dimensions]. tokens: its token record in the tier of the space, empty where
+    space: fingerprint. descriptor: float16 [dimensions]. tokens: its token record in the tier of the space, empty if
     the space has no token stage. region: only the tokens that this box touches are compared, in one direction; in
-    fractions of what the network sees of the picture.
-    weight: of this similarity among several; below 0 pushes away. content_id: of the example, None for a picture that
-    is not in the index.
+    fractions of the part of the picture that the network sees.
+    weight: of this similarity among several; negative weights push away. content_id: of the example, None for a
+    picture that is not in the index.
     """
 
     space: str
@@ -28,7 +28,7 @@ class SpaceQuery:
 
 @dataclass(frozen=True, eq=False)
 class SpaceChanges:
-    """What became of the contents of one space in one shard since a moment.
+    """Changes to the contents of one space in one shard since a point in time.
 
     ids: int64 [n], ascending; sha256: uint8 [n, 32]; visible: bool [n]; rewritten: bool [n], whether its features were
     written since then (else only its visibility may have changed). gone: int64 [m], contents that are no longer there.

@@ -1,9 +1,8 @@
 """Near copies of a hit: re-encoded, resized, brightened, slightly cropped or turned pictures.
 
-The score does not tell them apart: attention finds the same things wherever they lie, so two heaps of tomatoes are
-alike to it. Here the values V of the stored tokens are compared place by place. How far pictures usually are from each
-other depends on the space, so a distance, 1 - cosine, counts in units of a picture's usual one. Measured in
-docs/querying.md.
+The score cannot detect them: attention finds the same things wherever they are, so two heaps of tomatoes are similar
+to it. Here the values V of the stored tokens are compared place by place. How far apart pictures usually are depends
+on the space, so a distance, 1 - cosine, is measured in units of a picture's usual distance. Figures: docs/querying.md.
 """
 
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ NEAR = 0.05
 """A near copy is at most this far from the leader of its group, where 1 is the median distance of the sample."""
 
 SAMPLE = 32
-"""Pictures that tell what distance is usual."""
+"""Pictures used to estimate the usual distance."""
 
 
 def place_values(kit: SpaceKit, records: Sequence[bytes | memoryview]) -> Tensor:
@@ -33,16 +32,16 @@ def usual_distance(values: Tensor, sample: Tensor) -> float:
 
 
 class NearCopies:
-    """Groups pictures as they come; the first of each group leads it. sample: place values of the null sample."""
+    """Groups pictures in turn; the first of each group leads it. sample: place values of the null sample."""
 
     def __init__(self, sample: Tensor) -> None:
         self._sample = sample
         self._leaders: list[Tensor] = []
-        self._limits: list[float] = []  # the cosine from which on a picture is a near copy of the leader
+        self._limits: list[float] = []  # the least cosine of a near copy with the leader
 
     def group(self, values: Tensor | None) -> int | None:
-        """The group whose leader a picture, by its place values [n], is a near copy of, the nearest first; None makes
-        it the leader of the next one. values None: a picture without readable tokens, which nothing is like."""
+        """The group whose leader a picture, by its place values [n], is a near copy of, the nearest one; None if it
+        becomes the leader of a new group. values None: a picture without readable tokens, which matches nothing."""
         if values is None:
             self._lead(torch.zeros_like(self._sample[0]) if len(self._sample) else torch.zeros(1), 2.0)
             return None

@@ -19,7 +19,7 @@ from .snapshot import Rows, in_order, open_snapshot
 from .store import FeatureStore
 
 _AHEAD = 4096
-"""So many of a block's smallest content hashes are looked at first for the null sample; seldom are more needed."""
+"""How many of a block's smallest content hashes are tried first for the null sample; more are rarely needed."""
 
 _NO_GPU_INDEX = (
     "FAISS does not run on this GPU, so candidates are recalled on the CPU; install faiss-gpu in the place of "
@@ -29,10 +29,10 @@ _NO_GPU_INDEX = (
 
 @dataclass(frozen=True, eq=False)
 class SpacePart:
-    """blocks: the snapshot first, where there is one, then what came since, exactly compared, largest first.
+    """blocks: the snapshot first, if there is one, then later additions, compared exactly, largest first.
 
-    members: the contents that can be hits. digest: of the snapshot that the catalog names, None where it names none.
-    warning: what an asker should know of the snapshot.
+    members: the contents that can be hits. digest: of the snapshot that the catalog names, None if it names none.
+    warning: about the snapshot, for the user.
     """
 
     store: FeatureStore
@@ -44,8 +44,8 @@ class SpacePart:
 
     @classmethod
     def open(cls, folder: Path, kit: SpaceKit, digest: str | None) -> "SpacePart":
-        """A shard's folder of one space, with what the snapshot of this digest knows. Where that is missing or damaged
-        the part is empty and has a warning: all of it must then come by `updated`. Raises StoreMissing, ..."""
+        """Open a shard's folder of one space, with the contents of the snapshot of this digest. If that is missing or
+        damaged, the part is empty and has a warning: `updated` must then add everything. Raises StoreMissing, ..."""
         store = FeatureStore(folder, readonly=True)
         snapshot = open_snapshot(folder, digest) if digest else None
         if snapshot is None:
@@ -71,7 +71,7 @@ class SpacePart:
         return bool(self.blocks) and self.blocks[0].index is not None
 
     def updated(self, changes: SpaceChanges) -> "SpacePart":
-        """The part after these changes; costs as much as they are many, not as the part is large."""
+        """The part after these changes; the cost grows with the changes, not with the part."""
         fresh = changes.rewritten.copy()
         known = np.zeros(len(fresh), np.bool_)
         for block in self.blocks:
@@ -95,7 +95,7 @@ class SpacePart:
         self.store.close()
 
     def recall(self, descriptor: np.ndarray, count: int | None, allowed: Members | None) -> Found:
-        """The `count` nearest by descriptor (None: all, compared exactly) among `allowed`, best first."""
+        """The `count` nearest by descriptor among `allowed` (count None: all, compared exactly), best first."""
         if count is None:
             ids = (self.members if allowed is None else self.members.within(allowed)).ids()
             return search_exact(*self.descriptors(ids), descriptor, len(ids))
@@ -104,8 +104,8 @@ class SpacePart:
         return merge(found, count)
 
     def score(self, queries: Sequence[SpaceQuery], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The full token-level score of queries in this space, on the kit's device; in a space without a token stage
-        the cosine of the embeddings. ids: in any order; those that are not here or unreadable are left out.
+        """The full token-level scores of queries in this space, on the kit's device; in a space without a token stage
+        the cosine of the embeddings. ids: in any order; those that are missing or unreadable are left out.
 
         Returns ids int64 [n] and scores float32 [queries, n] in [-1, 1].
         """
@@ -124,11 +124,11 @@ class SpacePart:
         return found, np.clip(examples @ vectors.T / lengths, -1, 1) if len(found) else np.empty((len(queries), 0))
 
     def descriptors(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Ids int64 [n], ascending, and descriptors float16 [n, dimensions] of those that are here and sound."""
+        """Ids int64 [n], ascending, and descriptors float16 [n, dimensions] of those that are present and sound."""
         return self.store.descriptors(self._wanted(ids))
 
     def tokens(self, ids: np.ndarray) -> Iterator[tuple[int, memoryview]]:
-        """(id, token record) of those that are here and sound."""
+        """(id, token record) of those that are present and sound."""
         return self.store.tokens(self._wanted(ids))
 
     def smallest(self, count: int, among: Members) -> tuple[np.ndarray, np.ndarray]:
@@ -137,7 +137,7 @@ class SpacePart:
         return smallest_of(parts, count)
 
     def _wanted(self, ids: np.ndarray) -> dict[int, bytes]:
-        """Id -> content hash of those of the ids that are here, in their order."""
+        """Id -> content hash of those of the ids that are present, in their order."""
         found: dict[int, bytes] = {}
         for block in self.blocks:
             here, positions = block.position(ids)
@@ -160,7 +160,7 @@ def _wanted(rows: Rows) -> dict[int, bytes]:
 
 
 def _added(blocks: tuple[Block, ...], newest: Block) -> tuple[Block, ...]:
-    """With one more block; blocks of like size are joined, so that there are few and a row is copied seldom."""
+    """Add a block; blocks of similar size are joined, so that there are few and rows are rarely copied."""
     *rest, last = (*blocks, newest)
     while rest and rest[-1].index is None and len(rest[-1]) < 2 * len(last):
         last = joined(rest.pop(), last)

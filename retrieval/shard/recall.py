@@ -1,7 +1,7 @@
 """First stage: recall candidates by their pooled descriptors.
 
-A FAISS index is built once over the descriptors of some pictures and never edited in place (ids shift or double when
-FAISS indices are). It knows pictures by their position, 0, 1, 2, ..., in the order in which they were given.
+A FAISS index is built once over the descriptors of some pictures and never edited in place (editing a FAISS index
+shifts or duplicates ids). It identifies pictures by their position, 0, 1, 2, ..., in the order given.
 """
 
 import faiss
@@ -10,18 +10,18 @@ import numpy as np
 from ..errors import RetrievalError
 
 EXACT_LIMIT = 256_000_000
-"""Up to this many numbers, pictures x dimensions, every descriptor is compared: docs/speed.md has what that costs."""
+"""Up to this many numbers, pictures x dimensions, every descriptor is compared; docs/speed.md has the cost."""
 
 LEAST_RECALL = 0.99
-"""Share of the exact candidates that an approximate index must find; it probes as many lists as that takes."""
+"""Share of the exact candidates that an approximate index must find; it probes as many lists as needed."""
 
 _TRAINING_PER_LIST = 39
-"""How many pictures a list FAISS asks for at least."""
+"""The fewest training pictures per list that FAISS requires."""
 
 _PROBES = (8, 16, 32, 64, 128, 256, 512)
 
 _NO_GAIN = 0.001
-"""A doubling of the lists that lessens the loss by less than this was the last."""
+"""Stop doubling the number of probed lists when the loss falls by less than this."""
 
 Found = tuple[np.ndarray, np.ndarray]
 """Candidates, best first: ids (or positions) int64, similarities float32."""
@@ -34,7 +34,7 @@ class OverBudget(RetrievalError):
 def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
     """FAISS factory string for a collection size and a memory budget in bytes; raises OverBudget.
 
-    Half precision holds the descriptors as stored (2 bytes a dimension); then one byte; then product quantisation.
+    Half precision holds the descriptors as stored (2 bytes per dimension); then one byte; then product quantisation.
     """
     count = 2 ** round(np.log2(4 * np.sqrt(max(pictures, 1))))
     lists = f"IVF{count},"
@@ -55,11 +55,11 @@ def choose_factory(pictures: int, dimensions: int, memory: int) -> str:
 
 
 def build_index(descriptors: np.ndarray, memory: int) -> tuple[faiss.Index, str, float]:
-    """An index over descriptors float16 [n, dimensions] (unit norm) -> (index, its factory string, loss).
+    """Build an index over descriptors float16 [n, dimensions] (unit norm) -> (index, its factory string, loss).
 
-    loss: share of the exact candidates that it misses, measured on descriptors of the collection; 0 where every
-    descriptor is compared. Training sample, clustering and probing are seeded: the same descriptors give the same
-    index. Raises OverBudget.
+    loss: share of the exact candidates that it misses, measured on descriptors of the collection; 0 if every descriptor
+    is compared. Training sample, clustering and probing are seeded: the same descriptors give the same index. Raises
+    OverBudget.
     """
     pictures, dimensions = descriptors.shape
     factory = choose_factory(pictures, dimensions, memory)
@@ -73,8 +73,8 @@ def build_index(descriptors: np.ndarray, memory: int) -> tuple[faiss.Index, str,
 
 
 def _tune(index: faiss.Index, descriptors: np.ndarray) -> float:
-    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200, or until more bring nothing
-    more (the codes are too coarse). Returns the loss that is left."""
+    """Set how many lists are probed: as few as find LEAST_RECALL of the exact top 200, or until more do not help (the
+    codes are too coarse). Returns the remaining loss."""
     positions = np.arange(len(descriptors))
     asking = np.random.default_rng(1).permutation(len(descriptors))[:64]
     exact = [set(search_exact(positions, descriptors, descriptors[row], 200)[0].tolist()) for row in asking]
@@ -92,13 +92,13 @@ def _tune(index: faiss.Index, descriptors: np.ndarray) -> float:
 
 
 def search_index(index: faiss.Index, descriptor: np.ndarray, count: int, allowed: np.ndarray) -> Found:
-    """The `count` nearest among the positions that `allowed`, bool [n], marks."""
+    """The `count` nearest among the positions marked in `allowed`, bool [n]."""
     left = int(np.count_nonzero(allowed))
     if not left:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     selector = None if left == len(allowed) else faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
     if isinstance(index, faiss.IndexIVF):
-        # The rarer the allowed pictures, the more lists hold the nearest of them.
+        # The rarer the allowed pictures, the more lists must be probed to find the nearest of them.
         probes = min(index.nlist, index.nprobe * index.ntotal // left)
         parameters = faiss.SearchParametersIVF(sel=selector, nprobe=max(probes, index.nprobe))
     else:
@@ -109,7 +109,7 @@ def search_index(index: faiss.Index, descriptor: np.ndarray, count: int, allowed
 
 
 def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarray, count: int) -> Found:
-    """The `count` nearest of descriptors float16 [n, dimensions] by inner product; equals in the order of their ids."""
+    """The `count` nearest of descriptors float16 [n, dimensions] by inner product; ties in the order of their ids."""
     asked = descriptor.astype(np.float32)
     blocks = [descriptors[start : start + 16_384].astype(np.float32) @ asked for start in range(0, len(ids), 16_384)]
     similarities = np.concatenate(blocks) if blocks else np.empty(0, np.float32)
@@ -117,14 +117,14 @@ def search_exact(ids: np.ndarray, descriptors: np.ndarray, descriptor: np.ndarra
 
 
 def best(found: Found, count: int | None) -> Found:
-    """The `count` (None: all) with the highest similarity, best first; equals in the order of their ids."""
+    """The `count` (None: all) with the highest similarity, best first; ties in the order of their ids."""
     ids, similarities = found
     order = np.lexsort((ids, -similarities))[:count]
     return ids[order], similarities[order]
 
 
 def merge(parts: list[Found], count: int | None) -> Found:
-    """One list of several without a common id."""
+    """Merge several lists that have no id in common."""
     if not parts:
         return np.empty(0, np.int64), np.empty(0, np.float32)
     return best((np.concatenate([ids for ids, _ in parts]), np.concatenate([each for _, each in parts])), count)

@@ -12,20 +12,20 @@ from ..score import AttentionFeatures
 _CPU_BATCH_FLOATS = 700_000
 _GPU_BATCH_FLOATS = 8_000_000
 """Token numbers per batch. On a GPU some 32 MB of float32, times about ten while the maps are computed. On a CPU what
-its caches hold, which takes half the time for small pictures (docs/speed.md)."""
+fits its caches, which halves the time for small pictures (docs/speed.md)."""
 
 TokenRecord = tuple[int, bytes | memoryview]
 """Content id and token record."""
 
 Scorer = Callable[[Sequence[AttentionFeatures], Sequence[AttentionFeatures], Sequence[float]], Tensor]
-"""One picture against several, by the weights of the taps: `score`, or `score_one_way` for a region."""
+"""Scores one picture against several, with the weights of the taps: `score`, or `score_one_way` for a region."""
 
 
 def score_queries(
     kit: SpaceKit, queries: Sequence[tuple[Sequence[AttentionFeatures], Scorer]], records: Iterable[TokenRecord]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Score queries (the features per tap of one picture, and a scorer) against token records, in the order in which
-    these come, on the device of the kit. Every record is read and projected once for all queries.
+    """Score queries (the features per tap of one picture, and a scorer) against token records, in their order, on the
+    device of the kit. Every record is read and projected once for all queries.
 
     Returns content ids int64 [n] and scores float32 [queries, n].
     """
@@ -47,6 +47,6 @@ def _batches(records: Iterable[TokenRecord], size: int) -> Iterator[list[TokenRe
 
 
 def rank(ids: np.ndarray, scores: np.ndarray, first: int | None = None) -> np.ndarray:
-    """Positions by falling score; scores that agree to six decimals (the precision of the score) are ties, in which
-    the content `first` (the query itself) leads and then the smaller id."""
+    """Positions by descending score; scores that agree to six decimals (the precision of the score) are ties, ordered
+    with the content `first` (the query itself) before all others, then by ascending id."""
     return np.lexsort((ids, ids != first, -np.round(scores.astype(np.float64), 6)))

@@ -1,7 +1,7 @@
-"""A shard: some contents of an index in all their feature spaces, searched where they lie.
+"""A shard: some contents of an index in all their feature spaces, searched where they are stored.
 
-Only plain values go in and come out, never tokens of the gallery in answer to a question: a shard may as well be in
-another process or on another machine. It has neither a catalog nor a network.
+Only plain values go in and out, and a query never returns tokens of the gallery, so a shard could also be in another
+process or on another machine. It has neither a catalog nor a network.
 """
 
 from collections.abc import Sequence
@@ -20,11 +20,11 @@ from .recall import Found
 
 
 class Shard(Protocol):
-    """Content ids go in as int64 arrays in any order; those that a shard does not have are passed over. Spaces are
-    named by their fingerprints."""
+    """Content ids are int64 arrays in any order; those that a shard does not have are ignored. Spaces are named by
+    their fingerprints."""
 
     def count(self, spaces: Sequence[str], allowed: np.ndarray | None = None) -> int:
-        """How many contents can be hits in every one of the spaces. allowed: only among these."""
+        """How many contents can be hits in every one of the spaces. allowed: count only these."""
         ...
 
     def among(self, spaces: Sequence[str], ids: np.ndarray) -> np.ndarray:
@@ -33,7 +33,7 @@ class Shard(Protocol):
 
     def recall(self, query: SpaceQuery, count: int | None, allowed: np.ndarray | None = None) -> Found:
         """The `count` nearest to the query by descriptor (None: all, compared exactly), best first: ids int64, cosines
-        float32. allowed: only among these."""
+        float32. allowed: recall only these."""
         ...
 
     def score(self, queries: Sequence[SpaceQuery], ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -43,16 +43,16 @@ class Shard(Protocol):
 
     def null_sample(self, spaces: Sequence[str], count: int, without: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The `count` contents with the smallest hashes that can be hits in every one of the spaces: hashes uint8
-        [n, 32], ascending, and ids int64 [n]. without: not these."""
+        [n, 32], ascending, and ids int64 [n]. without: ids to exclude."""
         ...
 
     def values(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Place values, by which near copies are told, of those that could be read: ids int64 [n], unit vectors float32
+        """Place values, used to detect near copies, of those that could be read: ids int64 [n], unit vectors float32
         [n, numbers]; see near_copies.place_values."""
         ...
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
-        """What is kept of one picture; None where nothing sound is."""
+        """The stored features of one picture; None if they are missing or damaged."""
         ...
 
 
@@ -63,19 +63,19 @@ class LocalShard:
         self._parts: dict[str, SpacePart] = {}
 
     def close(self) -> None:
-        """Let go of all files. Closing twice is harmless."""
+        """Release all files. Closing twice is harmless."""
         for space in list(self._parts):
             self.drop(space)
 
     def drop(self, space: str) -> None:
-        """Let go of one space."""
+        """Release one space."""
         part = self._parts.pop(space, None)
         if part is not None:
             part.close()
 
     def open(self, space: str, folder: Path, kit: SpaceKit, digest: str | None) -> bool:
-        """Open a space, with the snapshot that the catalog names by its digest; what came since must then come by
-        `update`. False where there is no sound snapshot: then everything must. Raises StoreMissing, StoreDamaged."""
+        """Open a space, with the snapshot whose digest the catalog names; apply later changes by `update`. Returns
+        False if there is no sound snapshot: then `update` must add everything. Raises StoreMissing, StoreDamaged."""
         self.drop(space)
         part = self._parts[space] = SpacePart.open(folder, kit, digest)
         return part.has_snapshot
@@ -85,11 +85,11 @@ class LocalShard:
         self._parts[space] = self._parts[space].updated(changes)
 
     def part(self, space: str) -> SpacePart | None:
-        """The space's part of this shard, None where it has no pictures here."""
+        """The space's part of this shard; None if it has no pictures here."""
         return self._parts.get(space)
 
     def warnings(self, spaces: Sequence[str]) -> list[str]:
-        """What an asker should know, as sentences."""
+        """Warnings for the user, as sentences."""
         parts = (self._parts.get(space) for space in spaces)
         return [part.warning for part in parts if part is not None and part.warning]
 

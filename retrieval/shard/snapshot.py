@@ -1,13 +1,13 @@
-"""A shard's snapshot in one feature space: a FAISS index over its descriptors, and which contents these are of.
+"""A shard's snapshot in one feature space: a FAISS index over its descriptors, and the contents they belong to.
 
-Two immutable files, built elsewhere, synced and renamed. One digest of both names them and stands in the catalog, so a
-new snapshot never takes the place of one that somebody is about to open:
+Two immutable files, built elsewhere, synced and renamed. They are named by one digest of both, which is in the catalog,
+so a new snapshot never replaces one that another process is about to open:
 
-    recall-<digest>.faiss   the FAISS index, which knows pictures by their position
+recall-<digest>.faiss   the FAISS index, which identifies pictures by their position
     recall-<digest>.npy     uint8 [n, 41], one row per position, ascending by id: content id (8 bytes, little-endian),
                             SHA-256 of the content (32), whether it was visible (1)
 
-They are a cache: what changed since then is known from the catalog, and they can be built again from the descriptors.
+They are a cache: the catalog records later changes, and they can be rebuilt from the descriptors.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from ..durable import put_in_place
 from .recall import build_index
 
 _KEPT_IN_ORDER = 4096
-"""So many of the smallest content hashes are kept in order: a null sample needs a few hundred that can be hits."""
+"""How many of the smallest content hashes are kept in order: a null sample needs a few hundred that can be hits."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,7 +45,7 @@ class Rows:
         return Rows(self.ids[chosen], self.sha256[chosen], self.visible[chosen])
 
     def by_hash(self, count: int) -> np.ndarray:
-        """Positions of the `count` smallest hashes, int64, in the order of these. The first few are found once."""
+        """Positions of the `count` smallest hashes, int64, in ascending order of hash. The first few are cached."""
         return self._first_by_hash[:count] if count <= _KEPT_IN_ORDER else self._by_hash(count)
 
     @cached_property
@@ -53,7 +53,7 @@ class Rows:
         return self._by_hash(_KEPT_IN_ORDER)
 
     def _by_hash(self, count: int) -> np.ndarray:
-        # The first eight bytes tell almost all hashes apart; the others decide among those they leave equal.
+        # The first eight bytes distinguish almost all hashes; the other bytes order those that share them.
         keys = np.ascontiguousarray(self.sha256[:, :8]).view(">u8").ravel().astype(np.uint64)
         if count < len(keys):
             limit = np.partition(keys, count - 1)[count - 1]
@@ -72,7 +72,7 @@ def in_order(hashes: np.ndarray) -> np.ndarray:
 @dataclass(frozen=True)
 class BuiltSnapshot:
     """digest: of both files. factory: the index in FAISS's own notation. loss: share of the exact candidates that it
-    misses, 0 where every descriptor is compared."""
+    misses, 0 if every descriptor is compared."""
 
     digest: str
     factory: str
@@ -81,7 +81,7 @@ class BuiltSnapshot:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """index: FAISS, over the descriptors of `rows` in their order; memory-mapped where FAISS can."""
+    """index: FAISS, over the descriptors of `rows` in their order; memory-mapped if FAISS supports it."""
 
     index: faiss.Index
     rows: Rows
@@ -90,7 +90,7 @@ class Snapshot:
 def build_snapshot(folder: Path, rows: Rows, descriptors: np.ndarray, memory: int) -> BuiltSnapshot:
     """Build the snapshot of a shard and put it into its folder.
 
-    descriptors: float16 [n, dimensions], unit norm, of the rows in their order. memory: bytes that the index may take
+    descriptors: float16 [n, dimensions], unit norm, of the rows in their order. memory: bytes that the index may use
     when it is searched. The same input gives the same files. Raises OverBudget.
     """
     index, factory, loss = build_index(descriptors, memory)
@@ -115,7 +115,7 @@ def snapshot_files(folder: Path, digest: str) -> tuple[Path, Path]:
 
 
 def remove_other_snapshots(folder: Path, digest: str | None) -> None:
-    """Delete every snapshot but this one (None: all), and what an interrupted build left."""
+    """Delete every snapshot except this one (None: all), and the remains of an interrupted build."""
     kept = snapshot_files(folder, digest) if digest else ()
     for path in folder.glob("recall*"):
         if path not in kept:
@@ -133,13 +133,13 @@ def snapshot_is_sound(folder: Path, digest: str) -> bool:
 
 
 def open_snapshot(folder: Path, digest: str) -> Snapshot | None:
-    """The snapshot of a shard; None where a file is missing or not byte for byte the one that was built."""
+    """The snapshot of a shard; None if a file is missing or not byte for byte the one that was built."""
     index_path, rows_path = snapshot_files(folder, digest)
     try:
         with open(index_path, "rb") as index_file, open(rows_path, "rb") as rows_file:
             if _digest(index_file, rows_file) != digest:
                 return None
-            # The files that were hashed are read, not some that have just taken their names.
+            # Read the files that were hashed, not others that may have just taken their names.
             raw = np.load(_path_of(rows_file, rows_path), mmap_mode="r")
             index = faiss.read_index(_path_of(index_file, index_path), faiss.IO_FLAG_MMAP_IFC)
     except (OSError, RuntimeError, ValueError):
@@ -154,6 +154,6 @@ def _digest(index: BufferedReader, rows: BufferedReader) -> str:
 
 
 def _path_of(file: BufferedReader, name: Path) -> str:
-    """A path that leads to this open file, whatever its name leads to by now."""
+    """A path to this open file, even if its name now refers to another file."""
     descriptor = Path(f"/proc/self/fd/{file.fileno()}")
     return os.fspath(descriptor if descriptor.exists() else name)

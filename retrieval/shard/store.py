@@ -23,7 +23,7 @@ from .lmdb_environment import Environment
 
 _HASH_BYTES = 32
 _HEADER_BYTES = _HASH_BYTES + 4
-# Records per read transaction. Short ones, because the writer cannot reuse pages while somebody may be reading them.
+# Records per read transaction. Transactions are short, because the writer cannot reuse pages that may be being read.
 _DESCRIPTORS_AT_ONCE = 512
 _TOKENS_AT_ONCE = 16
 
@@ -41,7 +41,7 @@ class FeatureStore:
 
     Any number of readers beside one writer, in this process or in others; threads may share a store, and so may a
     process and its forked children. `readonly=True` creates no file and works where nothing can be written. Raises
-    StoreMissing, StoreDamaged, or StoreFull where a writer finds no room for the first page.
+    StoreMissing, StoreDamaged, or StoreFull if a writer has no room for the first page.
     """
 
     def __init__(self, folder: Path, *, readonly: bool) -> None:
@@ -67,7 +67,7 @@ class FeatureStore:
         Raises StoreFull, and ValueError for a hash that is not 32 bytes or a descriptor unlike those stored.
         """
         environment = self._writable
-        # By id, because LMDB fills pages well in key order; of two records with one id the last counts.
+        # By id, because LMDB fills pages well in key order; of two records with one id the last wins.
         batch = [record for _, record in sorted({record.content_id: record for record in records}.items())]
         for record in batch:
             if len(record.sha256) != _HASH_BYTES:
@@ -89,12 +89,12 @@ class FeatureStore:
                 )
             value = _frame(record.sha256, record.descriptor.tobytes())
             txn.put(_key(record.content_id), value, db=self._live.descriptors)
-        # After all descriptors, so that these lie side by side in the file and a cold scan of them reads few tokens.
+        # After all descriptors, so that these are adjacent in the file and a cold scan of them reads few tokens.
         for record in batch:
             txn.put(_key(record.content_id), _frame(record.sha256, record.tokens), db=self._live.tokens)
 
     def delete(self, ids: Iterable[int]) -> None:
-        """Forget these ids, all or none; ids that are not stored are passed over. Raises StoreFull."""
+        """Delete these ids, all or none; ids that are not stored are ignored. Raises StoreFull."""
         self._writable.run(partial(self._delete, [_key(content_id) for content_id in ids]), write=True)
 
     def _delete(self, keys: list[bytes], txn: lmdb.Transaction) -> None:
@@ -104,7 +104,7 @@ class FeatureStore:
 
     def descriptors(self, wanted: Mapping[int, bytes]) -> tuple[np.ndarray, np.ndarray]:
         """Ids int64 [n], ascending, and descriptors float16 [n, D], of those of `wanted` (id -> SHA-256) that are
-        stored under that hash and undamaged. D is 0 where there is none."""
+        stored under that hash and undamaged. D is 0 if there is none."""
         found: list[int] = []
         matrix = bytearray()
         ordered = iter(sorted(wanted))
@@ -121,7 +121,7 @@ class FeatureStore:
             for key, value in cursor.getmulti(map(_key, chunk)):
                 content_id = int.from_bytes(key, "big")
                 view = memoryview(value)
-                # Of a page that was reused while we read (`overtaken`) the key may be anything.
+                # If the page was reused while we read it (`overtaken`), the key may be anything.
                 if _is_sound(view, wanted.get(content_id, b"")):
                     ids.append(content_id)
                     rows.append(view[_HEADER_BYTES:])
@@ -130,7 +130,7 @@ class FeatureStore:
     def tokens(self, wanted: Mapping[int, bytes]) -> Iterator[tuple[int, memoryview]]:
         """(id, token record) in the order of `wanted`, by the same rule as `descriptors`.
 
-        A view is on a copy of its own and stays valid; copies are made 16 at a time.
+        Each view is on its own copy and stays valid; copies are made 16 at a time.
         """
         ordered = iter(wanted)
         while chunk := list(islice(ordered, _TOKENS_AT_ONCE)):
@@ -163,9 +163,9 @@ class FeatureStore:
         return self._live.data_path.stat().st_blocks * 512
 
     def compact(self) -> bool:
-        """Give the disk back what deletions freed, where that is more than a quarter of the file; says whether it did.
+        """Return the disk space freed by deletions, if it is more than a quarter of the file; returns whether it did.
 
-        Needs room for a copy of what is left. Readers in other processes move over to the new file by themselves.
+        Needs room for a copy of what is left. Readers in other processes switch to the new file automatically.
         Raises StoreFull, with the store as it was.
         """
         return self._writable.compact()

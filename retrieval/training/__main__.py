@@ -14,18 +14,18 @@ from .run import train
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Model folder to write.")
-@click.option("--steps", type=click.IntRange(min=1), default=Recipe.steps, show_default=True, help="How long to train.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Decides weights, crops, looks and noise.")
+@click.option("--steps", type=click.IntRange(min=1), default=Recipe.steps, show_default=True, help="Training steps.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of weights, crops, filters and noise.")
 @click.option(
     "--without",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="A file that lists pictures not to train on, one path a line, relative to the file's folder.",
+    help="A file that lists pictures not to train on, one path per line, relative to the file's folder.",
 )
 @click.option(
     "--from", "start", metavar="MODEL", help="Start from a network: mini, or a folder that this command wrote."
 )
-@click.option("--snapshots", type=click.IntRange(min=0), default=0, help="Also write OUT.step-N every so many steps.")
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint beside OUT.")
+@click.option("--snapshots", type=click.IntRange(min=0), default=0, help="Also write OUT.step-N every N steps.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint beside OUT.")
 @click.option("--device", type=click.Choice(["cpu", "cuda"]), default="cpu", show_default=True)
 @click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads.")
 def main(
@@ -40,11 +40,11 @@ def main(
     device: str,
     threads: int,
 ) -> None:
-    """Train on the pictures in FOLDERS and write a model folder that `diffsim index --model` takes.
+    """Train on the pictures in FOLDERS and write a model folder that `diffsim index --model` accepts.
 
-    Each folder has the same share, and in it each subfolder. Names that stand in several subfolders are taken for one
-    subject in several styles. Beside OUT lie OUT.pictures.npy (the decoded pictures), OUT.loss.csv, a picture of it
-    (OUT.loss.png, with matplotlib) and OUT.checkpoint.pt, from which --resume goes on to the same weights.
+    Each folder has the same share, and within it each subfolder. A name that is in several subfolders is treated as one
+    subject in several styles. Beside OUT, it writes OUT.pictures.npy (the decoded pictures), OUT.loss.csv, a plot of it
+    (OUT.loss.png, with matplotlib) and OUT.checkpoint.pt, from which --resume continues to the same weights.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no CUDA device here; use --device cpu.")

@@ -1,4 +1,4 @@
-"""What one step sees: a function of the recipe's seed and the step alone, so that a broken run can be gone on with."""
+"""The input of one step: a function of the recipe's seed and the step alone, so that a run can be resumed."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class Grid:
-    """pixels: float32 [n,3,H,W] in [-1,1]: every one of some subjects in every one of some styles.
+    """pixels: float32 [n,3,H,W] in [-1,1]: several subjects, each in all of several styles.
 
-    subjects, styles: int64 [n], which of them.
+    subjects, styles: int64 [n], of each picture.
     """
 
     pixels: Tensor
@@ -33,7 +33,7 @@ class Grid:
 
 @dataclass(frozen=True)
 class Batch:
-    """denoised: float32 [n,3,H,W]. grids: subjects and styles to be told apart, each grid among its own."""
+    """denoised: float32 [n,3,H,W]. grids: subjects and styles to distinguish, within each grid."""
 
     denoised: Tensor
     grids: tuple[Grid, ...]
@@ -52,7 +52,7 @@ def draw_batch(pictures: Pictures, recipe: Recipe, step: int) -> Batch:
 
 
 def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Subjects in styles of their own; now and then a whole style on coloured paper, or under a look drawn by lot."""
+    """Subjects in their own styles; sometimes a whole style on coloured paper, or under a random look."""
     subjects, styles = recipe.motifs
     all_styles = sorted({style for _, style in pictures.motifs})
     chosen = list(rng.choice(all_styles, size=min(styles, len(all_styles)), replace=False))
@@ -72,9 +72,8 @@ def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) ->
 
 
 def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Pictures by lot, each under every one of some looks, and each time in another crop. Half of the time (where there
-    are two folders) half of them are of another kind: a photograph and a drawing under one look are still not of one
-    style."""
+    """Random pictures, each under all of several looks, and each time in another crop. Half of the time (if there are
+    two folders) half of them are of another kind: a photograph and a drawing under one look still differ in style."""
     subjects, styles = recipe.painted
     mixed = len(pictures.shares) > 1 and rng.random() < 0.5
     kinds = pictures.two_kinds(rng) if mixed else (pictures.kind(rng),)
@@ -92,7 +91,7 @@ def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -
 
 
 def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-    """A random crop, perhaps mirrored; a white ground perhaps coloured."""
+    """A random crop, sometimes mirrored; a white background is sometimes coloured."""
     pixels = mirrored(crop(picture, size, rng, 0.7), rng)
     full = len(picture)
     if picture[:: full - 1, :: full - 1].min() > 250 and rng.random() < 0.5:  # all four corners are white
@@ -101,7 +100,7 @@ def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
 
 
 def crop(picture: Pixels, size: int, rng: np.random.Generator, least: float) -> Pixels:
-    """A square of `least` to all of the side (the whole a quarter of the time or more), resized to `size`."""
+    """A square of at least `least` of the side (all of it at least a quarter of the time), resized to `size`."""
     full = len(picture)
     side = min(full, int(rng.integers(int(least * full), int(1.1 * full) + 1)))
     top, left = rng.integers(0, full - side + 1, 2)
@@ -110,7 +109,7 @@ def crop(picture: Pixels, size: int, rng: np.random.Generator, least: float) -> 
 
 
 def mirrored(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Half the time."""
+    """Mirrored half the time."""
     return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
 
 

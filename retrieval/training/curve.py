@@ -1,4 +1,4 @@
-"""The log of a training as a picture."""
+"""The log of a training run as a plot."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PANELS = {"denoising": "denoising error", "subject": "same subject, by the scor
 
 
 def draw_losses(log: Path, out: Path) -> bool:
-    """Write a PNG with a panel for each loss over the steps; False, and nothing written, without matplotlib or where
-    the log holds no line yet."""
+    """Write a PNG with a panel for each loss over the steps; returns False, and writes nothing, without matplotlib or
+    if the log is still empty."""
     with log.open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     if not rows or importlib.util.find_spec("matplotlib") is None:
         return False
-    from matplotlib.figure import Figure  # without pyplot: no window, and nothing global
+    from matplotlib.figure import Figure  # not pyplot: no window and no global state
 
     steps = [int(row["step"]) for row in rows]
     sheet = Figure(figsize=(9, 2.8), layout="constrained", facecolor="white")

@@ -1,4 +1,4 @@
-"""The two things that the network is asked for: to denoise, and that its score finds what belongs together."""
+"""The two training objectives: denoising, and a score that finds what belongs together."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def denoising_errors(predicted: Tensor, target: Tensor, alphas_cumprod: Tensor, 
 def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
     """The Aligned Attention Score of every picture with every other: float32 [n,n], symmetric, 1 on the diagonal.
 
-    The same number as `diffsim.retrieval.score.score` gives for one tap, but for rounding, and with gradients.
+    Equal to `diffsim.retrieval.score.score` for one tap, except for rounding, and with gradients.
     attention: the self-attention module that is read. tokens: [n,tokens,channels], what enters it.
     """
     query, key, value = (
@@ -44,10 +44,10 @@ def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
 
 
 def contrastive_loss(scores: Tensor, labels: Tensor, temperature: float) -> Tensor:
-    """Supervised contrastive loss (Khosla et al., arXiv 2004.11362, the outer sum): each picture's partners are those
-    of its label, all others of the grid are to score lower.
+    """Supervised contrastive loss (Khosla et al., arXiv 2004.11362, the outer sum): each picture's positives are those
+    with its label; all others of the grid should score lower.
 
-    scores: float32 [n,n]. labels: int64 [n], each at least twice, and at least two of them.
+    scores: float32 [n,n]. labels: int64 [n], at least two different ones, each at least twice.
     """
     itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
     logits = (scores / temperature).masked_fill(itself, -torch.inf)

@@ -1,4 +1,4 @@
-"""A trained network as a folder in the layout of Stable Diffusion, written and read again."""
+"""Writes and reads a trained network as a folder in the layout of Stable Diffusion."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _PARTS = {
 
 
 def export(trainer: Trainer, out: Path) -> None:
-    """Write the averaged weights in float16, and how they are read."""
+    """Write the averaged weights in float16, and the settings to read the network with."""
     recipe = trainer.recipe
     unet = build_unet(recipe)
     unet.load_state_dict(trainer.ema.state_dict())
@@ -41,7 +41,7 @@ def export(trainer: Trainer, out: Path) -> None:
 
 
 def start_from(trainer: Trainer, model: Path) -> None:
-    """Give a trainer the weights, latents and prompt of a folder that `export` wrote. Raises TrainingError."""
+    """Load the weights, latents and prompt of a folder that `export` wrote into a trainer. Raises TrainingError."""
     refused = TrainingError(
         f"{model} does not hold a network of this recipe's shape, so training cannot start from it; "
         "give mini or a folder that this command wrote, or start afresh without --from"

@@ -1,4 +1,4 @@
-"""The folders' pictures as one array, with what their places say: shares, and subjects that come in several styles."""
+"""The folders' pictures as one array, with what their paths tell: shares, and subjects in several styles."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ class TrainingError(RetrievalError):
 class Pictures:
     """pixels: uint8 [pictures, size, size, 3].
 
-    shares: rows by folder and subfolder; every folder has the same share of what is drawn, and within it every
-    subfolder, whatever their sizes. motifs: (subject, style) -> row, see `find_motifs`.
+    shares: rows by folder and subfolder; every folder is drawn from equally often, and within it every subfolder,
+    regardless of their sizes. motifs: (subject, style) -> row, see `find_motifs`.
     """
 
     pixels: NDArray[np.uint8]
@@ -32,11 +32,11 @@ class Pictures:
     motifs: dict[tuple[str, str], int]
 
     def kind(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The rows of a subfolder drawn by lot."""
+        """The rows of a random subfolder."""
         return self._kind_of(rng.integers(len(self.shares)), rng)
 
     def two_kinds(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of a subfolder each of two folders drawn by lot. There must be two."""
+        """The rows of one subfolder from each of two random folders. There must be at least two folders."""
         first, second = rng.choice(len(self.shares), size=2, replace=False)
         return self._kind_of(first, rng), self._kind_of(second, rng)
 
@@ -45,13 +45,13 @@ class Pictures:
         return share[rng.integers(len(share))]
 
     def one_of(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One of these pictures, drawn by lot."""
+        """One of these pictures, at random."""
         picture: NDArray[np.uint8] = self.pixels[rows[rng.integers(len(rows))]]
         return picture
 
 
 def list_pictures(folders: Sequence[Path], without: Collection[Path] = ()) -> list[list[Path]]:
-    """The pictures below each folder, in the order of their names, but for those left out (resolved paths)."""
+    """The pictures below each folder, in the order of their names, except those left out (resolved paths)."""
     listed = [
         [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURE_SUFFIXES and p.resolve() not in without]
         for folder in folders
@@ -80,7 +80,7 @@ def read_pictures(folders: Sequence[Path], size: int, cache: Path, without: Coll
 
 
 def find_motifs(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
-    """(subject, style) -> file, for names that stand in several subfolders: `noto/cat.webp` and `twemoji/cat.webp`
+    """(subject, style) -> file, for names that are in several subfolders: `noto/cat.webp` and `twemoji/cat.webp`
     show one subject in two styles."""
     by_name = defaultdict(list)
     for file in files:

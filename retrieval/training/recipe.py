@@ -1,9 +1,9 @@
-"""Everything but the pictures that decides the weights."""
+"""Everything except the pictures that determines the weights."""
 
 from dataclasses import dataclass
 from typing import Any
 
-# Stable Diffusion's noise, but v-prediction: its target is well scaled at every timestep.
+# Stable Diffusion's noise, but with v-prediction, whose target is well scaled at every timestep.
 SCHEDULE: dict[str, Any] = {
     "beta_start": 0.00085,
     "beta_end": 0.012,

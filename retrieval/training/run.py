@@ -30,8 +30,8 @@ def train(
 ) -> Trainer:
     """Train for `recipe.steps` steps, or only to step `until` of them, and write the model folder OUT.
 
-    without: pictures (resolved paths) that are not trained on. snapshots: also write OUT.step-N every so many steps.
-    start: a model folder whose weights are trained on. Raises TrainingError.
+    without: pictures (resolved paths) to leave out. snapshots: also write OUT.step-N at this interval of steps.
+    start: a model folder whose weights to start from. Raises TrainingError.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = {
@@ -67,6 +67,6 @@ def train(
 
 
 def _log_until(log: Path, step: int) -> list[list[str]]:
-    """What the log says down to a checkpoint's step; a run that was killed may have come further."""
+    """The log up to a checkpoint's step; a run that was killed may have logged more."""
     with log.open(newline="") as file:
         return [row for row in list(csv.reader(file))[1:] if int(row[0]) <= step]

@@ -24,7 +24,7 @@ _STATEFUL = ("unet", "ema", "vae", "optimizer")
 
 @dataclass(frozen=True)
 class Losses:
-    """Of one batch: denoising, and by the score finding the same subject and the same style among a grid."""
+    """Losses of one batch: denoising, and finding the same subject and the same style in a grid by the score."""
 
     denoising: Tensor
     subject: Tensor
@@ -32,7 +32,7 @@ class Losses:
 
 
 def build_unet(recipe: Recipe) -> UNet2DConditionModel:
-    """A U-Net with attention at every resolution but the finest."""
+    """A U-Net with attention at every resolution except the finest."""
     levels = len(recipe.block_out_channels)
     return UNet2DConditionModel(
         sample_size=recipe.picture_size // recipe.patch_size,
@@ -49,7 +49,7 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
 
 
 class Trainer:
-    """`step` batches have been seen, in `seconds` of work."""
+    """Holds the state after `step` batches, which took `seconds` of work."""
 
     def __init__(self, recipe: Recipe, pictures: Pictures, device: str = "cpu") -> None:
         self.recipe, self.pictures, self.device = recipe, pictures, torch.device(device)
@@ -75,7 +75,7 @@ class Trainer:
         )
 
     def losses(self, batch: Batch) -> Losses:
-        """Of a batch; noise and timesteps are a function of seed and step alone."""
+        """Losses of a batch; noise and timesteps are a function of seed and step alone."""
         recipe, generator = self.recipe, torch.Generator().manual_seed(self.recipe.seed * 2**32 + self.step)
         parts = [batch.denoised, *(grid.pixels for grid in batch.grids)]
         sizes = [len(part) for part in parts]
@@ -106,7 +106,7 @@ class Trainer:
         return Losses(denoising, subject, style)
 
     def _finding(self, module: str, tokens: Sequence[Tensor], labels: Sequence[Tensor], temperature: float) -> Tensor:
-        """How badly the score at this module finds what has the same label: the sum over the grids."""
+        """Contrastive loss of the score at this module for pictures with the same label: the sum over the grids."""
         attention = self.unet.get_submodule(module)
         return torch.stack(
             [
@@ -150,7 +150,7 @@ class Trainer:
         return losses
 
     def save_checkpoint(self, path: Path) -> None:
-        """Everything that the next step is a function of, but the pictures."""
+        """Save everything that the next step depends on, except the pictures."""
         state = {name: getattr(self, name).state_dict() for name in _STATEFUL}
         state |= {name: getattr(self, name) for name in ("prompt_embeds", "step", "seconds")}
         partial = path.with_suffix(".partial")
@@ -159,10 +159,10 @@ class Trainer:
         put_in_place(partial, path)
 
     def load_checkpoint(self, path: Path) -> None:
-        """Go on where a checkpoint of the same recipe ended; only the number of steps may be another, as long as the
+        """Continue from a checkpoint of the same recipe; only the number of steps may differ, as long as the learning
         rate had not begun to fall. Raises TrainingError."""
         if not path.exists():
-            raise TrainingError(f"There is no checkpoint {path} to go on from; start without --resume.")
+            raise TrainingError(f"There is no checkpoint {path} to continue from; start without --resume.")
         state = torch.load(path, weights_only=True, map_location=self.device)
         made, asked = state["recipe"], asdict(self.recipe)
         flat = (1 - self.recipe.cool_down) * min(self.recipe.steps, made["steps"])

@@ -1,6 +1,6 @@
-"""Ways of painting drawn by lot: the same look can be given to any picture.
+"""Random treatments of pictures: image filters, margins and paper colours, applicable to any picture.
 
-A network that only ever sees seven sets of drawings learns seven styles; what it should learn is what a style is.
+A network trained on only seven sets of drawings learns seven styles, but it should learn what a style is.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageFilter, ImageOps
 
 Lots = NDArray[np.float64]
-"""Eight numbers in [0, 1) that settle a filter's colours and strengths."""
+"""Eight numbers in [0, 1) that determine a filter's colours and strengths."""
 
 Filter = Callable[[Image.Image, Lots, np.random.Generator], Image.Image]
 
 
 @dataclass(frozen=True)
 class Look:
-    """Filters in their order, each with its lots; the margin around the picture, as a share of its side; the colour of
-    the paper (RGB factors), or whether a white ground stays white whatever the filters make of it."""
+    """Filters in order, each with its lots; the margin around the picture, as a share of its side; the colour of the
+    paper (RGB factors), or whether a white background stays white under the filters."""
 
     filters: tuple[tuple[str, Lots], ...] = ()
     margin: float = 0.0
@@ -30,8 +30,8 @@ class Look:
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Look:
-        """None to three filters, two times in five on coloured paper; as often, drawings keep their white ground, so
-        that looks have to be told by what is drawn."""
+        """Zero to three filters, in two of five cases on coloured paper; as often, drawings keep their white
+        background, so that treatments must be recognised by what is drawn."""
         names = rng.choice(list(FILTERS), size=rng.integers(4), replace=False)
         filters = tuple((str(name), rng.random(8)) for name in names)
         margin = rng.uniform(0, 0.15) if rng.random() < 0.3 else 0.0
@@ -39,7 +39,7 @@ class Look:
         return cls(filters, margin, coloured_paper(rng) if ground < 0.4 else None, ground > 0.6)
 
     def paint(self, pixels: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """uint8 [H,W,3] -> the same shape. rng: for grain, which falls anew on every picture."""
+        """uint8 [H,W,3] -> the same shape. rng: for grain, which is new for every picture."""
         image = plain = _with_margin(pixels, self.margin)
         for name, lots in self.filters:
             image = FILTERS[name](image, lots, rng)
@@ -65,7 +65,7 @@ def few_tones(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image
 
 
 def palette(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
-    """Every pixel in the nearest of some colours: a set of drawings shares its exact colours."""
+    """Every pixel in the nearest of a few colours: a set of drawings shares its exact colours."""
     colours = np.random.default_rng((lots * 2**32).astype(np.uint64)).integers(0, 256, (6 + int(34 * lots[0]), 3))
     table = Image.new("P", (1, 1))
     table.putpalette(colours.astype(np.uint8).tobytes())
@@ -73,14 +73,14 @@ def palette(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.I
 
 
 def pencil(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
-    """Edges alone, in ink on paper."""
+    """Only edges, in ink on paper."""
     smooth = image.filter(ImageFilter.GaussianBlur(0.5 + float(lots[0])))
     paper = np.clip(1 - _edges(smooth) / (15 + 50 * lots[1]), 0, 1)[..., None]
     return _image(lots[2:5] * 100 * (1 - paper) + (255 - lots[5:8] * 60) * paper)
 
 
 def outlines(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
-    """Dark lines around what is there."""
+    """Dark lines around existing shapes."""
     strong = Image.fromarray((_edges(image) > 20 + 20 * lots[0]).astype(np.uint8) * 255)
     line = np.asarray(strong.filter(ImageFilter.MaxFilter(3 if lots[1] < 0.7 else 5)), np.float32)[..., None] / 255
     return _image(np.asarray(image) * (1 - line) + lots[2:5] * 90 * line)
@@ -95,7 +95,7 @@ def blur(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Imag
 
 
 def grain(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
-    """Of one colour, or of all."""
+    """Grey or coloured grain."""
     pixels = np.asarray(image, np.float32)
     channels = 3 if lots[1] < 0.5 else 1
     return _image(pixels + rng.normal(0, 8 + 32 * lots[0], (*pixels.shape[:2], channels)))
@@ -116,7 +116,7 @@ def relief(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Im
 
 def other_hue(image: Image.Image, lots: Lots, rng: np.random.Generator) -> Image.Image:
     hsv = np.array(image.convert("HSV"))
-    hsv[..., 0] += np.uint8(255 * lots[0])  # a circle: it wraps
+    hsv[..., 0] += np.uint8(255 * lots[0])  # hue is circular: it wraps
     return Image.frombytes("HSV", image.size, hsv.tobytes()).convert("RGB")
 
 
@@ -149,14 +149,14 @@ FILTERS: dict[str, Filter] = {
 
 
 def _with_margin(pixels: NDArray[np.uint8], margin: float) -> Image.Image:
-    """Smaller, on the colour of its corner."""
+    """The picture shrunk, on the colour of its corner."""
     image, (red, green, blue) = Image.fromarray(pixels), pixels[0, 0].tolist()
     border = round(margin * image.width)
     return ImageOps.expand(image, border, (red, green, blue)).resize(image.size, Image.Resampling.BILINEAR)
 
 
 def _on_ground_of(plain: Image.Image, painted: Image.Image) -> Image.Image:
-    """What is white in the one picture covers the other."""
+    """The painted picture with white wherever the plain one is white."""
     drawn = plain.convert("L").point([min(255, 8 * (255 - tone)) for tone in range(256)])
     return Image.composite(painted, plain, drawn)
 
