@@ -77,5 +77,7 @@ def _decode_tap(raw: Tensor, tokens: int, channels: int, tier: str) -> Tensor:
 
 
 def _as(raw: Tensor, dtype: torch.dtype) -> Tensor:
-    """Bytes as numbers; a copy, because a view needs an aligned start."""
-    return raw.clone(memory_format=torch.contiguous_format).view(dtype)
+    """Bytes [n, bytes] as numbers; without a copy if they are aligned."""
+    places = raw.storage_offset(), raw.stride(0), raw.shape[1]
+    aligned = raw.is_contiguous() and not any(place % dtype.itemsize for place in places)
+    return (raw if aligned else raw.clone(memory_format=torch.contiguous_format)).view(dtype)

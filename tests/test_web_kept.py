@@ -37,9 +37,11 @@ def test_what_is_quick_is_always_fresh():
 
 def test_who_asks_for_what_is_slow_gets_the_last_one_soon():
     slow = Slow(0.5)
+    assert slow.kept.last() is None and slow.times == 0
     assert slow.kept.peek() is None
     assert slow.kept.get() == 0  # the first one is waited for
     slow.version = 1
+    assert slow.kept.last() == 0 and slow.times == 1
     started = time.monotonic()
     assert slow.kept.get() == 0 and time.monotonic() - started < 0.4
     time.sleep(0.6)

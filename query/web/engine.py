@@ -109,7 +109,9 @@ class Engine:
 
     def filters(self, given: schemas.FiltersIn) -> Filters:
         """Raises Problem for a folder that is not in the index: no path of the client reaches the disk."""
-        known = self.folders() if given.folders else {}
+        known = self._folders.last() or {}
+        if not known.keys() >= set(given.folders):
+            known = self.folders()
         for folder in given.folders:
             if folder not in known:
                 raise Problem(422, f"The index has no folder {printable(folder)}; choose one that the page lists.")

@@ -38,6 +38,10 @@ class Kept(Generic[T]):
         found = self._waited(_PATIENCE_S)
         return None if found is None else found[1]
 
+    def last(self) -> T | None:
+        """The value as it was computed last, at once; None if it never was."""
+        return None if self._value is None else self._value[1]
+
     def _waited(self, patience: float | None) -> tuple[Hashable, T] | None:
         version = self._version()
         until = None if patience is None else time.monotonic() + patience

@@ -114,7 +114,7 @@ export function indexView(main) {
         h("th", { scope: "row" }, space.name, " ", h("code", {}, space.fingerprint)),
         h("td.number", {}, space.pictures.toLocaleString("en")),
         h("td.number", {}, space.waiting ? space.waiting.toLocaleString("en") : "–"),
-        h("td", {}, space.answers ? "answers" : "another one answers for its name"),
+        h("td", {}, space.answers ? "in use" : "another space of this name is in use"),
         h("td", {}, space.created.slice(0, 10)),
       );
     return h(
