@@ -20,7 +20,7 @@ import click
 import numpy as np
 from PIL import Image
 
-from diffsim.indexer.build import IndexOptions
+from diffsim import IndexOptions
 from diffsim.indexer.requests import SpaceRequest
 from diffsim.indexer.spaces import Networks, make_kit
 from diffsim.query.evaluation.benchmark import Triplets

@@ -22,7 +22,7 @@ import numpy as np
 from holdout import ROTATIONS
 from questions import SEED, Row
 
-from diffsim.indexer.build import IndexOptions
+from diffsim import IndexOptions
 from diffsim.query.evaluation.contenders import Contender, open_scorers, parse_spec
 from diffsim.retrieval.evaluation.baselines import BASELINES
 from diffsim.retrieval.evaluation.bootstrap import Figure, mean_figure
