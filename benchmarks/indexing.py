@@ -27,6 +27,7 @@ from PIL import Image, ImageDraw, ImageFont
 import diffsim
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.indexer.scan import scan
+from diffsim.indexer.spaces import Networks
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
@@ -80,7 +81,8 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     count = done.extracted
     searcher = diffsim.open(index)
     (space,) = searcher.spaces()
-    extractor = Extractor.load(space.network, [searcher.collection.kit(space)], "cpu", space.adapter)
+    kit = searcher.collection.kit(space)
+    extractor = Extractor(Networks("cpu").of(space, kit.space), [kit])
     paths = sorted(folder.iterdir())
     stages: dict[str, Cost] = {}
     empty = Catalog.open(scratch / f"{folder.name}.sqlite", create=True)
@@ -161,7 +163,7 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
     (space,) = photos.spaces()
     photos.collection.refresh([space])
     kit = photos.collection.kit(space)
-    extractor = Extractor.load(space.network, [kit], "cpu", space.adapter)
+    extractor = Extractor(Networks("cpu").of(space, kit.space), [kit])
     spent = {"full": 0.0, "reduced": 0.0}
     pixels: dict[str, list[np.ndarray]] = {"full": [], "reduced": []}
     for data in files:

@@ -8,12 +8,11 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, islice
-from typing import TypeVar
 
 import numpy as np
-import torch
 
 from diffsim.db.catalog import Catalog
+from diffsim.db.chunks import chunks
 from diffsim.db.pending import PendingContent
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.features import PictureFeatures
@@ -104,8 +103,8 @@ class Extraction:
             try:
                 limits = options.file_timeout_s, options.decoder_memory
                 pool = opened.enter_context(DecodePool(options.workers, extractor.size, *limits, extractor.fit))
-                for batch in _batches(self._decoded(pool, pending, total), options.batch_size):
-                    features = _by_picture(extractor, np.stack([decoded.pixels for _, decoded in batch]))
+                for batch in chunks(self._decoded(pool, pending, total), options.batch_size):
+                    features = extractor.by_picture(np.stack([decoded.pixels for _, decoded in batch]))
                     waiting += [_Waiting(*item, made) for item, made in zip(batch, features, strict=True)]
                     if time.monotonic() - committed >= options.commit_seconds:
                         extracted += self._commit(stores, waiting)
@@ -189,29 +188,3 @@ class _Stores:
 
     def __exit__(self, *_: object) -> None:
         self.close_below(float("inf"))
-
-
-T = TypeVar("T")
-
-
-def _batches(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    batch: list[T] = []
-    for item in items:
-        batch.append(item)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
-
-
-def _by_picture(extractor: Extractor, pixels: np.ndarray) -> list[list[PictureFeatures]]:
-    """For each picture its features in every space; a batch that does not fit the GPU is halved."""
-    try:
-        return [list(features) for features in zip(*extractor.extract(pixels), strict=True)]
-    except torch.cuda.OutOfMemoryError:
-        if len(pixels) == 1:
-            raise
-    torch.cuda.empty_cache()
-    half = len(pixels) // 2
-    return _by_picture(extractor, pixels[:half]) + _by_picture(extractor, pixels[half:])

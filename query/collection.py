@@ -16,7 +16,7 @@ from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
 from diffsim.retrieval.shard.part import SpacePart, smallest_of
 from diffsim.retrieval.shard.recall import Found, merge
-from diffsim.retrieval.shard.shard import LocalShard
+from diffsim.retrieval.shard.shard import LocalShard, Shard
 
 
 class Collection:
@@ -52,14 +52,14 @@ class Collection:
         generation = self._catalog.generation()
         for space in spaces:
             if self._generations.get(space.fingerprint) != generation:
-                self._refresh(space)
+                self._refresh(space, generation)
 
-    def _refresh(self, space: KnownSpace) -> None:
+    def _refresh(self, space: KnownSpace, reached: int) -> None:
+        """reached: the catalog's generation when this began."""
         digests = {number: recorded.digest for number, recorded in self._catalog.recall_files(space.id).items()}
         known = self._known.setdefault(space.fingerprint, {})
         numbers = [shard.number for shard in self._catalog.shards()]
         shown = self._generations.get(space.fingerprint, -1)
-        reached = self._catalog.generation()
         stale = [number for number in numbers if number not in known or known[number] != digests.get(number)]
         changes = self._catalog.space_changes(space.id, shown) if len(stale) < len(numbers) else None
         if changes is None or changes.complete:
@@ -161,19 +161,21 @@ class Collection:
 
     def notes(self, spaces: Sequence[str], unread: int = 0) -> list[str]:
         """Notes on the index for the user, as sentences. unread: pictures whose features could not be read."""
-        notes = list(dict.fromkeys(warning for shard in self._asked() for warning in shard.warnings(spaces)))
+        notes = list(dict.fromkeys(warning for shard in self._shards.values() for warning in shard.warnings(spaces)))
         if unread:
             notes.append(
                 f"{unread} pictures have no readable features and were left out; `diffsim verify` repairs them."
             )
         return notes
 
-    def _asked(self) -> list[LocalShard]:
+    def _asked(self) -> Sequence[Shard]:
         return [self._shards[number] for number in sorted(self._shards)]
 
     def parts(self, space: str) -> list[SpacePart]:
         """Each shard's part of a space, for inspection."""
-        return [part for part in (shard.part(space) for shard in self._asked()) if part is not None]
+        return [
+            part for part in (self._shards[number].part(space) for number in sorted(self._shards)) if part is not None
+        ]
 
 
 def _of_shard(changes: CatalogChanges, number: int, since: int) -> SpaceChanges:

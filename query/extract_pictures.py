@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.errors import Error
@@ -164,15 +163,13 @@ class PictureExtractor:
 def _features(
     extractor: "Extractor", group: Sequence[KnownSpace], pixels: Sequence[np.ndarray]
 ) -> list[dict[str, PictureFeatures] | Error]:
-    """Features of each picture, in one pass. If that fails, each picture gets its own pass, so that one that overflows,
-    or a GPU without room for several, does not fail the others."""
+    """Features of each picture, in one pass. If that fails, each picture gets its own pass, so that one that overflows
+    does not fail the others."""
     try:
-        made = extractor.extract(np.stack(pixels))
-    except (Error, torch.cuda.OutOfMemoryError) as problem:
-        if len(pixels) > 1:
-            return [each for one in pixels for each in _features(extractor, group, [one])]
-        if not isinstance(problem, Error):
-            raise
-        return [problem]
+        made = extractor.by_picture(np.stack(pixels))
+    except Error as problem:
+        if len(pixels) == 1:
+            return [problem]
+        return [each for one in pixels for each in _features(extractor, group, [one])]
     names = [space.fingerprint for space in group]
-    return [dict(zip(names, each, strict=True)) for each in zip(*made, strict=True)]
+    return [dict(zip(names, each, strict=True)) for each in made]

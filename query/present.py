@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.chunks import chunks
 from diffsim.retrieval.shard.near_copies import SAMPLE, NearCopies
 
 from .collection import Collection
@@ -61,7 +62,7 @@ def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> 
     copies: list[list[Hit]] = []
     for hit, values in _with_values(hits, collection, space):
         group = near.group(values)
-        if group is not None and group < len(leaders):
+        if group is not None:
             copies[group].append(replace(hit, rank=group + 1))
         elif len(leaders) == k:
             break
@@ -73,7 +74,7 @@ def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> 
 
 def _with_values(hits: Iterator[Hit], collection: Collection, space: str) -> Iterator[tuple[Hit, torch.Tensor | None]]:
     """Each hit with its place values, read in batches; None if they cannot be read."""
-    while some := [hit for _, hit in zip(range(_AT_ONCE), hits, strict=False)]:
+    for some in chunks(hits, _AT_ONCE):
         values = collection.values(space, np.array([hit.content_id for hit in some], np.int64))
         for hit in some:
             vector = values.get(hit.content_id)

@@ -120,8 +120,7 @@ class Searcher:
         if errors not in ("raise", "return"):
             raise BadQuery(f"The value {errors!r} of errors is unknown; choose `raise` or `return`.")
         found: list[Answer | Error] = []
-        source = iter(queries)
-        while some := list(islice(source, TOGETHER)):
+        for some in chunks(queries, TOGETHER):
             for answer in self._answer_together(some):
                 if errors == "raise" and isinstance(answer, Error):
                     raise answer

@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .errors import RetrievalError
-from .families import locate
 from .features import PictureFeatures
 from .kit import SpaceKit, constants_hash
 from .networks import Network, Read, TapPlace, dtype_name
@@ -50,12 +49,6 @@ class Extractor:
         self.size = kits[0].settings.size
         self.fit = kits[0].settings.fit
 
-    @classmethod
-    def load(cls, reference: str, kits: Sequence[SpaceKit], device: str, adapter: str = "") -> "Extractor":
-        """Load the network of the spaces; it must be the one they were made with, else SpaceMismatch is raised."""
-        network = locate(reference, kits[0].space.family).load(kits[0].settings.dtype, device, adapter)
-        return cls(network, kits)
-
     def extract(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
         """Features of pictures uint8 [pictures, size, size, 3]: for each space, one PictureFeatures per picture.
 
@@ -68,6 +61,18 @@ class Extractor:
                 taps = [tap for kit in self.kits if kit.space.constants == name for tap in kit.settings.taps]
                 reads[name] = self.network.read(encoded, taps, constants) if taps else {}
             return [self._features(kit, encoded, reads[kit.space.constants]) for kit in self.kits]
+
+    def by_picture(self, pixels: np.ndarray) -> list[list[PictureFeatures]]:
+        """The same by picture: for each picture one PictureFeatures per space. A batch that does not fit the GPU is
+        halved."""
+        try:
+            return [list(features) for features in zip(*self.extract(pixels), strict=True)]
+        except torch.cuda.OutOfMemoryError:
+            if len(pixels) == 1:
+                raise
+        torch.cuda.empty_cache()
+        half = len(pixels) // 2
+        return self.by_picture(pixels[:half]) + self.by_picture(pixels[half:])
 
     def _features(self, kit: SpaceKit, encoded: dict[str, Tensor], read: Read) -> list[PictureFeatures]:
         if not kit.has_tokens:

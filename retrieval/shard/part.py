@@ -15,11 +15,13 @@ from .members import Members
 from .messages import SpaceChanges, SpaceQuery
 from .recall import Found, merge, search_exact
 from .rerank import score_queries
-from .snapshot import Rows, in_order, open_snapshot
+from .snapshot import KEPT_IN_ORDER, Rows, in_order, open_snapshot
 from .store import FeatureStore
 
-_AHEAD = 4096
-"""How many of a block's smallest content hashes are tried first for the null sample; more are rarely needed."""
+_NO_SNAPSHOT = (
+    "A FAISS file is missing or not the one that was built, so descriptors were compared one by one; "
+    "`diffsim verify` rebuilds it."
+)
 
 _NO_GPU_INDEX = (
     "FAISS does not run on this GPU, so candidates are recalled on the CPU; install faiss-gpu in the place of "
@@ -31,15 +33,13 @@ _NO_GPU_INDEX = (
 class SpacePart:
     """blocks: the snapshot first, if there is one, then later additions, compared exactly, largest first.
 
-    members: the contents that can be hits. digest: of the snapshot that the catalog names, None if it names none.
-    warning: about the snapshot, for the user.
+    members: the contents that can be hits. warning: about the snapshot, for the user.
     """
 
     store: FeatureStore
     kit: SpaceKit
     blocks: tuple[Block, ...]
     members: Members
-    digest: str | None
     warning: str | None
 
     @classmethod
@@ -49,22 +49,14 @@ class SpacePart:
         store = FeatureStore(folder, readonly=True)
         snapshot = open_snapshot(folder, digest) if digest else None
         if snapshot is None:
-            warning = (
-                None
-                if digest is None
-                else (
-                    "A FAISS file is missing or not the one that was built, so descriptors were compared one by one; "
-                    "`diffsim verify` rebuilds it."
-                )
-            )
-            return cls(store, kit, (), Members.of(np.empty(0, np.int64)), digest, warning)
+            return cls(store, kit, (), Members.of(np.empty(0, np.int64)), _NO_SNAPSHOT if digest else None)
         rows = snapshot.rows
         gpu_index, warning = None, None
         if kit.device.type == "cuda" and len(rows) >= WORTH_IT:
             gpu_index = to_gpu(snapshot.index, kit.device)
             warning = None if gpu_index else _NO_GPU_INDEX
         block = Block.of_snapshot(rows, snapshot.index, gpu_index)
-        return cls(store, kit, (block,), Members.of(rows.ids[rows.visible]), digest, warning)
+        return cls(store, kit, (block,), Members.of(rows.ids[rows.visible]), warning)
 
     @property
     def has_snapshot(self) -> bool:
@@ -168,7 +160,7 @@ def _added(blocks: tuple[Block, ...], newest: Block) -> tuple[Block, ...]:
 
 
 def _smallest(block: Block, count: int, among: Members) -> tuple[np.ndarray, np.ndarray]:
-    for ahead in (_AHEAD, len(block)):
+    for ahead in (KEPT_IN_ORDER, len(block)):
         positions = block.rows.by_hash(ahead)
         kept = positions[block.current[positions] & among.has(block.rows.ids[positions])][:count]
         if len(kept) == count or len(positions) == len(block):

@@ -23,7 +23,7 @@ import numpy as np
 from ..durable import put_in_place
 from .recall import build_index
 
-_KEPT_IN_ORDER = 4096
+KEPT_IN_ORDER = 4096
 """How many of the smallest content hashes are kept in order: a null sample needs a few hundred that can be hits."""
 
 
@@ -46,11 +46,11 @@ class Rows:
 
     def by_hash(self, count: int) -> np.ndarray:
         """Positions of the `count` smallest hashes, int64, in ascending order of hash. The first few are cached."""
-        return self._first_by_hash[:count] if count <= _KEPT_IN_ORDER else self._by_hash(count)
+        return self._first_by_hash[:count] if count <= KEPT_IN_ORDER else self._by_hash(count)
 
     @cached_property
     def _first_by_hash(self) -> np.ndarray:
-        return self._by_hash(_KEPT_IN_ORDER)
+        return self._by_hash(KEPT_IN_ORDER)
 
     def _by_hash(self, count: int) -> np.ndarray:
         # The first eight bytes distinguish almost all hashes; the other bytes order those that share them.
