@@ -3,12 +3,14 @@
 import os
 import shutil
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 # Tiny networks gain nothing from threads, which wait for each other actively when the machine is busy.
 os.environ["OMP_NUM_THREADS"] = "1"
 
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -47,6 +49,13 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)]
     if skipped:
         terminalreporter.write_line(f"{len(skipped)} tests of the page were skipped: {NO_BROWSER}", yellow=True)
+
+
+@pytest.fixture
+def children() -> Callable[[], set[psutil.Process]]:
+    """Tells this process's children that were started since the test began; other modules' fixtures may have their own."""
+    others = set(psutil.Process().children())
+    return lambda: set(psutil.Process().children()) - others
 
 
 @pytest.fixture
