@@ -175,7 +175,7 @@ def test_a_text_encoder_wants_its_tokenizer(folder: Path) -> None:
 def test_an_unknown_autoencoder_is_refused(folder: Path) -> None:
     edit_json(folder / "vae" / "config.json", _class_name="AutoencoderTiny")
     sentence = refusal(folder)
-    assert "'AutoencoderTiny'" in sentence and "AutoencoderKL, PatchAutoencoder" in sentence
+    assert "'AutoencoderTiny'" in sentence and "AutoencoderKL, FeatureMaps" in sentence
 
 
 @pytest.mark.parametrize("scheduler", ["FlowMatchEulerDiscreteScheduler", "StableDiffusionPipeline", "logging"])
@@ -391,10 +391,10 @@ def test_sdxl_is_fetched_in_half_precision(hub: Hub, tmp_path: Path) -> None:
 
 
 def test_profiles_are_the_released_timesteps() -> None:
-    assert [defaults_of("sd15").tap(profile).timestep for profile in PROFILES] == [101, 251, 501]
-    assert defaults_of(str(TINY)).tap("look") == defaults_of("sd15").tap("look")
+    assert [defaults_of("sd15").taps(profile)[0].timestep for profile in PROFILES] == [101, 251, 501]
+    assert defaults_of(str(TINY)).taps("look") == defaults_of("sd15").taps("look")
     with pytest.raises(InvalidSpace, match=r"'colour' is unknown; choose one of style, instance, look\.$"):
-        defaults_of("mini").tap("colour")
+        defaults_of("mini").taps("colour")
 
 
 def test_a_download_that_breaks_off_is_not_taken_for_the_network(

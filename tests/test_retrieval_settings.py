@@ -81,7 +81,7 @@ def test_what_is_outside_is_one_sentence(changes: dict, said: str) -> None:
 def test_a_request_is_the_network_s_defaults_and_what_was_changed() -> None:
     (plain,) = requested_spaces("sd15", ["style"])
     preset = known_families().presets["sd15"]
-    assert plain.settings == SpaceSettings((preset.profiles["style"],), 512, prompt="High quality image")
+    assert plain.settings == SpaceSettings(preset.profiles["style"], 512, prompt="High quality image")
     changes = {"size": 256, "prompt": "", "seed": 5, "noises": 3, "dtype": "bfloat16", "tier": "int8"}
     (changed,) = requested_spaces("sd15", ["style"], **changes)
     assert asdict(changed.settings) == asdict(plain.settings) | changes

@@ -25,15 +25,15 @@ class Source:
 class Preset:
     """How a network is read by default, and, for one available by name, what it is and where it comes from.
 
-    size: side of its pictures, pixels. profiles: a tap for each of style, instance and look, or for some of them; empty
-    only for networks without taps. prompt, noises, fit: as in SpaceSettings.
+    size: side of its pictures, pixels. profiles: the taps of style, instance and look, or of some of them; empty only
+    for networks without taps. prompt, noises, fit: as in SpaceSettings.
     name, about: empty for the defaults of a folder. sources: what is fetched into one folder; empty for a network in
     the folder `bundled`, and for one that `local_only` says cannot be fetched. adapter: the IP-Adapter preset that
     DiffSim-C uses if none is named.
     """
 
     size: int
-    profiles: dict[str, Tap]
+    profiles: dict[str, tuple[Tap, ...]]
     prompt: str = ""
     noises: int = 1
     fit: str = "squash"
@@ -44,7 +44,7 @@ class Preset:
     local_only: str = ""
     adapter: str = ""
 
-    def tap(self, profile: str) -> Tap:
+    def taps(self, profile: str) -> tuple[Tap, ...]:
         """The profile's taps. Raises InvalidSpace."""
         if profile not in self.profiles:
             raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(self.profiles)}.")
@@ -72,6 +72,6 @@ class AdapterPreset:
     sources: tuple[Source, ...]
 
 
-def released(module: str) -> dict[str, Tap]:
+def released(module: str) -> dict[str, tuple[Tap, ...]]:
     """The released settings: 101 (step index 900) for style, 251 (750) for instance, 501 (500) for look."""
-    return {"style": Tap(module, 101), "instance": Tap(module, 251), "look": Tap(module, 501)}
+    return {"style": (Tap(module, 101),), "instance": (Tap(module, 251),), "look": (Tap(module, 501),)}

@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import COPY_AGAIN, BadNetwork
 from ..json_table import read_table
 from ..settings import Tap
 from .family import Family
@@ -15,24 +14,15 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parents[1] / "models"
 
-READ_AS = "diffsim.json"
-"""In the folder of a network trained by this project: the size of its pictures and the taps of its profiles."""
-
 
 def matches(folder: Path) -> bool:
     return (folder / "unet").is_dir()  # loading reports what the configuration lacks
 
 
 def defaults(folder: Path) -> Preset:
-    """Read from the folder for a network trained here, SDXL and Stable Diffusion 2.x; any other is treated as 1.x."""
-    if trained_here := read_table(folder / READ_AS, {}):
-        try:
-            taps = {profile: Tap(module, timestep) for profile, (module, timestep) in trained_here["profiles"].items()}
-            return Preset(int(trained_here["size"]), taps)
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            raise BadNetwork(
-                f"{folder / READ_AS} does not say the pictures' size and the profiles' taps; {COPY_AGAIN}"
-            ) from problem
+    """Those of a network trained by this project, of SDXL and of Stable Diffusion 2.x; any other is treated as 1.x."""
+    if read_table(folder / "vae" / "config.json", {}).get("_class_name") == "FeatureMaps":
+        return _MINI
     unet = read_table(folder / "unet" / "config.json", {})
     if unet.get("addition_embed_type") == "text_time":
         return _SDXL
@@ -63,14 +53,14 @@ _TAP = "up_blocks.1.attentions.2"
 _PROMPT = "High quality image"
 
 _MINI = Preset(
-    128,
+    224,
     {
-        "style": Tap("up_blocks.1.attentions.1", 51),
-        "instance": Tap("up_blocks.0.attentions.1", 51),
-        "look": Tap("up_blocks.1.attentions.0", 51),
+        "style": (Tap("encoder.stride_8", 0), Tap("up_blocks.0.attentions.1", 51)),
+        "instance": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.0", 51)),
+        "look": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.1", 51)),
     },
     name="mini",
-    about="bundled: a small latent diffusion model trained on open pictures",
+    about="bundled: a small diffusion model over an encoder's feature maps, trained on open pictures",
     bundled=BUNDLED / "mini",
 )
 _SD15 = Preset(
@@ -90,9 +80,9 @@ _SDXL = Preset(
     # InstantStyle and B-LoRA find style in the second attention here and content in the first. Which of its ten blocks
     # is best was not measured, because no trained weights were available.
     {
-        "style": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),
-        "instance": Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),
-        "look": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),
+        "style": (Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),),
+        "instance": (Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),),
+        "look": (Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),),
     },
     _PROMPT,
     name="sdxl",
@@ -122,7 +112,7 @@ def _cleandift(version: str, size: int, base: Source) -> Preset:
     places = {"style": "up_blocks.2.attentions.2", "instance": "up_blocks.1.attentions.0", "look": _TAP}
     return Preset(
         size,
-        {profile: Tap(module, 261) for profile, module in places.items()},
+        {profile: (Tap(module, 261),) for profile, module in places.items()},
         noises=0,
         name=f"cleandift-sd{version}",
         about=f"CleanDIFT: a Stable Diffusion {version[0]}.{version[1]} that reads pictures without noise",

@@ -130,12 +130,12 @@ def _rgb(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _by_depth(layers: int) -> dict[str, Tap]:
+def _by_depth(layers: int) -> dict[str, tuple[Tap, ...]]:
     """Shallow layers see strokes and textures, deep ones what an object is, and the middle both. Studies of these
     networks agree on that; the choice of layer is worth some 20 points in the paper's own tables. The best one was not
     measured here, because no trained weights were available."""
     places = {"style": layers // 4, "instance": layers * 5 // 6, "look": layers // 2}
-    return {profile: Tap(f"layers.{number}", 0) for profile, number in places.items()}
+    return {profile: (Tap(f"layers.{number}", 0),) for profile, number in places.items()}
 
 
 def _published(name: str, about: str, repository: str, revision: str, fit: str = "squash") -> Preset:
