@@ -62,7 +62,7 @@ def files_of(folder: Path) -> dict[str, Path]:
 
 @contextmanager
 def serving() -> Iterator[Hub]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
+    server = _Server(("127.0.0.1", 0), _Handler)
     server.hub = Hub(server)  # type: ignore[attr-defined]
     thread = Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
@@ -97,6 +97,12 @@ def _pinned(repository: str) -> set[str]:
     known = known_families()
     presets = [*known.presets.values(), *known.adapters.values()]
     return {source.revision for preset in presets for source in preset.sources if source.repository == repository}
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # a client that went away
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -175,10 +181,7 @@ class _Handler(BaseHTTPRequestHandler):
         half = len(content) // 2
         self.wfile.write(content[:half])
         self.hub.before(path)
-        try:
-            self.wfile.write(content[half:])
-        except ConnectionError:
-            self.close_connection = True  # the other process was ended meanwhile
+        self.wfile.write(content[half:])
 
     def hang_up(self) -> None:
         self.close_connection = True
