@@ -16,6 +16,7 @@ from indexing import Ran, diffsim, problem
 from safetensors.torch import save_file
 
 from diffsim.indexer.requests import requested_spaces
+from diffsim.query.text import size_text
 from diffsim.retrieval.errors import BadNetwork
 from diffsim.retrieval.families import Family, Preset, find_model, known_families, load_network
 from diffsim.retrieval.settings import InvalidSpace, Tap
@@ -254,8 +255,9 @@ def test_a_package_s_own_networks_are_listed_and_found_by_name(network: Path, pi
     )
     plugin = with_plugins(plug_in(tmp_path / "site", "toy-family", code + changed(presets="(tiles, far)")))
     listed = diffsim("models", "list", before=plugin).out.decode()
-    assert f"tiles                  64 px  Tiles (toy-family 1.0; {network})\n" in listed
-    assert "far                    32 px  Far (toy-family 1.0; not here; only a local copy works)\n" in listed
+    size = size_text(sum(path.stat().st_size for path in network.rglob("*")))
+    assert f"tiles                  64 px {size:>8}  Tiles (toy-family 1.0; here: {network})\n" in listed
+    assert "far                    32 px           Far (toy-family 1.0; not here; only a local copy works)\n" in listed
     for command in ("path", "fetch"):
         assert diffsim("models", command, "tiles", before=plugin).out.decode().strip() == str(network)
     ran = diffsim("score", pictures / "1.png", pictures / "1.png", "--model", "tiles", "--json", *CPU, before=plugin)

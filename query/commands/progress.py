@@ -39,3 +39,32 @@ def progress(doing: str = "Extracting", what: str = "pictures") -> Iterator[Call
             bar.update(task, completed=done, total=total)
 
         yield show
+
+
+@contextmanager
+def downloading(name: str) -> Iterator[Callable[[int, int, int, int], None]]:
+    """A bar on stderr for a download, on a terminal only; yields a function of (complete files, files in all, bytes on
+    disk, bytes in all)."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    console = Console(stderr=True)
+    quiet = os.environ.get(VARIABLE) == OFF or not console.is_terminal
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as bar:
+        task = None
+
+        def show(files: int, of_files: int, arrived: int, total: int) -> None:
+            nonlocal task
+            if task is None:  # what is there already does not count as speed
+                task = bar.add_task("", total=total, completed=arrived)
+            bar.update(task, description=f"{name}, {files} of {of_files} files", completed=arrived)
+
+        yield show

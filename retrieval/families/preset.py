@@ -29,7 +29,7 @@ class Preset:
     for networks without taps. prompt, noises, fit: as in SpaceSettings.
     name, about: empty for the defaults of a folder. sources: what is fetched into one folder; empty for a network in
     the folder `bundled`, and for one that `local_only` says cannot be fetched. adapter: the IP-Adapter preset that
-    DiffSim-C uses if none is named.
+    DiffSim-C uses if none is named. download: about how many bytes are fetched; 0 if that is not known.
     """
 
     size: int
@@ -43,6 +43,7 @@ class Preset:
     bundled: Path | None = None
     local_only: str = ""
     adapter: str = ""
+    download: int = 0
 
     def taps(self, profile: str) -> tuple[Tap, ...]:
         """The profile's taps. Raises InvalidSpace."""
@@ -65,11 +66,12 @@ class Preset:
 
 @dataclass(frozen=True)
 class AdapterPreset:
-    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder."""
+    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder. download: as in Preset."""
 
     name: str
     about: str
     sources: tuple[Source, ...]
+    download: int = 0
 
 
 def released(module: str) -> dict[str, tuple[Tap, ...]]:

@@ -68,11 +68,20 @@ _SD15 = Preset(
     released(_TAP),
     _PROMPT,
     name="sd15",
-    about="Stable Diffusion 1.5, the paper's network",
+    about="Stable Diffusion 1.5, the paper's network, for style, instance and look",
     sources=(_SD15_FILES,),
     adapter="ip-adapter-plus-sd15",
+    download=4_270_000_000,
 )
-_SD21 = Preset(768, released(_TAP), _PROMPT, name="sd21", about="Stable Diffusion 2.1 (768 px)", sources=(_SD21_FILES,))
+_SD21 = Preset(
+    768,
+    released(_TAP),
+    _PROMPT,
+    name="sd21",
+    about="Stable Diffusion 2.1, the same for small detail of large pictures",
+    sources=(_SD21_FILES,),
+    download=5_160_000_000,
+)
 _SDXL = Preset(
     # Its first training also used 512 px pictures, conditioned on their size; a quarter of the tokens of 1024 px are
     # stored, as many as for sd15. The paper's released code also reads it at 512.
@@ -86,7 +95,7 @@ _SDXL = Preset(
     },
     _PROMPT,
     name="sdxl",
-    about="Stable Diffusion XL 1.0",
+    about="Stable Diffusion XL 1.0, with layers of its own for style and for content",
     sources=(
         Source(
             "stabilityai/stable-diffusion-xl-base-1.0",
@@ -96,10 +105,11 @@ _SDXL = Preset(
         ),
     ),
     adapter="ip-adapter-plus-sdxl",
+    download=6_940_000_000,
 )
 
 
-def _cleandift(version: str, size: int, base: Source) -> Preset:
+def _cleandift(version: str, size: int, base: Source, download: int) -> Preset:
     """The student's U-Net, and the rest of the network that it was made from. A network trained without noise separates
     style from content by layer only, so every profile uses its training timestep, 261."""
     file = f"cleandift_sd{version}_unet.safetensors"
@@ -115,19 +125,20 @@ def _cleandift(version: str, size: int, base: Source) -> Preset:
         {profile: (Tap(module, 261),) for profile, module in places.items()},
         noises=0,
         name=f"cleandift-sd{version}",
-        about=f"CleanDIFT: a Stable Diffusion {version[0]}.{version[1]} that reads pictures without noise",
+        about=f"CleanDIFT: Stable Diffusion {version[0]}.{version[1]} without noise, for style and objects",
         sources=(replace(base, files=("unet/config.json", *_files(*_REST))), student),
+        download=download,
     )
 
 
-def _ip_adapter(name: str, network: str, folder: str, file: str) -> AdapterPreset:
+def _ip_adapter(name: str, network: str, folder: str, file: str, download: int) -> AdapterPreset:
     source = Source(
         "h94/IP-Adapter",
         "018e402774aeeddd60609b4ecdb7e298259dc729",
         (f"{folder}/{file}", "models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
         ((f"{folder}/{file}", file), ("models/image_encoder", "image_encoder")),
     )
-    return AdapterPreset(name, f"IP-Adapter Plus for {network}, for variant C", (source,))
+    return AdapterPreset(name, f"IP-Adapter Plus for {network}, for variant C", (source,), download)
 
 
 FAMILY = Family(
@@ -137,11 +148,24 @@ FAMILY = Family(
     defaults,
     load,
     ("S", "C"),
-    (_MINI, _SD15, _SD21, _SDXL, _cleandift("15", 512, _SD15_FILES), _cleandift("21", 768, _SD21_FILES)),
     (
-        _ip_adapter("ip-adapter-plus-sd15", "Stable Diffusion 1.5", "models", "ip-adapter-plus_sd15.safetensors"),
+        _MINI,
+        _SD15,
+        _SD21,
+        _SDXL,
+        _cleandift("15", 512, _SD15_FILES, _SD15.download),
+        _cleandift("21", 768, _SD21_FILES, _SD21.download),
+    ),
+    (
         _ip_adapter(
-            "ip-adapter-plus-sdxl", "Stable Diffusion XL", "sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors"
+            "ip-adapter-plus-sd15", "Stable Diffusion 1.5", "models", "ip-adapter-plus_sd15.safetensors", 2_630_000_000
+        ),
+        _ip_adapter(
+            "ip-adapter-plus-sdxl",
+            "Stable Diffusion XL",
+            "sdxl_models",
+            "ip-adapter-plus_sdxl_vit-h.safetensors",
+            3_380_000_000,
         ),
     ),
 )
