@@ -37,7 +37,8 @@ class Row:
     """A picture. source: where it is from. style, subject: what a training is told; empty where nothing is.
 
     label: its class, as its source names it. thing: an object seen in several pictures. lookalike: subjects that look
-    alike share one. family: sets of icons that share drawings share one.
+    alike share one. family: sets of icons that share drawings share one. author: whom its licence asks to name, with
+    the address of the picture where there is one.
     """
 
     file: Path
@@ -49,6 +50,7 @@ class Row:
     lookalike: str = ""
     family: str = ""
     licence: str = ""
+    author: str = ""
     coloured: bool = False
     held: bool = True
 
@@ -111,7 +113,15 @@ def unseen_styles(rows: Iterable[Row]) -> dict[str, set[str]]:
 
 def _photos(data: Path) -> list[Row]:
     return [
-        Row(data / line["file"], line["source"], "photograph", line["label"], line["label"], licence=line["licence"])
+        Row(
+            data / line["file"],
+            line["source"],
+            "photograph",
+            line["label"],
+            line["label"],
+            licence=line["licence"],
+            author=line["attribution"],
+        )
         for line in _manifest(data / "photos")
     ]
 
@@ -131,7 +141,7 @@ def _icons(data: Path) -> list[Row]:
     return [
         Row(
             folder / line["file"], "icons", line["style"], line["subject"], lookalike=line["lookalike_group"],
-            family=line["family"], licence=line["licence"], coloured=line["coloured"] == "1",
+            family=line["family"], licence=line["licence"], author=line["author"], coloured=line["coloured"] == "1",
         )
         for line in _manifest(folder)
     ]  # fmt: skip
@@ -144,7 +154,8 @@ def _varied(data: Path) -> list[Row]:
         named = label if source in _NAMED_SUBJECTS and label != "unsorted" else ""
         subject = "" if source in ("endless_sky", "gcompris") else line["instance"] or named
         style = _MEDIA.get(line["medium"], line["medium"])
-        rows.append(Row(data / line["file"], source, style, subject, label, line["instance"], licence=line["licence"]))
+        more = {"licence": line["licence"], "author": line["attribution"] or line["author"]}
+        rows.append(Row(data / line["file"], source, style, subject, label, line["instance"], **more))
     return rows
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/questions.py DATA OUT --gallery demo/gallery
 
-DATA is described in open_pictures.py. Into OUT go train.csv, and by the profile that answers them, OUT/style and
-OUT/instance, lists for `diffsim evaluate`; all but `domains` and the demo's gallery are about held-out pictures of the
+DATA is described in open_pictures.py. Into OUT go train.csv with authors.csv, and by the profile that answers them
+OUT/style and OUT/instance, lists for `diffsim evaluate`; all but `domains` and the demo's gallery are about held-out pictures of the
 collections, and nothing of those two was trained on either.
 
 Lists for retrieval (`*.csv` with file, group, lookalike), at most 400 pictures each:
@@ -54,7 +54,9 @@ def main(data: Path, out: Path, gallery: Path | None) -> None:
     for folder in ("style", "instance", "copies"):
         (out / folder).mkdir(parents=True, exist_ok=True)
     rows = read_collections(data)
-    write_training(out / "train.csv", [row for row in rows if not row.held and row.trainable])
+    trained = [row for row in rows if not row.held and row.trainable]
+    write_training(out / "train.csv", trained)
+    write_authors(out / "authors.csv", trained)
     subjects, styles = unseen_subjects(rows), unseen_styles(rows)
     unseen = {source: [r for r in rows if r.source == source and r.lookalike in subjects[source]] for source in styles}
     unseen["emoji"] = [row for row in unseen["emoji"] if row.style != "gameicons"]  # black grounds give it away
@@ -172,6 +174,17 @@ def write_training(path: Path, rows: Sequence[Row]) -> None:
         table.writerow(COLUMNS)
         for row in rows:
             table.writerow([os.path.relpath(row.file, path.parent), row.collection, row.style, row.subject])
+
+
+def write_authors(path: Path, rows: Sequence[Row]) -> None:
+    """Whom the licences of the trained pictures ask to name, and for how many pictures."""
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["source", "author", "licence", "pictures"])
+        free = ("CC0", "public domain", "Public domain", "Unlicense")
+        asked = [row for row in rows if not row.licence.startswith(free)]
+        for named, found in sorted(by(asked, lambda row: (row.source, row.author, row.licence)).items(), key=str):
+            table.writerow([*named, len(found)])
 
 
 def write_drawn(path: Path, draw: Draw) -> None:

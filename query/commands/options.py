@@ -77,7 +77,7 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "tier": click.option(
         "--tier",
         type=click.Choice(TIERS),
-        help=f"Precision of the stored tokens, see docs/tiers.md.  [default: {DEFAULT_TIER}]",
+        help=f"Precision of the stored tokens.  [default: int8 for mini and lite, else {DEFAULT_TIER}]",
     ),
 }
 """The settings of a network's feature space, named as the parameters of `indexer.requests.requested_spaces`."""

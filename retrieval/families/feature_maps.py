@@ -36,6 +36,7 @@ _LITE = Preset(
         "look": (Tap("encoder.stride_8", 0), Tap("encoder.stride_32", 0)),
     },
     noises=0,
+    tier="int8",
     name="lite",
     about="bundled: EfficientNet-Lite2, a small image encoder trained on ImageNet, without a diffusion network",
     bundled=BUNDLED / "lite",

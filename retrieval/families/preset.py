@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..names import DEFAULT_TIER
 from ..pictures.images import crop_side
 from ..settings import InvalidSpace, SpaceSettings, Tap
 
@@ -26,7 +27,7 @@ class Preset:
     """How a network is read by default, and, for one available by name, what it is and where it comes from.
 
     size: side of its pictures, pixels. profiles: the taps of style, instance and look, or of some of them; empty only
-    for networks without taps. prompt, noises, fit: as in SpaceSettings.
+    for networks without taps. prompt, noises, fit, tier: as in SpaceSettings.
     name, about: empty for the defaults of a folder. sources: what is fetched into one folder; empty for a network in
     the folder `bundled`, and for one that `local_only` says cannot be fetched. adapter: the IP-Adapter preset that
     DiffSim-C uses if none is named. download: about how many bytes are fetched; 0 if that is not known.
@@ -37,6 +38,7 @@ class Preset:
     prompt: str = ""
     noises: int = 1
     fit: str = "squash"
+    tier: str = DEFAULT_TIER
     name: str = ""
     about: str = ""
     sources: tuple[Source, ...] = ()
@@ -56,7 +58,10 @@ class Preset:
         SpaceSettings; None keeps a default. Raises InvalidSpace."""
         chosen = {name: value for name, value in changes.items() if value is not None}
         size = chosen.setdefault("size", self.size)
-        return SpaceSettings(taps, **{"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, **chosen})
+        return SpaceSettings(taps, **{**self._usual(size), **chosen})
+
+    def _usual(self, size: int) -> dict[str, Any]:
+        return {"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, "tier": self.tier}
 
     def _fit(self, size: int) -> str:
         """The fit for pictures of another size: `crop N` keeps cutting away the same share."""

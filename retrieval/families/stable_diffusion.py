@@ -59,6 +59,7 @@ _MINI = Preset(
         "instance": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.0", 51)),
         "look": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.1", 51)),
     },
+    tier="int8",
     name="mini",
     about="bundled: a small diffusion model over an encoder's feature maps, trained on open pictures",
     bundled=BUNDLED / "mini",
