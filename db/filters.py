@@ -14,6 +14,7 @@ from .chunks import chunks
 from .errors import CatalogError
 from .files import KnownRoot, inside, present
 from .tables import Content, File, Root
+from .times import storable
 
 
 class BadFilter(CatalogError, ValueError):
@@ -73,7 +74,7 @@ class Filters:
 
     def in_time(self, mtime_ns: int) -> bool:
         """Whether a file that was modified then passes."""
-        after, before = _ns(self.after), _ns(self.before)
+        after, before, mtime_ns = _ns(self.after), _ns(self.before), storable(mtime_ns)
         return (after is None or after <= mtime_ns) and (before is None or mtime_ns < before)
 
 
@@ -91,8 +92,7 @@ def _ns(moment: date | datetime | None) -> int | None:
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day)
     try:
-        # No file is older or newer than what fits in a catalog's integer.
-        return min(max(round(moment.timestamp() * 1e6) * 1000, -(2**63)), 2**63 - 1)
+        return storable(round(moment.timestamp() * 1e6) * 1000)
     except (OverflowError, OSError, ValueError):
         raise BadFilter(f"The moment {moment} is outside of what file systems know; choose a later one.") from None
 

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diffsim.db.times import storable
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES
 from diffsim.retrieval.regular_files import plain_reason
 
@@ -31,7 +32,7 @@ _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in PICTURE_SUFFIXES)
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A regular file that is a picture by its name. `path`: relative to the root, bytes of `os.fsencode`; the rest as
-    in `os.lstat`: `size` in bytes, times in nanoseconds."""
+    in `os.lstat`: `size` in bytes, times in nanoseconds, the nearest that a catalog can hold."""
 
     path: bytes
     size: int
@@ -81,7 +82,7 @@ def walk(
                     yield unreadable
             else:
                 found = entry.stat(follow_symlinks=False)
-                yield Entry(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                yield Entry(path, found.st_size, storable(found.st_mtime_ns), storable(found.st_ctime_ns))
         except OSError as error:
             yield Unreadable(path, plain_reason(error))
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer import hashing
 from diffsim.indexer.account import Account, AccountMismatch, account
 from diffsim.indexer.classes import FileClass
@@ -381,6 +383,7 @@ from diffsim.indexer import hashing
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer.account import account
 from diffsim.indexer.scan import scan
 if os.geteuid() == 0:
@@ -482,6 +485,7 @@ from pathlib import Path
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer.scan import scan
 left = int(sys.argv[2])
 def on_step(name):
@@ -591,3 +595,19 @@ def test_the_catalog_agrees_with_the_disk(changes: list[tuple[str, str, str]]) -
         found = names(catalog, folder)
         assert {path: catalog.content_by_sha256(digest) for path, digest in truth.items()} == found
         assert len(set(found.values())) == len(set(truth.values()))
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("ns", [2**63, 10_414_000_000 * 10**9, -(2**63) - 1])
+def test_a_time_that_no_catalog_can_hold(catalog: Catalog, pictures: Path, ns: int) -> None:
+    put(pictures, {"a.jpg": "1", "far.jpg": "2"})
+    os.utime(pictures / "far.jpg", ns=(ns, ns))
+    scan(catalog, [pictures])
+    assert set(names(catalog, pictures)) == {"a.jpg", "far.jpg"}
+    put(pictures, {"beside.jpg": "4"})
+    report = scan(catalog, [pictures])
+    assert classes(report, pictures) == {"beside.jpg": "new"}
+    assert report.unchanged == 2
+    ids, undated = catalog.matching(Filters(after=datetime(2261, 1, 1)))
+    assert (ids.tolist(), undated) == ([names(catalog, pictures)["far.jpg"]] if ns > 0 else [], [])
+    assert Filters(after=datetime(2261, 1, 1)).in_time(ns) == (ns > 0)
