@@ -176,6 +176,22 @@ class IndexFolder:
             return "another process"
 
 
+def is_index(folder: bytes) -> bool:
+    """Whether a folder holds an index, this program's or an older one's."""
+    there = os.path.join(folder, b"index.toml")
+    beside = (b"spaces", os.fsencode(_CATALOG_FILE), b"writer.json")
+    return os.path.lexists(there) and any(os.path.lexists(os.path.join(folder, name)) for name in beside)
+
+
+def index_around(folder: bytes) -> bytes | None:
+    """The index that a folder (absolute) holds, or to whose own files it belongs; pictures may lie beside those."""
+    if is_index(folder):
+        return folder
+    parts = folder.split(b"/")
+    owned = (b"/".join(parts[:n]) for n, name in enumerate(parts) if name in (b"spaces", b"thumbnails"))
+    return next(filter(is_index, owned), None)
+
+
 def _check_empty(path: Path) -> None:
     if any(entry.name != "index.toml.part" for entry in path.iterdir()):
         raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")

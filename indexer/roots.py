@@ -11,9 +11,13 @@ from diffsim.db.files import KnownRoot, display_text
 from diffsim.retrieval.regular_files import plain_reason
 
 from .errors import IndexerError
+from .index_folder import index_around
 from .walk import Entry, Skipped, Unreadable, walk
 
 Walker = Callable[[bytes], Iterator[Entry | Skipped | Unreadable]]
+
+
+_BELONGS = "belongs to the index "
 
 
 class FolderNotFound(IndexerError):
@@ -49,7 +53,8 @@ def root_of(roots: Iterable[KnownRoot], path: bytes) -> KnownRoot | None:
 def unavailable_reason(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
     """Why a folder cannot be looked at now; None if it can.
 
-    A folder that had files and holds nothing at all is taken for a disk that is not mounted.
+    A folder that had files and holds nothing at all is taken for a disk that is not mounted. What belongs to an index
+    is not looked at either.
     """
     try:
         mode = Path(os.fsdecode(path)).stat().st_mode
@@ -59,6 +64,8 @@ def unavailable_reason(path: bytes, had_files: bool, walker: Walker = walk) -> s
         return plain_reason(error)
     if not stat.S_ISDIR(mode):
         return "is not a folder"
+    if index := index_around(os.path.realpath(path)):
+        return _BELONGS + display_text(index)
     first = next(walker(path), None)
     if isinstance(first, Unreadable) and not first.path:
         return first.reason
@@ -138,4 +145,6 @@ def _advice(reason: str) -> str:
         return "it does not exist; check the name, and whether its disk is mounted"
     if reason == "is not a folder":
         return "it is not a folder; name the folder that holds the pictures"
+    if reason.startswith(_BELONGS):
+        return f"it {reason}; name the folder that holds the pictures"
     return f"{reason}; make it readable for this user"

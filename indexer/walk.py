@@ -10,6 +10,8 @@ from diffsim.db.times import storable
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES
 from diffsim.retrieval.regular_files import plain_reason
 
+from .index_folder import is_index
+
 DEFAULT_EXCLUDE_DIRS = frozenset(
     {
         b"@eaDir",
@@ -63,7 +65,8 @@ def walk(
     """All that lies under `root`, in byte order of the whole relative path (so `a-b`, `a.jpg`, `a/b`).
 
     Links below the root are never followed, so nothing outside it is reached and no loop is walked; the root itself may
-    be a link. Holds the names of the directories on the way down, not of the whole tree.
+    be a link. A folder that holds an index is left out: its thumbnails are no pictures of anybody's. Holds the names of
+    the directories on the way down, not of the whole tree.
     """
     # The heap always holds the smallest path not yet seen, because a directory's content sorts behind the directory.
     heap: list[tuple[bytes, os.DirEntry[bytes]]] = []
@@ -77,8 +80,9 @@ def walk(
             if reason:
                 yield Skipped(path, reason)
             elif entry.is_dir(follow_symlinks=False):
-                unreadable = _push_content(heap, entry.path, path + b"/")
-                if unreadable:
+                if is_index(entry.path):
+                    yield Skipped(path, "index folder")
+                elif unreadable := _push_content(heap, entry.path, path + b"/"):
                     yield unreadable
             else:
                 found = entry.stat(follow_symlinks=False)

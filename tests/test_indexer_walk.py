@@ -100,6 +100,14 @@ def test_hidden_files_on_request_but_never_side_files_or_trash(tmp_path):
     assert pictures(root, include_hidden=True) == [".h.jpg", ".hid/x.jpg"]
 
 
+@pytest.mark.parametrize("beside", ["catalog.sqlite", "spaces/x", "writer.json"])
+def test_every_index_is_left_out_and_nothing_that_resembles_one(tmp_path, beside):
+    root = make(tmp_path, "my.idx/index.toml", f"my.idx/{beside}", "my.idx/thumbnails/5a/5a.webp", "my.idx/own.jpg")
+    make(tmp_path, "book/index.toml", "book/a.jpg", "data/spaces/b.jpg", "data/catalog.sqlite")
+    assert pictures(root) == ["book/a.jpg", "data/spaces/b.jpg"]
+    assert reasons(root)["my.idx"] == "index folder"
+
+
 def test_excluded_directories_are_patterns_and_do_not_touch_files(tmp_path):
     root = make(tmp_path, "raw-1/x.jpg", "keep/raw-1.jpg", "keep/raw-2/x.jpg")
     assert pictures(root, exclude_dirs=frozenset({b"raw-*"})) == ["keep/raw-1.jpg"]
