@@ -90,6 +90,34 @@ class IndexFolder:
 
     @classmethod
     @contextmanager
+    def begin(cls, path: Path) -> Iterator["IndexFolder"]:
+        """The index to fill, begun as by `create` where there is none. Of one that is begun here nothing stays if it
+        cannot be filled: if an error passes before it holds a folder or a feature space."""
+        begins, makes_folder = not (path / "index.toml").exists(), not path.exists()
+        index = cls.create(path)
+        try:
+            yield index
+        except BaseException:
+            if begins:
+                index._remove_blank(makes_folder)
+            raise
+
+    def _remove_blank(self, folder_too: bool) -> None:
+        with suppress(IndexBusy), self.writing():
+            if (self.path / _CATALOG_FILE).exists():
+                with self.catalog() as catalog:
+                    if catalog.spaces() or catalog.roots():
+                        return
+            if self.space("").exists():
+                return
+            for name in (_CATALOG_FILE, "writer.json", "index.toml", _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+        if folder_too:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    @classmethod
+    @contextmanager
     def trial(cls, path: Path) -> Iterator["IndexFolder"]:
         """The index at `path`, or a new one where there is none, to try a run on: a copy of its catalog and links to
         its feature spaces, of which nothing is kept. Raises as `create`, and as `Catalog.copy`."""

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import islice
-from pathlib import Path
 from typing import Literal, Self, overload
 
 import numpy as np
@@ -17,6 +16,7 @@ from diffsim.db.chunks import chunks
 from diffsim.db.filters import NO_FILTERS, Filters
 from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.paths import given_path
 from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.region import Box
 
@@ -40,7 +40,7 @@ class Searcher:
     """
 
     def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
-        self.index = IndexFolder.open(Path(index))
+        self.index = IndexFolder.open(given_path(index))
         chosen = choose_device(device)
         self._catalog = self.index.catalog(readonly=True)
         self.collection = Collection(self.index, self._catalog, chosen)

@@ -9,7 +9,7 @@ import click
 from diffsim.retrieval.names import PROFILES
 
 from ..text import printable, size_text, time_text
-from .options import device_option, index_option, memory_option, space_options
+from .options import Choice, FilePath, device_option, index_option, memory_option, space_options
 from .progress import progress
 
 if TYPE_CHECKING:
@@ -19,13 +19,13 @@ _SHOWN_FAILURES = 20
 
 
 @click.command()
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=FilePath())
 @index_option
 @click.option(
     "--by",
     "profiles",
     multiple=True,
-    type=click.Choice(PROFILES),
+    type=Choice(PROFILES),
     help="What similar means; repeatable.  [default: look]",
 )
 @space_options(without=("prompt", "seed"))
@@ -98,8 +98,8 @@ def index(
             click.echo(f"skipped  {skipped}")
         return
     try:
-        with progress() as on_progress:
-            report = index_folders(IndexFolder.create(index_path), folders, requests, options, on_progress=on_progress)
+        with progress() as on_progress, IndexFolder.begin(index_path) as begun:
+            report = index_folders(begun, folders, requests, options, on_progress=on_progress)
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, index_path)
