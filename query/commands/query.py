@@ -76,7 +76,7 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Drop hits with more than this many matches expected by chance.",
 )
-@click.option("--include-self", is_flag=True, help="List the query picture itself too.")
+@click.option("--include-self", is_flag=True, help="List the query picture itself too; else its other copies only.")
 @click.option(
     "--format",
     "form",
