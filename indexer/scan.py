@@ -15,7 +15,7 @@ from pathlib import Path
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding, display_text
 
-from .classes import FileClass, GoneFiles, class_of_new_path
+from .classes import FileClass, GoneFiles, KnownContents
 from .errors import IndexerError
 from .hashing import Digest, Unread, read_digest, trusted_times, without_reading
 from .roots import Scope, Walker, resolve_roots, root_of, unavailable_reason
@@ -73,7 +73,7 @@ def scan(
     walker = partial(walk, exclude_dirs=exclude_dirs, include_hidden=include_hidden)
     scopes = resolve_roots(catalog, folders, walker, on_step)
     survey = compare_with_disk(catalog, scopes, walker)
-    is_gone = GoneFiles(catalog, scopes, survey.gone)
+    contents = KnownContents(catalog, GoneFiles(catalog, scopes, survey.gone))
     classes: dict[bytes, FileClass] = {}
     batch: list[tuple[ToRead, Digest | Unread]] = []
     committed = time.monotonic()
@@ -82,7 +82,7 @@ def scan(
         read = read_digest if alike is None or item.entry.size in alike else without_reading
         batch.append((item, read(item.absolute)))
         if number == len(survey.to_read) or time.monotonic() - committed >= commit_every_s:
-            _commit(catalog, batch, survey, is_gone, classes)
+            _commit(catalog, batch, survey, contents, classes)
             on_step("files committed")
             batch.clear()
             committed = time.monotonic()
@@ -139,12 +139,10 @@ def _commit(
     catalog: Catalog,
     batch: list[tuple[ToRead, Digest | Unread]],
     survey: Survey,
-    is_gone: GoneFiles,
+    contents: KnownContents,
     classes: dict[bytes, FileClass],
 ) -> None:
-    holders = catalog.files.holders({found.sha256 for _, found in batch if isinstance(found, Digest)})
-    met: set[bytes] = set()  # contents that an earlier file of this batch has
-    left: set[int] = set()  # rows that lost their content to this batch
+    contents.look_up(found.sha256 for _, found in batch if isinstance(found, Digest))
     forget: list[int] = []
     findings = []
     for item, found in batch:
@@ -159,19 +157,18 @@ def _commit(
             )
             continue
         findings.append(_finding(row_id, item.root_id, item.path, found))
-        known = holders.get(found.sha256)
         if item.row and item.row.content_id is not None:
             kind = FileClass.CHANGED
-            if known and known.content_id == item.row.content_id:
+            if contents.id_of(found.sha256) == item.row.content_id:
                 kind = FileClass.UNCHANGED
             else:
-                left.add(item.row.id)
+                contents.leaves(item.row.id)
         else:
-            kind, old = class_of_new_path(known, found.sha256 in met, left, is_gone)
+            kind, old = contents.class_of_new_path(found.sha256)
             if old is not None:
-                left.add(old)
+                contents.leaves(old)
                 forget.append(old)
-        met.add(found.sha256)
+        contents.add(found.sha256)
         if kind is FileClass.UNCHANGED:
             survey.unchanged += 1
         else:

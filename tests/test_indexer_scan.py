@@ -611,3 +611,26 @@ def test_a_time_that_no_catalog_can_hold(catalog: Catalog, pictures: Path, ns: i
     ids, undated = catalog.matching(Filters(after=datetime(2261, 1, 1)))
     assert (ids.tolist(), undated) == ([names(catalog, pictures)["far.jpg"]] if ns > 0 else [], [])
     assert Filters(after=datetime(2261, 1, 1)).in_time(ns) == (ns > 0)
+
+
+@pytest.mark.parametrize("commit_every_s", [0, 60])
+def test_copies_of_one_picture_cost_no_more_than_different_ones(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit_every_s: float
+) -> None:
+    put(tmp_path / "first", {f"{number}.jpg": "the same" for number in range(40)})
+    put(tmp_path / "second", {f"{number}.jpg": "the same" for number in range(40)})
+    scan(catalog, [tmp_path / "first"], commit_every_s=commit_every_s)
+    looked_at: list[object] = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **more: (looked_at.append(path), lstat(path, **more))[1])
+    report = scan(catalog, [tmp_path / "second"], commit_every_s=commit_every_s)
+    assert report.count(FileClass.COPIED) == 40
+    assert len(looked_at) < 100
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "first").mkdir()
+    put(tmp_path / "first", {"other.jpg": "another"})
+    (tmp_path / "second").rename(tmp_path / "first/second")
+    looked_at.clear()
+    report = scan(catalog, [tmp_path / "first"], commit_every_s=commit_every_s)
+    assert (report.count(FileClass.MOVED), report.count(FileClass.NEW), report.missing) == (40, 1, 0)
+    assert len(looked_at) < 200
