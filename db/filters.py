@@ -14,7 +14,7 @@ from diffsim.errors import did_you_mean
 from .arrays import ascending
 from .chunks import chunks
 from .errors import CatalogError
-from .files import KnownRoot, display_text, inside, present
+from .files import KnownRoot, display_text, inside, present, read_roots
 from .tables import Content, File, Root
 from .times import storable
 
@@ -167,8 +167,7 @@ def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
 def _below(connection: Connection, folder: str | os.PathLike[str]) -> ColumnElement[bool]:
     """Files below a folder anywhere. Raises BadFilter where none is known there, gone ones too."""
     path = os.path.realpath(os.fsencode(folder))
-    known = select(Root.id, Root.path, Root.display).order_by(Root.path)
-    roots = [KnownRoot(*row) for row in connection.execute(known)]
+    roots = read_roots(connection)
     below = or_(false(), *(_below_in(root, path) for root in roots))
     if not connection.scalar(select(exists(select(File.id).where(below)))):
         names = ", ".join(root.display for root in roots) or "none, it is empty"

@@ -242,7 +242,7 @@ def test_a_renamed_folder_is_nothing_to_do(tmp_path):
     found = estimate(index, [], [], FAST)
     assert (found.pictures, found.known, found.todo) == (22, 22, 0)
     # also where the folder around it is asked for, which takes over what is known of it
-    around = estimate(index, [tmp_path], [], replace(FAST, exclude_dirs=frozenset({b"index"})))
+    around = estimate(index, [tmp_path], [], replace(FAST, exclude=["index/"]))
     assert (around.pictures, around.known, around.todo) == (22, 22, 0)
     assert build(index, tmp_path / "pictures").extracted == 0
 

@@ -471,7 +471,7 @@ def test_the_walk_is_compared_with_the_rows_in_byte_order(
         Skipped(b"link.jpg", "symbolic link"),
         Entry(b"y.jpg", 1, 1, 1),
     ]
-    survey = compare_with_disk(catalog, [Scope(root, b"", None)], lambda path: iter(met))
+    survey = compare_with_disk(catalog, [Scope(root, b"", None)], lambda scope: iter(met))
     assert [item.path for item in survey.to_read] == [b"!new.jpg", b"y.jpg"]
     gone = {b"a.jpg": False, b"d/z.jpg": False, b"link.jpg": False, b"z.jpg": True}
     assert survey.gone == {row[name]: was_missing for name, was_missing in gone.items()}
@@ -634,3 +634,43 @@ def test_copies_of_one_picture_cost_no_more_than_different_ones(
     report = scan(catalog, [tmp_path / "first"], commit_every_s=commit_every_s)
     assert (report.count(FileClass.MOVED), report.count(FileClass.NEW), report.missing) == (40, 1, 0)
     assert len(looked_at) < 200
+
+
+def below(catalog: Catalog, folder: Path) -> set[str]:
+    return {path for path in names(catalog, folder) if not path.startswith("..")}
+
+
+def test_what_is_left_out_is_remembered_with_its_root(catalog: Catalog, pictures: Path, tmp_path: Path) -> None:
+    put(pictures, {"a.jpg": "1", "private/b.jpg": "2", "trips/c.jpg": "3", "trips/private/d.jpg": "4", ".h.jpg": "5"})
+    put(tmp_path / "other", {"private/x.jpg": "6", "y.gif": "7"})
+    first = scan(catalog, [pictures], exclude=["./private", "no such/", "*.gif"], include_hidden=True)
+    assert first.unmatched == ["no such/", "*.gif"]
+    everything = {".h.jpg", "a.jpg", "trips/c.jpg", "trips/private/d.jpg"}
+    assert below(catalog, pictures) == everything
+    for folders in ([pictures], [pictures / "trips", pictures]):
+        assert scan(catalog, folders).unmatched == []
+        assert below(catalog, pictures) == everything
+    scan(catalog, [tmp_path / "other"])
+    assert below(catalog, tmp_path / "other") == {"private/x.jpg", "y.gif"}  # they are of one root
+    scan(catalog, [pictures / "trips"], exclude=["private"])  # and of a part of it, where that was named
+    scan(catalog, [pictures, tmp_path / "other"])
+    assert below(catalog, pictures) == {".h.jpg", "a.jpg", "trips/c.jpg"}
+    assert below(catalog, tmp_path / "other") == {"private/x.jpg", "y.gif"}
+    known = {root.path: (root.left_out, root.include_hidden) for root in catalog.roots()}
+    assert known == {
+        os.fsencode(tmp_path / "other"): ((), False),
+        os.fsencode(pictures): (("/private", "no such/", "*.gif", "/trips/**/private"), True),
+    }
+    scan(catalog, [pictures], exclude=["!./private"], include_hidden=False)
+    assert below(catalog, pictures) == {"a.jpg", "private/b.jpg", "trips/c.jpg"}
+    scan(catalog, [pictures], exclude=[os.fspath(pictures / "trips")])
+    assert below(catalog, pictures) == {"a.jpg", "private/b.jpg"}
+
+
+def test_a_folder_around_a_root_goes_on_leaving_out_what_the_root_left_out(catalog: Catalog, tmp_path: Path) -> None:
+    put(tmp_path / "around/in", {"a.jpg": "1", "private/b.jpg": "2"})
+    put(tmp_path / "around", {"private/c.jpg": "3"})
+    scan(catalog, [tmp_path / "around/in"], exclude=["private/"])
+    scan(catalog, [tmp_path / "around"])
+    assert below(catalog, tmp_path / "around") == {"in/a.jpg", "private/c.jpg"}
+    assert [root.left_out for root in catalog.roots()] == [("/in/**/private/",)]

@@ -491,3 +491,28 @@ def test_a_user_without_a_home(work, tmp_path):
     assert "'~/networks' is unknown" in problem(
         diffsim("index", work / "pictures", *asked, "--model", "~/networks", before=without_home)
     )
+
+
+def test_what_was_excluded_stays_so_and_is_shown(tmp_path):
+    draw(tmp_path / "pictures" / "private", range(2))
+    draw(tmp_path / "pictures" / "trips", range(2, 6))
+    index = tmp_path / "index"
+    excluded = (
+        "--exclude-dir",
+        "private/",
+        "--exclude",
+        "nothing",
+        "--exclude",
+        tmp_path / "pictures" / "trips" / "03.png",
+    )
+    dry = diffsim("index", tmp_path / "pictures", "--index", index, *TINY_OPTIONS, *excluded, "--dry-run")
+    assert dry.out.startswith(b"3 pictures on disk") and b"excluded nothing by nothing: " in dry.out
+    ran = diffsim("index", tmp_path / "pictures", "--index", index, *TINY_OPTIONS, *excluded)
+    assert b"on disk  5 = 3 new + 2 excluded" in ran.out and ran.out.count(b"excluded nothing by") == 1, ran
+    again = diffsim("index", "--index", index, "--device", "cpu")
+    assert b"on disk  5 = 0 new + 3 unchanged + 2 excluded" in again.out, again
+    assert b"leaves out private/, nothing, /trips/03.png" in diffsim("status", "--index", index).out
+    assert "The pattern '' is empty" in problem(diffsim("index", "--index", index, "--exclude", ""))
+    back = diffsim("index", "--index", index, "--device", "cpu", "--exclude", "!private/", "--include-hidden")
+    assert b"on disk  6 = 2 new + 3 unchanged + 1 excluded" in back.out, back
+    assert b"takes in hidden files" in diffsim("status", "--index", index).out

@@ -41,6 +41,10 @@ def status(index_path: Path) -> None:
         away = f", offline: {offline[root.root.id]}" if root.root.id in offline else ""
         missing = f", {root.missing} missing" if root.missing else ""
         click.echo(f"folder   {printable(os.fsdecode(root.root.path))}: {root.files} files{missing}{away}")
+        if root.root.left_out:
+            click.echo(f"         leaves out {printable(', '.join(root.root.left_out))}")
+        if root.root.include_hidden:
+            click.echo("         takes in hidden files")
     if state.missing:
         click.echo(f"missing  {state.missing} files; `diffsim prune` forgets them")
     for failed in state.failed:
