@@ -115,7 +115,14 @@ def test_it_works_beside_a_user_s_own_modules_of_common_names(installed: Path, t
 
 # ------------------------------------------------------------------------------------------- what it says of itself
 
-BY_EXTRA = {"pillow_heif": "heif", "matplotlib": "plot", "fastapi": "web", "jinja2": "web", "uvicorn": "web"}
+BY_EXTRA = {
+    "pillow_heif": "heif",
+    "matplotlib": "plot",
+    "fastapi": "web",
+    "jinja2": "web",
+    "starlette": "web",
+    "uvicorn": "web",
+}
 """Modules that only an extra brings."""
 ASKED_FOR = {"pandas", "pyarrow"}
 """Modules that docs/python.md tells to install, for tables."""
