@@ -3,8 +3,8 @@
     python benchmarks/questions.py DATA OUT --gallery demo/gallery
 
 DATA is described in open_pictures.py. Into OUT go train.csv with authors.csv, and by the profile that answers them
-OUT/style and OUT/instance, lists for `diffsim evaluate`; all but `domains` and the demo's gallery are about held-out pictures of the
-collections, and nothing of those two was trained on either.
+OUT/style and OUT/instance, lists for `diffsim evaluate`. All are about pictures that are held out of the training;
+`domains` and the demo's gallery are held out as a whole.
 
 Lists for retrieval (`*.csv` with file, group, lookalike), at most 400 pictures each:
 

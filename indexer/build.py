@@ -16,6 +16,7 @@ from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.errors import RetrievalError
 
 from .account import Account, account
+from .exclusions import for_root
 from .extract import Extraction
 from .index_folder import IndexFolder
 from .options import IndexOptions
@@ -32,12 +33,14 @@ __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 @dataclass(frozen=True)
 class IndexReport:
     """What a run did. account: every file, counted once. offline: roots that could not be looked at, and why.
-    skipped: those of the spaces that lack pictures because their network is gone or another one now."""
+    skipped: those of the spaces that lack pictures because their network is gone or another one now. unmatched:
+    patterns of the run's `exclude` that left nothing out."""
 
     account: Account
     offline: list[tuple[bytes, str]]
     spaces: list[OpenSpace]
     skipped: list[SkippedSpace]
+    unmatched: list[str]
     extracted: int
     seconds: float
     recall: list[RecallReport]
@@ -81,6 +84,7 @@ def index_folders(
             begun.report.offline,
             begun.asked,
             skipped_spaces(catalog, unusable),
+            begun.report.unmatched,
             extracted,
             time.monotonic() - started,
             recall,
@@ -115,6 +119,8 @@ def begin(
 ) -> Begun:
     """Everything up to the extraction: the spaces, the roots, the scan. rehearsal: as in `scan`."""
     find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
+    for pattern in options.exclude:
+        for_root(pattern, b"", ())  # likewise
     if not requests and not catalog.spaces():
         requests = requested_spaces(DEFAULT_MODEL, [])
     asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
@@ -125,7 +131,7 @@ def begin(
     report = scan(
         catalog,
         list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()],
-        exclude_dirs=options.exclude_dirs,
+        exclude=options.exclude,
         include_hidden=options.include_hidden,
         on_step=on_step,
         commit_every_s=options.commit_seconds,

@@ -33,7 +33,7 @@ class Estimate:
 
     todo: pictures that a run would extract, those that it finds to be broken included; one that two networks lack
     counts twice. seconds, disk (bytes): for them, from a few that were really decoded and extracted, and from one
-    record. skipped: spaces that a run would leave out.
+    record. skipped: spaces that a run would leave out. unmatched: patterns that leave nothing out.
     """
 
     pictures: int
@@ -42,6 +42,7 @@ class Estimate:
     seconds: float
     disk: int
     skipped: list[SkippedSpace]
+    unmatched: list[str]
 
 
 def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
@@ -70,7 +71,9 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
             seconds += _time_per_picture(extractor, some, options) * lacking
         found = account(catalog, begun.report, [space.known.id for space in begun.spaces])
         pictures = found.on_disk - found.excluded - len(begun.report.unseen)
-        return Estimate(pictures, found.indexed, todo, seconds, disk, skipped_spaces(catalog, unusable))
+        return Estimate(
+            pictures, found.indexed, todo, seconds, disk, skipped_spaces(catalog, unusable), begun.report.unmatched
+        )
 
 
 def _bytes_per_picture(extractor: Extractor) -> int:

@@ -65,6 +65,8 @@ def requested_spaces(
 
 def _variant(network: KnownNetwork, variant: str | None, adapter: str | None) -> tuple[str, str]:
     """The variant, and the IP-Adapter's preset or path, empty without one. Raises InvalidSpace, UnknownModel."""
+    if adapter == "":
+        raise InvalidSpace("The path of the IP-Adapter is empty; name its safetensors file or folder, or leave it out.")
     if adapter and variant not in (None, "C"):
         raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
     known = network.family.variants

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from diffsim.indexer.paths import given_path
 from diffsim.retrieval.regular_files import NotRegular, open_regular
 
 from .query import BadQuery, Subject
@@ -29,7 +30,7 @@ class PictureFile:
 def picture_file(subject: Subject) -> Iterator[PictureFile]:
     """A picture, not an id, as a file; one in memory becomes a private temporary file. Raises BadQuery."""
     if isinstance(subject, str | os.PathLike):
-        yield PictureFile(Path(subject), os.fspath(subject))
+        yield PictureFile(given_path(subject), os.fspath(subject))
         return
     data = subject if isinstance(subject, bytes) else _png(subject)
     with tempfile.NamedTemporaryFile(prefix="diffsim-") as file:

@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from ..text import printable
-from .options import index_option, memory_option
+from .options import FilePath, index_option, memory_option
 
 
 @click.command()
@@ -40,7 +40,7 @@ def verify(index_path: Path, memory: int) -> None:
     "--folder",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Forget this indexed folder, present or not, and what only it holds; repeatable.",
 )
 @memory_option
