@@ -80,7 +80,7 @@ class EfficientNetLite2(nn.Module):
         """
         weight = self.stem.convolution.weight
         x = ((pixels.permute(0, 3, 1, 2).float() - _MEAN) / _DEVIATION).to(weight.dtype)
-        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)))
+        x = F.relu6(self.stem(x.contiguous(memory_format=torch.channels_last)), inplace=True)
         maps = {}
         for number, stage in enumerate(self.stages):
             x = stage(x)
@@ -126,8 +126,8 @@ class _Block(nn.Module):
         self.residual = stride == 1 and channels == out
 
     def forward(self, x: Tensor) -> Tensor:
-        inner = x if self.expand is None else F.relu6(self.expand(x))
-        projected: Tensor = self.project(F.relu6(self.depthwise(inner)))
+        inner = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
+        projected: Tensor = self.project(F.relu6(self.depthwise(inner), inplace=True))
         return x + projected if self.residual else projected
 
 
