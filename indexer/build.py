@@ -26,6 +26,7 @@ from .roots import find_folders, offline_roots
 from .scan import ScanReport, scan
 from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
+from .work import OnWork, silently
 
 __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 
@@ -54,6 +55,7 @@ def index_folders(
     *,
     on_step: Callable[[str], None] = lambda step: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_work: OnWork = silently,
 ) -> IndexReport:
     """Bring the index in line with the folders; without folders, with all that it knows.
 
@@ -62,6 +64,7 @@ def index_folders(
     on_step: called after every commit with its name, in the order in which they happen: "root committed",
     "files committed", "missing committed" (scan), "features stored", "features committed" (extraction),
     "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
+    on_work: told of what comes before and after the extraction.
 
     Raises IndexBusy, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
     """
@@ -69,7 +72,7 @@ def index_folders(
     started = time.monotonic()
     with index.writing(), index.catalog(create=True) as catalog:
         networks = Networks(choose_device(options.device))
-        begun = begin(index, catalog, folders, requests, options, networks, on_step=on_step)
+        begun = begin(index, catalog, folders, requests, options, networks, on_step=on_step, on_work=on_work)
         extracted = 0
         unusable: list[tuple[OpenSpace, RetrievalError]] = []
         for together in begun.passes():
@@ -78,7 +81,9 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
-        recall = refresh_recall(index, catalog, [space.known for space in begun.spaces], options.memory, on_step)
+        recall = refresh_recall(
+            index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work
+        )
         return IndexReport(
             account(catalog, begun.report, [space.known.id for space in begun.spaces]),
             begun.report.offline,
@@ -115,6 +120,7 @@ def begin(
     networks: Networks,
     *,
     on_step: Callable[[str], None] = lambda step: None,
+    on_work: OnWork = silently,
     rehearsal: bool = False,
 ) -> Begun:
     """Everything up to the extraction: the spaces, the roots, the scan. rehearsal: as in `scan`."""
@@ -134,6 +140,7 @@ def begin(
         exclude=options.exclude,
         include_hidden=options.include_hidden,
         on_step=on_step,
+        on_work=on_work,
         commit_every_s=options.commit_seconds,
         rehearsal=rehearsal,
     )

@@ -22,6 +22,7 @@ from .requests import SpaceRequest
 from .roots import offline_roots
 from .skipped import UNUSABLE, SkippedSpace
 from .spaces import Networks, OpenSpace
+from .work import OnWork, silently
 
 _TIMED = 12
 
@@ -45,13 +46,19 @@ class Estimate:
     unmatched: list[str]
 
 
-def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
+def estimate(
+    where: Path,
+    folders: Sequence[Path],
+    requests: Sequence[SpaceRequest],
+    options: IndexOptions,
+    on_work: OnWork = silently,
+) -> Estimate:
     """Count, time a dozen pictures, write nothing. `where` may hold no index yet. Raises as `index_folders` does."""
     networks = Networks(choose_device(options.device))
     todo, seconds, disk = 0, 0.0, 0
     unusable: list[tuple[OpenSpace, RetrievalError]] = []
     with IndexFolder.trial(where) as index, index.catalog(create=True) as catalog:
-        begun = begin(index, catalog, folders, requests, options, networks, rehearsal=True)
+        begun = begin(index, catalog, folders, requests, options, networks, on_work=on_work, rehearsal=True)
         offline = offline_roots(catalog)
         for spaces in begun.passes():
             ids = [space.known.id for space in spaces]

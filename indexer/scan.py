@@ -21,6 +21,7 @@ from .hashing import Digest, Unread, read_digest, trusted_times, without_reading
 from .roots import Scope, resolve_roots, root_of, unavailable_reason
 from .survey import Survey, ToRead, compare_with_disk
 from .walk import Entry, Skipped, Unreadable, walk
+from .work import OnWork, counted, silently
 
 
 class FolderWentAway(IndexerError):
@@ -58,6 +59,7 @@ def scan(
     exclude: Sequence[str] = (),
     include_hidden: bool | None = None,
     on_step: Callable[[str], None] = lambda step: None,
+    on_work: OnWork = silently,
     commit_every_s: float = 2.0,
     rehearsal: bool = False,
 ) -> ScanReport:
@@ -79,7 +81,8 @@ def scan(
     def walker(scope: Scope) -> Iterator[Entry | Skipped | Unreadable]:
         root = scope.root
         hidden = root.include_hidden
-        return walk(scope.path, exclusions=exclusions[root.id], include_hidden=hidden, within=scope.folder)
+        found = walk(scope.path, exclusions=exclusions[root.id], include_hidden=hidden, within=scope.folder)
+        return counted(found, f"Looking through {root.display}", None, on_work)
 
     survey = compare_with_disk(catalog, scopes, walker)
     contents = KnownContents(catalog, GoneFiles(catalog, scopes, survey.gone))
@@ -87,7 +90,8 @@ def scan(
     batch: list[tuple[ToRead, Digest | Unread]] = []
     committed = time.monotonic()
     alike = _perhaps_alike(catalog, survey.to_read) if rehearsal else None
-    for number, item in enumerate(survey.to_read, start=1):
+    reading = counted(survey.to_read, "Reading files", len(survey.to_read), on_work) if survey.to_read else []
+    for number, item in enumerate(reading, start=1):
         read = read_digest if alike is None or item.entry.size in alike else without_reading
         batch.append((item, read(item.absolute)))
         if number == len(survey.to_read) or time.monotonic() - committed >= commit_every_s:

@@ -1,6 +1,7 @@
 """`diffsim index`: build or update."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +11,7 @@ from diffsim.retrieval.names import PROFILES
 
 from ..text import printable, size_text, time_text
 from .options import Choice, FilePath, device_option, index_option, memory_option, space_options
-from .progress import progress
+from .progress import stages
 
 if TYPE_CHECKING:
     from diffsim.indexer.build import IndexReport
@@ -97,7 +98,8 @@ def index(
         shard_pictures=shard_pictures,
     )
     if dry_run:
-        found = estimate(index_path, folders, requests, options)
+        with stages() as on_work:
+            found = estimate(index_path, folders, requests, options, on_work)
         click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed.")
         click.echo(f"To do: {found.todo}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
         for skipped in found.skipped:
@@ -105,8 +107,9 @@ def index(
         _print_unmatched(found.unmatched)
         return
     try:
-        with progress() as on_progress, IndexFolder.begin(index_path) as begun:
-            report = index_folders(begun, folders, requests, options, on_progress=on_progress)
+        with stages() as on_work, IndexFolder.begin(index_path) as begun:
+            extracting = partial(on_work, "Extracting pictures")
+            report = index_folders(begun, folders, requests, options, on_progress=extracting, on_work=on_work)
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, index_path)

@@ -1,42 +1,35 @@
-"""One progress bar for everything that takes a while."""
+"""Bars on a terminal for everything that takes a while; nothing elsewhere, so that stderr holds only messages."""
 
-import os
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 
-VARIABLE = "DIFFSIM_PROGRESS"
-OFF = "off"
-"""With the environment variable set to this value, no bar is drawn, so that stderr holds only messages."""
+from ..text import printable
 
 
 @contextmanager
-def progress(doing: str = "Extracting", what: str = "pictures") -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr with rate and time left; yields a function of (done, in all)."""
+def stages() -> Iterator[Callable[[str, int, int | None], None]]:
+    """A line for each thing that is done, with counts, rate and time left; yields a function of (what is done, how much
+    of it, how much in all or None)."""
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        ProgressColumn,
-        Task,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class Count(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.1f} {what}/s")
+            total = "" if task.total is None else f"/{task.total:,.0f}"
+            rate = "" if task.speed is None else f"  {task.speed:,.1f}/s"
+            return Text(f"{task.completed:,.0f}{total}{rate}")
 
-    columns = (TextColumn(doing), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=os.environ.get(VARIABLE) == OFF) as bar:
-        task = None
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), Count(), TimeRemainingColumn())
+    tasks: dict[str, TaskID] = {}
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
 
-        def show(done: int, total: int) -> None:
-            nonlocal task
-            if task is None:
-                task = bar.add_task("", total=total)
-            bar.update(task, completed=done, total=total)
+        def show(doing: str, done: int, total: int | None) -> None:
+            if doing not in tasks:
+                tasks[doing] = bar.add_task(printable(doing), total=total)
+            bar.update(tasks[doing], completed=done, total=total)
 
         yield show
 
@@ -55,10 +48,9 @@ def downloading(name: str) -> Iterator[Callable[[int, int, int, int], None]]:
         TransferSpeedColumn,
     )
 
-    console = Console(stderr=True)
-    quiet = os.environ.get(VARIABLE) == OFF or not console.is_terminal
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=quiet) as bar:
+    counts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (*counts, TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
         task = None
 
         def show(files: int, of_files: int, arrived: int, total: int) -> None:
@@ -68,3 +60,10 @@ def downloading(name: str) -> Iterator[Callable[[int, int, int, int], None]]:
             bar.update(task, description=f"{name}, {files} of {of_files} files", completed=arrived)
 
         yield show
+
+
+@contextmanager
+def progress(doing: str, what: str) -> Iterator[Callable[[int, int], None]]:
+    """One such line; yields a function of (done, in all)."""
+    with stages() as show:
+        yield partial(show, f"{doing} ({what})")

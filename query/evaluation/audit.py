@@ -71,6 +71,7 @@ def audit(
 
     The same seed selects the same query pictures while the collection stays the same. on_progress: queries done, all.
     """
+    on_progress(0, queries)  # what comes first takes a while too
     collection.refresh([space])
     pictures = collection.ids(space.fingerprint)
     asking = np.random.default_rng(seed).permutation(pictures)[:queries].tolist()
