@@ -31,9 +31,9 @@ def load(folder: Path, dtype: str, device: str, adapter: str) -> "Network":
 _LITE = Preset(
     224,
     {
-        "style": (Tap("encoder.stride_8", 0), Tap("encoder.stride_16", 0)),
+        "style": (Tap("encoder.stride_16", 0),),
         "instance": (Tap("encoder.stride_32", 0),),
-        "look": (Tap("encoder.stride_8", 0), Tap("encoder.stride_32", 0)),
+        "look": (Tap("encoder.stride_16", 0), Tap("encoder.stride_32", 0)),
     },
     noises=0,
     tier="int8",
