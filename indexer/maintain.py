@@ -17,7 +17,7 @@ from diffsim.retrieval.kit import SpaceKit
 from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
-from .recall_files import refresh_recall
+from .recall_files import forget_false, refresh_recall
 
 
 class UnknownFolder(IndexerError):
@@ -39,10 +39,12 @@ class SpaceCheck:
 @dataclass(frozen=True)
 class Verified:
     """strays: folders of spaces and shards that the catalog does not know, left by an interrupted `prune` or when an
-    older catalog was put back; they are never read."""
+    older catalog was put back; they are never read. fault: what was wrong with the catalog, which was rebuilt from what
+    could be read; None if it was sound."""
 
     spaces: list[SpaceCheck]
     strays: list[Path]
+    fault: str | None
 
 
 @dataclass(frozen=True)
@@ -73,14 +75,15 @@ class Pruned:
 
 
 def verify_index(index: IndexFolder, memory: int) -> Verified:
-    """Read every record of every space; queue damaged ones again, rebuild bad FAISS files.
+    """Read the catalog and every record of every space; rebuild what is damaged from what is not, queue damaged records
+    again.
 
     Raises IndexBusy, CatalogDamaged, DamagedKit.
     """
     with index.writing(), index.catalog() as catalog:
-        catalog.check()
+        fault = catalog.mend()
         checked = [_check_space(index, catalog, space, memory) for space in catalog.spaces()]
-        return Verified(checked, _strays(index, catalog))
+        return Verified(checked, _strays(index, catalog), fault)
 
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
@@ -94,6 +97,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
         pictures += len(contents.ids)
     if damaged:
         catalog.unindex(space.id, damaged)
+    forget_false(index, catalog, space)
     rebuilt = bool(refresh_recall(index, catalog, [space], memory))
     return SpaceCheck(space.name, pictures - len(damaged), damaged, orphans, rebuilt)
 

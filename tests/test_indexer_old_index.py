@@ -49,7 +49,7 @@ def test_it_is_not_read_before_it_is_migrated(old):
     before = listing(old / "index")
     for command in (("query", old / "pictures" / "03.png"), ("status",)):
         text = problem(diffsim(*command, "--index", old / "index"))
-        assert "has schema version 1 and this program reads version 2; run `diffsim index` on it once" in text
+        assert "has schema version 1 and this program reads version 3; run `diffsim index` on it once" in text
     assert listing(old / "index") == before
 
 
