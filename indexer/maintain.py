@@ -13,6 +13,7 @@ from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.changes import SpaceChanges
 from diffsim.db.files import KnownRoot
 from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.salvage import mend_store
 
 from .choose import ambiguous, find_spaces
 from .errors import IndexerError
@@ -91,6 +92,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
     pictures, orphans = 0, 0
     damaged: list[int] = []
     for shard, contents in _shards(index, catalog, space):
+        mend_store(index.shard(space.fingerprint, shard))
         with index.store(space.fingerprint, shard, readonly=False) as store:
             damaged += store.check(contents.hashes())
             orphans += len(np.setdiff1d(store.ids(), contents.ids))
