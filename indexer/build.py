@@ -60,7 +60,7 @@ def index_folders(
     "files committed", "missing committed" (scan), "features stored", "features committed" (extraction),
     "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
 
-    Raises IndexBusy, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
+    Raises IndexBusy, IndexGone, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
     """
     options = options or IndexOptions()
     started = time.monotonic()
@@ -75,6 +75,7 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
+        index.check_there()  # a store that is opened to be read anew would be made anew
         recall = refresh_recall(index, catalog, [space.known for space in begun.spaces], options.memory, on_step)
         return IndexReport(
             account(catalog, begun.report, [space.known.id for space in begun.spaces]),

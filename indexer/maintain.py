@@ -178,7 +178,7 @@ def _strays(index: IndexFolder, catalog: Catalog) -> list[Path]:
     """Folders named like a space or a shard that the catalog does not know; somebody's own copy of one stays."""
     spaces = {index.space(space.fingerprint) for space in catalog.spaces()}
     shards = {index.shard(space.name, shard.number) for space in spaces for shard in catalog.shards()}
-    found = set(index.space("").glob("[0-9a-f]" * 12)) - spaces
+    found = set(index.spaces.glob("[0-9a-f]" * 12)) - spaces
     for space in spaces:
         found |= set(index.shards(space.name).glob("[0-9]" * 4 + "*")) - shards
     return sorted(path for path in found if path.is_dir())
