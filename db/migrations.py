@@ -168,7 +168,13 @@ def m002_shards_and_changes(connection: Connection) -> None:
     connection.execute(insert(shards).values(number=0, capacity=1_000_000))
 
 
-def m003_seals(connection: Connection) -> None:
+def m003_what_roots_leave_out(connection: Connection) -> None:
+    """Patterns of what a scan leaves out of a root, and whether it takes in hidden files."""
+    connection.execute(text("ALTER TABLE roots ADD COLUMN left_out TEXT DEFAULT '' NOT NULL"))
+    connection.execute(text("ALTER TABLE roots ADD COLUMN include_hidden BOOLEAN DEFAULT false NOT NULL"))
+
+
+def m004_seals(connection: Connection) -> None:
     """A checksum in every row of files and contents."""
     for table in ("contents", "files"):
         connection.execute(text(f"ALTER TABLE {table} ADD COLUMN seal BIGINT"))
@@ -190,7 +196,12 @@ def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, in
 
 
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_shards_and_changes, m003_seals)
+MIGRATIONS: tuple[Migration, ...] = (
+    m001_first_tables,
+    m002_shards_and_changes,
+    m003_what_roots_leave_out,
+    m004_seals,
+)
 
 
 def schema_version(connection: Connection) -> int | None:

@@ -17,7 +17,7 @@ from . import sqlite
 from .arrays import raw_rows
 from .chunks import chunks
 from .database import CatalogDamaged, Database
-from .files import display_text
+from .files import display_text, read_roots
 from .seals import content_seal, file_seal, is_sound
 from .tables import Base, Change, Content, Feature, File, Generation, Recall, Root, SchemaVersion, Shard, Space
 
@@ -85,7 +85,7 @@ def _contradiction(connection: Connection) -> str | None:
         for file_id, seal, root, path, content_id, sha256 in rows:
             if not is_sound(seal, file_seal(os.path.join(root, path), content_id, sha256)):
                 return f"the checksum of file {file_id} is wrong"
-    if any(display_text(path) != display for path, display in connection.execute(select(Root.path, Root.display))):
+    if any(display_text(root.path) != root.display for root in read_roots(connection)):
         return "a folder has two names"
     if connection.scalar(select(func.count()).where(Content.shard.not_in(select(Shard.number)))):
         return "contents are in a shard that is not known"
@@ -110,9 +110,9 @@ def _rebuild(source: sqlite3.Connection, part: Path, database: Database) -> None
         capacities = {row["number"]: row["capacity"] for row in _rows(source, Shard) if row["capacity"] > 0}
         known = ({"number": number, "capacity": capacities.get(number, _CAPACITY)} for number in sorted(shards))
         _insert(target, Shard, known)
-        ids = {_real_path(source, row, contents): row["id"] for row in roots}
-        _insert(target, Root, [{"id": ids[path], "path": path, "display": display_text(path)} for path in ids])
-        _insert(target, File, _files(source, {ids[path]: path for path in ids}, contents))
+        by_path = {_real_path(source, row, contents): row for row in roots}
+        _insert(target, Root, [_root(row, path) for path, row in by_path.items()])
+        _insert(target, File, _files(source, {row["id"]: path for path, row in by_path.items()}, contents))
         generation = _next_generation(source)
         _insert(target, Space, [row | {"generation": min(row["generation"], generation)} for row in spaces])
         _insert(target, Feature, _features(source, {row["id"] for row in spaces}, contents, generation))
@@ -168,6 +168,10 @@ def _real_path(source: sqlite3.Connection, root: Row, contents: dict[int, bytes]
         names.append(root["display"].encode())
     files = [row for row in _rows(source, File) if row["root_id"] == root["id"]] if len(names) > 1 else []
     return max(names, key=lambda name: sum(_is_of_root(row, name, contents) for row in files))
+
+
+def _root(row: Row, path: bytes) -> Row:
+    return row | {"path": path, "display": display_text(path), "include_hidden": bool(row["include_hidden"])}
 
 
 def _next_generation(source: sqlite3.Connection) -> int:

@@ -111,6 +111,36 @@ class IndexFolder:
 
     @classmethod
     @contextmanager
+    def begin(cls, path: Path) -> Iterator["IndexFolder"]:
+        """The index to fill, begun as by `create` where there is none. Of one that is begun here nothing stays if it
+        cannot be filled: if an error passes before it holds a folder or a feature space."""
+        begins, makes_folder = not (path / "index.toml").exists(), not path.exists()
+        index = cls.create(path)
+        try:
+            yield index
+        except IndexGone:
+            raise  # nothing of it is left, and what stands in its place is somebody else's
+        except BaseException:
+            if begins:
+                index._remove_blank(makes_folder)
+            raise
+
+    def _remove_blank(self, folder_too: bool) -> None:
+        with suppress(IndexBusy), self._locked():
+            if (self.path / _CATALOG_FILE).exists():
+                with self.catalog() as catalog:
+                    if catalog.spaces() or catalog.roots():
+                        return
+            if self.spaces.exists():
+                return
+            for name in (_CATALOG_FILE, "writer.json", "index.toml", _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+        if folder_too:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    @classmethod
+    @contextmanager
     def trial(cls, path: Path) -> Iterator["IndexFolder"]:
         """The index at `path`, or a new one where there is none, to try a run on: a copy of its catalog and links to
         its feature spaces, of which nothing is kept. Raises as `create`, and as `Catalog.copy`."""
@@ -178,7 +208,14 @@ class IndexFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
+        """Be the one writer; raises IndexBusy, which says who is, and IndexGone at the end as `check_there` does. The
+        lock ends with the process, however it ends."""
+        with self._locked():
+            yield
+            self.check_there()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
@@ -190,7 +227,6 @@ class IndexFolder:
             writer = {"pid": os.getpid(), "host": socket.gethostname(), "since": f"{datetime.now():%Y-%m-%d %H:%M:%S}"}
             (self.path / "writer.json").write_text(json.dumps(writer), encoding="utf-8")
             yield
-            self.check_there()
         finally:
             lock.release()
 
@@ -230,6 +266,22 @@ class IndexFolder:
         except (OSError, ValueError, RecursionError):
             return {}
         return writer if isinstance(writer, dict) else {}
+
+
+def is_index(folder: bytes) -> bool:
+    """Whether a folder holds an index, this program's or an older one's."""
+    there = os.path.join(folder, b"index.toml")
+    beside = (b"spaces", os.fsencode(_CATALOG_FILE), b"writer.json")
+    return os.path.lexists(there) and any(os.path.lexists(os.path.join(folder, name)) for name in beside)
+
+
+def index_around(folder: bytes) -> bytes | None:
+    """The index that a folder (absolute) holds, or to whose own files it belongs; pictures may lie beside those."""
+    if is_index(folder):
+        return folder
+    parts = folder.split(b"/")
+    owned = (b"/".join(parts[:n]) for n, name in enumerate(parts) if name in (b"spaces", b"thumbnails"))
+    return next(filter(is_index, owned), None)
 
 
 def _check_empty(path: Path) -> None:

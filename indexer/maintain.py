@@ -11,6 +11,7 @@ import numpy as np
 
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.changes import SpaceChanges
+from diffsim.db.chunks import chunks
 from diffsim.db.files import KnownRoot
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.shard.salvage import mend_store
@@ -19,6 +20,9 @@ from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
 from .recall_files import forget_false, refresh_recall
+from .work import OnWork, silently
+
+_CHECKED_AT_ONCE = 1000
 
 
 class UnknownFolder(IndexerError):
@@ -75,7 +79,7 @@ class Pruned:
     folders: list[ForgottenFolder]
 
 
-def verify_index(index: IndexFolder, memory: int) -> Verified:
+def verify_index(index: IndexFolder, memory: int, on_work: OnWork = silently) -> Verified:
     """Read the catalog and every record of every space; rebuild what is damaged from what is not, queue damaged records
     again.
 
@@ -83,24 +87,27 @@ def verify_index(index: IndexFolder, memory: int) -> Verified:
     """
     with index.writing(), index.catalog() as catalog:
         fault = catalog.mend()
-        checked = [_check_space(index, catalog, space, memory) for space in catalog.spaces()]
+        checked = [_check_space(index, catalog, space, memory, on_work) for space in catalog.spaces()]
         return Verified(checked, _strays(index, catalog), fault)
 
 
-def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
+def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_work: OnWork) -> SpaceCheck:
     SpaceKit.load(index.space(space.fingerprint))
     pictures, orphans = 0, 0
     damaged: list[int] = []
+    total = catalog.count_indexed(space.id)
     for shard, contents in _shards(index, catalog, space):
         mend_store(index.shard(space.fingerprint, shard))
         with index.store(space.fingerprint, shard, readonly=False) as store:
-            damaged += store.check(contents.hashes())
+            for some in chunks(contents.hashes().items(), _CHECKED_AT_ONCE):
+                damaged += store.check(dict(some))
+                pictures += len(some)
+                on_work(f"Checking {space.name}", pictures, total)
             orphans += len(np.setdiff1d(store.ids(), contents.ids))
-        pictures += len(contents.ids)
     if damaged:
         catalog.unindex(space.id, damaged)
     forget_false(index, catalog, space)
-    rebuilt = bool(refresh_recall(index, catalog, [space], memory))
+    rebuilt = bool(refresh_recall(index, catalog, [space], memory, on_work=on_work))
     return SpaceCheck(space.name, pictures - len(damaged), damaged, orphans, rebuilt)
 
 

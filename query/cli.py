@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from diffsim.errors import Error
+from diffsim.errors import Error, did_you_mean
 
 _COMMANDS = {
     "index": "diffsim.query.commands.index",
@@ -41,6 +41,14 @@ class _Group(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            ctx.fail(f"There is no command {name!r}{did_you_mean(name, _COMMANDS)}.")
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

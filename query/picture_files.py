@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from diffsim.indexer.paths import given_path
+from diffsim.retrieval.pictures.colour import to_rgb
 from diffsim.retrieval.regular_files import NotRegular, open_regular
 
 from .query import BadQuery, Subject
@@ -29,7 +31,7 @@ class PictureFile:
 def picture_file(subject: Subject) -> Iterator[PictureFile]:
     """A picture, not an id, as a file; one in memory becomes a private temporary file. Raises BadQuery."""
     if isinstance(subject, str | os.PathLike):
-        yield PictureFile(Path(subject), os.fspath(subject))
+        yield PictureFile(given_path(subject), os.fspath(subject))
         return
     data = subject if isinstance(subject, bytes) else _png(subject)
     with tempfile.NamedTemporaryFile(prefix="diffsim-") as file:
@@ -63,7 +65,7 @@ def _png(picture: object) -> bytes:
     file = io.BytesIO()
     try:
         upright = ImageOps.exif_transpose(picture)
-        upright = upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+        upright = upright if upright.mode in _PNG_MODES else to_rgb(upright)
         upright.save(file, "PNG", compress_level=1)
     except (OSError, ValueError) as problem:  # Pillow reads a file's pixels only now
         raise BadQuery(f"The Pillow image cannot be read ({problem}); give another picture.") from problem

@@ -3,11 +3,12 @@
 import shutil
 import sqlite3
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import pytest
-from indexing import build, copy_index, diffsim, draw
+from indexing import FAST, build, copy_index, diffsim, draw
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.db.database import CatalogDamaged
@@ -288,6 +289,37 @@ def test_a_hit_of_which_the_row_is_damaged_is_noted(index, gallery):
     assert ran.code == 1 and ran.out.startswith(b"catalog: damaged (the checksum of file ")
     assert diffsim("index", "--index", index.path).code == 0
     assert diffsim("verify", "--index", index.path).out.endswith(b"clean\n")
+
+
+def test_the_damaged_row_of_a_copy_is_noted_too(index, gallery, tmp_path):
+    (tmp_path / "more").mkdir()
+    shutil.copy(gallery / "03.png", tmp_path / "more" / "copy.png")
+    build(index.path, tmp_path / "more")
+    change_row(index, "UPDATE files SET path = CAST('nowhere.png' AS BLOB) WHERE path = CAST('copy.png' AS BLOB)")
+    with Searcher(index.path, "cpu") as searcher:
+        answer = searcher.answer(Query(gallery / "03.png", k=100))
+    assert len(answer.hits) == 11
+    assert ["rows of 1 pictures are damaged" in note for note in answer.notes] == [True]
+
+
+def test_what_a_folder_leaves_out_stays_when_the_catalog_is_rebuilt(index, gallery):
+    exclusive = replace(FAST, exclude=["private/", "*.gif"], include_hidden=True)
+    build(index.path, gallery, options=exclusive)
+    with index.catalog(readonly=True) as catalog:
+        before = catalog.roots()
+    change_row(index, "UPDATE contents SET width = 1 WHERE id = 3")
+    assert verify_index(index, MEMORY).fault
+    with index.catalog(readonly=True) as catalog:
+        assert catalog.roots() == before
+    assert (before[0].left_out, before[0].include_hidden) == (("private/", "*.gif"), True)
+
+
+def test_what_a_folder_leaves_out_is_read_by_verify_too(index, gallery):
+    change_row(index, "UPDATE roots SET left_out = CAST(x'ff' AS TEXT)")
+    with pytest.raises(CatalogDamaged, match="run `diffsim verify`"):
+        build(index.path, gallery)
+    assert verify_index(index, MEMORY).fault
+    assert verify_index(index, MEMORY).fault is None
 
 
 def test_a_hash_that_leads_to_another_content_is_no_answer(index, gallery):

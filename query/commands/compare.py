@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..text import printable
-from .options import device_option, index_option
+from .options import FilePath, device_option, index_option
 from .query import json_row, sheet_hits, table
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("image", type=click.Path(path_type=Path))
+@click.argument("image", type=FilePath())
 @index_option
 @click.option(
     "-k", "--top", type=click.IntRange(1, 100), default=4, show_default=True, help="How many neighbours in each space."
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
     multiple=True,
     help="A feature space by name or fingerprint, as `diffsim status` lists them; repeatable.  [default: all]",
 )
-@click.option("--include-self", is_flag=True, help="List the query picture itself too.")
+@click.option("--include-self", is_flag=True, help="List the query picture itself too; else its other copies only.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, one hit per line, as from `query`, with its space.")
 @click.option(
     "--sheet",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     help="Also draw the query and a row for each space into this PNG.",
 )
 @device_option

@@ -9,27 +9,27 @@ import click
 from diffsim.retrieval.names import METRICS, PROFILES, PROTOCOLS
 
 from ..text import printable
-from .options import device_option, space_options
+from .options import Choice, FilePath, device_option, space_options
 
 if TYPE_CHECKING:
     from ..score_pictures import ScoredPair
 
 
 @click.command()
-@click.argument("a", type=click.Path(path_type=Path))
-@click.argument("b", type=click.Path(path_type=Path))
-@click.option("--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: look]")
+@click.argument("a", type=FilePath())
+@click.argument("b", type=FilePath())
+@click.option("--by", "profile", type=Choice(PROFILES), help="What similar means.  [default: look]")
 @space_options(without=("tier",))
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=Choice(PROTOCOLS),
     default="engine",
     show_default=True,
     help="engine: symmetric, as in an index. paper: as in DiffSim's released code, noise by role, both branches.",
 )
 @click.option(
     "--metric",
-    type=click.Choice(METRICS),
+    type=Choice(METRICS),
     default="cosine",
     show_default=True,
     help="cosine: larger is more similar. mse: mean squared error of the attention maps, smaller is more similar.",
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 @device_option
 @click.option(
     "--heatmap",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=FilePath(dir_okay=False),
     help="Also draw, into this PNG, which parts of each picture are found in the other (docs/why.md).",
 )
 @click.option("--json", "as_json", is_flag=True, help="One JSON object on stdout.")

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from .evaluate import aligned, evaluation_cache, kept_when_interrupted, note, on_a_benchmark, percent
-from .options import space_options
+from .options import FilePath, space_options
 from .progress import progress
 
 
@@ -28,7 +28,7 @@ from .progress import progress
     multiple=True,
     help="Side of the pictures in pixels, repeatable.  [default: the network's]",
 )
-@click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the curves into a .png or .svg.")
+@click.option("--plot", type=FilePath(dir_okay=False), help="Draw the curves into a .png or .svg.")
 @on_a_benchmark
 def sweep(
     bench: str,
