@@ -71,7 +71,7 @@ def flip_a_byte(file: Path) -> None:
 
 
 def replace_by_anothers(file: Path) -> None:
-    other = file.parents[3] / "other"
+    other = file.parents[5] / "other"
     draw(other, range(30, 42))
     build(other / "index", other)
     shutil.copy(recall_file(IndexFolder.open(other / "index")), file)
@@ -223,7 +223,7 @@ def test_verify_rebuilds_a_catalog_with_a_broken_page(index, gallery, broken):
     path = index.path / "catalog.sqlite"
     data = bytearray(path.read_bytes())
     place = root_page(path, broken)
-    data[place + 8 : place + 40] = b"\x7f" * 32
+    data[place : place + 40] = b"\x7f" * 40
     path.write_bytes(data)
     assert verify_index(index, MEMORY).fault
     build(index.path, gallery)
