@@ -5,7 +5,7 @@ from itertools import chain
 from typing import Any
 
 import numpy as np
-from sqlalchemy import Connection, Select
+from sqlalchemy import Connection, Select, exc
 
 _ROWS_AT_ONCE = 500
 """So few that their objects stay in the processor's cache: ten thousand take half as long again."""
@@ -15,8 +15,12 @@ def raw_rows(connection: Connection, statement: Select) -> Iterator[list[tuple[A
     """Rows as the driver gives them, some at a time."""
     result = connection.execute(statement)  # not as a stream: SQLAlchemy then takes the first rows for itself
     cursor: Any = result.cursor
-    while rows := cursor.fetchmany(_ROWS_AT_ONCE):
-        yield rows
+    driver: Any = connection.dialect.dbapi
+    try:
+        while rows := cursor.fetchmany(_ROWS_AT_ONCE):
+            yield rows
+    except driver.Error as error:
+        raise exc.DBAPIError.instance(str(statement), None, error, driver.Error) from error
     result.close()
 
 

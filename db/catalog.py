@@ -29,6 +29,8 @@ from .files import FileRows, KnownRoot, present
 from .filters import Filters, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
 from .pending import PendingContent, count_pending, read_pending
+from .repair import mend
+from .seals import content_seal, file_seal, is_sound
 from .shards import KnownShard, RecordedRecall, read_shards, set_capacity
 from .status import Status, read_status, visible_pictures
 from .tables import Content, Feature, File, Generation, Recall, Root, Space
@@ -98,9 +100,9 @@ class Catalog:
     ) -> None:
         self.close()
 
-    def check(self) -> None:
-        """Read the whole catalog; raises CatalogDamaged where it is broken."""
-        self._database.check()
+    def mend(self) -> str | None:
+        """Read the whole catalog and rebuild it if anything is wrong; see `repair.mend`."""
+        return mend(self._database)
 
     def roots(self) -> list[KnownRoot]:
         """The folders that were asked for, by path."""
@@ -177,10 +179,17 @@ class Catalog:
 
         A picture that existed already gets the new generation: its features were written anew.
         """
-        facts = [{"row": row, "format": f, "width": w, "height": h} for row, f, w, h in pictures]
         content_ids = [picture[0] for picture in pictures]
         with self._database.writing() as connection:
             generation = generation_of(connection)
+            sealed: dict[int, tuple[bytes, int, int]] = {}
+            for some in chunks(content_ids):
+                known = select(Content.id, Content.sha256, Content.size, Content.shard).where(Content.id.in_(some))
+                sealed.update((row, (sha256, size, shard)) for row, sha256, size, shard in connection.execute(known))
+            facts = [
+                {"row": row, "format": f, "width": w, "height": h, "new_seal": content_seal(*sealed[row], f, w, h)}
+                for row, f, w, h in pictures
+            ]
             _delete_features(connection, content_ids, space_ids)
             features = [
                 {"space_id": space_id, "content_id": content_id, "generation": generation}
@@ -196,6 +205,7 @@ class Catalog:
                         width=bindparam("width"),
                         height=bindparam("height"),
                         failure=None,
+                        seal=bindparam("new_seal"),
                     ),
                     facts,
                 )
@@ -309,7 +319,11 @@ class Catalog:
 
     def content_by_sha256(self, sha256: bytes) -> int | None:
         with self._database.reading() as connection:
-            return connection.scalar(select(Content.id).where(Content.sha256 == sha256))
+            found = connection.scalar(select(Content.id).where(Content.sha256 == sha256))
+            # The hash led there by an index; the row itself must agree.
+            if found is not None and connection.scalar(select(Content.sha256).where(Content.id == found)) != sha256:
+                raise ValueError(f"content {found} has another hash")
+            return found
 
     def pictures(self, ids: Iterable[int]) -> dict[int, KnownPicture]:
         """Those of these contents that were decoded once, by id."""
@@ -330,24 +344,31 @@ class Catalog:
         with self._database.reading() as connection:
             return matching(connection, filters, among)
 
-    def files_of(self, ids: Iterable[int]) -> dict[int, list[FileLocation]]:
+    def files_of(self, ids: Iterable[int], damaged: set[int] | None = None) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.
 
-        Whether a root is offline is not known here.
+        Whether a root is offline is not known here. damaged: receives the contents of which a row was damaged and left
+        out.
         """
         found: dict[int, list[FileLocation]] = {content_id: [] for content_id in ids}
         with self._database.reading() as connection:
             for some in chunks(found):
                 statement = (
-                    select(Content.id, Root.id, Root.path, File.path, Root.display, File.display)
+                    select(
+                        Content.id, Content.sha256, Root.id, Root.path, File.path, Root.display, File.display, File.seal
+                    )
                     .join(File, File.content_id == Content.id)
                     .join(Root, Root.id == File.root_id)
                     .where(Content.id.in_(some), present())
                     .order_by(Root.path, File.path)
                 )
-                for content_id, root_id, root, path, root_text, text in connection.execute(statement):
-                    location = FileLocation(root_id, root, os.path.join(root, path), os.path.join(root_text, text))
-                    found[content_id].append(location)
+                for content_id, sha256, root_id, root, path, root_text, text, seal in connection.execute(statement):
+                    absolute = os.path.join(root, path)
+                    if is_sound(seal, file_seal(absolute, content_id, sha256)):
+                        location = FileLocation(root_id, root, absolute, os.path.join(root_text, text))
+                        found[content_id].append(location)
+                    elif damaged is not None:
+                        damaged.add(content_id)
         return found
 
     def picture_order(self, before: PictureOrder | None = None) -> PictureOrder:

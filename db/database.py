@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, delete, exc, insert, m
 from . import sqlite
 from .errors import CatalogError
 from .migrations import MIGRATIONS, migrate, schema_version
-from .tables import Base, Generation
+from .tables import Base, Generation, SchemaVersion
 
 _ROWS_AT_ONCE = 5000
 
@@ -19,7 +19,15 @@ class NoCatalog(CatalogError):
 
 
 class CatalogDamaged(CatalogError):
-    """The file is not a database, not a catalog, or broken."""
+    """The file is not a database, not a catalog, or broken. fault: what is wrong, without a period."""
+
+    def __init__(self, fault: str, sentence: str) -> None:
+        super().__init__(sentence)
+        self.fault = fault
+
+
+class NotACatalog(CatalogDamaged):
+    """The file is a database of another program."""
 
 
 class CatalogTooNew(CatalogError):
@@ -54,7 +62,17 @@ class Database:
         """
         database = cls._connected(where, create, readonly)
         try:
+            if database._path is not None and database._path.is_file():
+                # Nothing is written, not even a mode, before it is known to be a catalog.
+                with closing(cls._connected(where, create, readonly=True)) as looked_at:
+                    looked_at._check_objects()
             database._check_schema(create, readonly)
+        except NotACatalog:
+            database.close()
+            raise
+        except CatalogDamaged as problem:
+            database.close()
+            raise database.beyond_repair(problem.fault) from problem
         except BaseException:
             database.close()
             raise
@@ -75,10 +93,16 @@ class Database:
     @classmethod
     def _connected(cls, where: str | Path, create: bool, readonly: bool) -> "Database":
         if isinstance(where, str) and "://" in where:
-            url = make_url(where)
-            if url.get_backend_name() != "sqlite":
-                engine = create_engine(url)
-                return cls(engine, url.render_as_string(hide_password=True), None, lambda: None)
+            try:
+                url = make_url(where)
+                if url.get_backend_name() != "sqlite":
+                    engine = create_engine(url)
+                    return cls(engine, url.render_as_string(hide_password=True), None, lambda: None)
+            except (exc.ArgumentError, ImportError) as problem:
+                raise CatalogUnavailable(
+                    f"The catalog's address cannot be used ({problem}); restore index.toml, which names it, or install"
+                    " what it needs."
+                ) from problem
             path = Path(url.database or "")
         else:
             path = Path(where)
@@ -87,14 +111,21 @@ class Database:
         on_close = (lambda: None) if readonly else (lambda: sqlite.leave_wal_mode(path))
         return cls(sqlite.sqlite_engine(path, readonly), str(path), path, on_close)
 
+    def _check_objects(self) -> None:
+        """Refuse a SQLite file that holds anything but a catalog's tables; those of other versions are not compared."""
+        with self.reading() as connection:
+            columns = sqlite.columns(connection)
+            if columns is None or (columns and SchemaVersion.__tablename__ not in columns):
+                raise self._not_a_catalog()
+            if columns and schema_version(connection) == len(MIGRATIONS) and columns != _columns():
+                raise self._not_a_catalog()
+
     def _check_schema(self, create: bool, readonly: bool) -> None:
         with self.reading() as connection:
             version = schema_version(connection)
         newest = len(MIGRATIONS)
         if version is None:
-            raise CatalogDamaged(
-                f"{self.name} is a database but not a diffsim-search catalog; choose another index folder."
-            )
+            raise self._not_a_catalog()
         if version == 0 and not create:
             raise _no_catalog(self.name)
         if version > newest:
@@ -134,14 +165,10 @@ class Database:
         with self._named_errors(), engine.begin() as connection:
             yield connection
 
-    def check(self) -> None:
-        """Have the database check itself, where it can; raises CatalogDamaged."""
-        if self._engine.dialect.name != "sqlite":
-            return
-        with self.reading() as connection:
-            problem = sqlite.quick_check(connection)
-        if problem:
-            raise self._damaged(problem)
+    @property
+    def path(self) -> Path | None:
+        """Of a SQLite file; other databases check and repair themselves."""
+        return self._path
 
     def close(self) -> None:
         self._engine.dispose()
@@ -152,19 +179,38 @@ class Database:
         try:
             yield
         except exc.OperationalError as error:
+            if sqlite.is_damage(error):
+                raise self._damaged(str(error.orig)) from error
             raise CatalogUnavailable(
                 f"The catalog {self.name} could not be used ({error.orig}); check that the disk has room, that you may"
                 " write there and that no other `diffsim index` is running, then try again."
             ) from error
         except exc.DatabaseError as error:
-            if type(error) is not exc.DatabaseError:
-                raise  # a broken constraint or a wrong statement is a bug
+            if isinstance(error, exc.ProgrammingError | exc.NotSupportedError):
+                raise  # a wrong statement is a bug
             raise self._damaged(str(error.orig)) from error
+        except CatalogError:
+            raise
+        except (exc.NoResultFound, exc.MultipleResultsFound, TypeError, ValueError, OverflowError) as error:
+            raise self._damaged(f"a row says what cannot be: {error}") from error
 
-    def _damaged(self, problem: str) -> CatalogDamaged:
+    def _damaged(self, fault: str) -> CatalogDamaged:
         return CatalogDamaged(
-            f"The catalog {self.name} is damaged ({problem}); restore it from a backup, or delete the index"
-            " and run `diffsim index` again."
+            fault,
+            f"The catalog {self.name} is damaged ({fault}); run `diffsim verify`, which rebuilds it from what can be"
+            " read, and then `diffsim index`.",
+        )
+
+    def _not_a_catalog(self) -> NotACatalog:
+        return NotACatalog(
+            "no catalog", f"{self.name} is a database but not a diffsim-search catalog; choose another index folder."
+        )
+
+    def beyond_repair(self, fault: str) -> CatalogDamaged:
+        return CatalogDamaged(
+            fault,
+            f"The catalog {self.name} is damaged beyond repair ({fault}); restore it from a backup, or delete the index"
+            " folder and run `diffsim index FOLDER` again.",
         )
 
 
@@ -177,6 +223,11 @@ def _copy_rows(source: Database, target: Database) -> None:
         for table in tables:
             for rows in reading.execute(select(table)).mappings().partitions(_ROWS_AT_ONCE):
                 writing.execute(insert(table), [dict(row) for row in rows])
+
+
+def _columns() -> dict[str, list[str]]:
+    """Of the newest schema, as `sqlite.columns` gives them."""
+    return {name: sorted(table.columns.keys()) for name, table in Base.metadata.tables.items()}
 
 
 def _no_catalog(name: str) -> NoCatalog:

@@ -12,8 +12,11 @@ from .arrays import raw_rows
 from .changes import record_changes, record_changes_of
 from .chunks import chunks
 from .database import Database
+from .seals import content_seal, file_seal
 from .shards import next_places
 from .tables import PRESENT, Content, Feature, File, Root
+
+Row = dict[str, Any]
 
 _ROWS_AT_ONCE = 5000
 
@@ -101,7 +104,7 @@ def read_roots(connection: Connection) -> list[KnownRoot]:
     columns = Root.id, Root.path, Root.display, Root.left_out, Root.include_hidden
     rows = connection.execute(select(*columns).order_by(Root.path))
     return [
-        KnownRoot(root_id, path, display, tuple(left_out.splitlines()), hidden)
+        KnownRoot(root_id, path, display, tuple(str.splitlines(left_out)), hidden)
         for root_id, path, display, left_out, hidden in rows
     ]
 
@@ -225,6 +228,7 @@ class FileRows:
             record_changes_of(connection, _seen_otherwise(connection, findings, forget, contents) - added)
             for ids in chunks(forget):
                 connection.execute(delete(File).where(File.id.in_(ids)))
+            roots = dict(connection.execute(select(Root.id, Root.path)).all())
             new, read, unread = [], [], []
             for finding in findings:
                 values = {
@@ -235,21 +239,22 @@ class FileRows:
                     "failure": finding.failure,
                 }
                 content_id = contents[finding.sha256] if finding.sha256 else None
+                absolute = os.path.join(roots[finding.root_id], finding.path)
+                content: Row = {"content_id": content_id, "seal": file_seal(absolute, content_id, finding.sha256)}
                 if finding.row_id is None:
                     place = {"root_id": finding.root_id, "path": finding.path, "display": display_text(finding.path)}
-                    new.append(values | place | {"content_id": content_id})
+                    new.append(values | place | content)
                 elif content_id is None:
                     unread.append(values | {"row": finding.row_id})  # it keeps the content that it last had
                 else:
-                    read.append(values | {"row": finding.row_id, "content_id": content_id})
+                    read.append(values | {"row": finding.row_id} | content)
             change = update(File).where(File.id == bindparam("row"))
-            stat: dict[str, Any] = {
-                name: bindparam(name) for name in ("size", "mtime_ns", "ctime_ns", "missing", "failure")
-            }
+            stat: Row = {name: bindparam(name) for name in ("size", "mtime_ns", "ctime_ns", "missing", "failure")}
             if new:
                 connection.execute(insert(File), new)
             if read:
-                connection.execute(change.values(**stat, content_id=bindparam("content_id")), read)
+                sealed: Row = {name: bindparam(name) for name in ("content_id", "seal")}
+                connection.execute(change.values(**stat, **sealed), read)
             if unread:
                 connection.execute(change.values(**stat), unread)
 
@@ -304,7 +309,15 @@ def _content_ids(connection: Connection, findings: Sequence[Finding]) -> tuple[d
         return ids, set()
     in_order = insert(Content).returning(Content.sha256, Content.id, sort_by_parameter_order=True)
     shards = next_places(connection, len(new))
-    rows = [{"sha256": sha256, "size": size, "shard": next(shards)} for sha256, size in new]
+    rows = [
+        {
+            "sha256": sha256,
+            "size": size,
+            "shard": shard,
+            "seal": content_seal(sha256, size, shard, None, None, None),
+        }
+        for (sha256, size), shard in zip(new, shards, strict=True)
+    ]
     added = dict(connection.execute(in_order, rows).all())
     return ids | added, set(added.values())
 

@@ -4,7 +4,8 @@ A migration never changes once it is released, so it spells out its tables inste
 which show only the newest state.
 """
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 
 from sqlalchemy import (
     BigInteger,
@@ -27,7 +28,10 @@ from sqlalchemy import (
     text,
 )
 
+from .seals import content_seal, file_seal
 from .tables import SchemaVersion
+
+_ROWS_AT_ONCE = 5000
 
 
 def m001_first_tables(connection: Connection) -> None:
@@ -170,15 +174,44 @@ def m003_what_roots_leave_out(connection: Connection) -> None:
     connection.execute(text("ALTER TABLE roots ADD COLUMN include_hidden BOOLEAN DEFAULT false NOT NULL"))
 
 
+def m004_seals(connection: Connection) -> None:
+    """A checksum in every row of files and contents."""
+    for table in ("contents", "files"):
+        connection.execute(text(f"ALTER TABLE {table} ADD COLUMN seal BIGINT"))
+    of_contents = "SELECT id, sha256, size, shard, format, width, height FROM contents"
+    for rows in connection.execute(text(of_contents)).partitions(_ROWS_AT_ONCE):
+        _set_seals(connection, "contents", [(row, content_seal(*values)) for row, *values in rows])
+    of_files = (
+        "SELECT files.id, roots.path, files.path, contents.id, contents.sha256 FROM files "
+        "JOIN roots ON roots.id = files.root_id LEFT JOIN contents ON contents.id = files.content_id"
+    )
+    for rows in connection.execute(text(of_files)).partitions(_ROWS_AT_ONCE):
+        seals = [(row, file_seal(os.path.join(root, path), *content)) for row, root, path, *content in rows]
+        _set_seals(connection, "files", seals)
+
+
+def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, int]]) -> None:
+    change = text(f"UPDATE {table} SET seal = :seal WHERE id = :row")
+    connection.execute(change, [{"row": row, "seal": seal} for row, seal in seals])
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_shards_and_changes, m003_what_roots_leave_out)
+MIGRATIONS: tuple[Migration, ...] = (
+    m001_first_tables,
+    m002_shards_and_changes,
+    m003_what_roots_leave_out,
+    m004_seals,
+)
 
 
 def schema_version(connection: Connection) -> int | None:
     """The number of migrations that ran here; 0 for an empty database, None for one that is not a catalog."""
     names = inspect(connection).get_table_names()
     if SchemaVersion.__tablename__ in names:
-        return connection.scalar(select(func.max(SchemaVersion.version))) or 0
+        version = connection.scalar(select(func.max(SchemaVersion.version))) or 0
+        if not isinstance(version, int):
+            raise ValueError(f"the version of its schema is {version!r}")
+        return version
     return None if names else 0
 
 

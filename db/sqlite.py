@@ -37,7 +37,8 @@ def sqlite_engine(path: Path, readonly: bool) -> Engine:
 
 def leave_wal_mode(path: Path) -> None:
     """Leave WAL mode if nobody else is connected; otherwise the next writer to close will."""
-    with suppress(sqlite3.Error), closing(_open(path, "mode=rw", timeout=0)) as connection:
+    # Of a damaged schema SQLite may say something that is not UTF-8.
+    with suppress(sqlite3.Error, UnicodeDecodeError), closing(_open(path, "mode=rw", timeout=0)) as connection:
         connection.execute("PRAGMA journal_mode=DELETE")
 
 
@@ -50,10 +51,45 @@ def copy_file(path: Path, to: Path) -> None:
         raise exc.DBAPIError.instance("BACKUP", None, error, sqlite3.Error) from error
 
 
-def quick_check(connection: Connection) -> str | None:
-    """The first thing that SQLite finds wrong in the whole file, None where it is sound."""
-    found = str(connection.exec_driver_sql("PRAGMA quick_check(1)").scalar_one())
-    return None if found == "ok" else found
+def first_fault(connection: Connection) -> str | None:
+    """The first thing that SQLite finds wrong in the whole file, indexes and references too; None where it is sound."""
+    found = str(connection.exec_driver_sql("PRAGMA integrity_check(1)").scalar_one())
+    if found != "ok":
+        return " ".join(found.split())
+    dangling = connection.exec_driver_sql("PRAGMA foreign_key_check").first()
+    return f"a row of {dangling[0]} refers to a row of {dangling[2]} that is not there" if dangling else None
+
+
+def is_damage(error: exc.DBAPIError) -> bool:
+    """Whether an operational error comes from what the file holds, not from the disk, its rights or another process."""
+    name = getattr(error.orig, "sqlite_errorname", None)  # None: text that is not UTF-8
+    return isinstance(error.orig, sqlite3.Error) and name in (None, "SQLITE_ERROR")
+
+
+def columns(connection: Connection) -> dict[str, list[str]] | None:
+    """The columns of each table; None if there is anything but plain tables and indexes: a view may never end."""
+    objects = connection.exec_driver_sql("SELECT type, name, sql FROM sqlite_master").all()
+    found: dict[str, list[str]] = {}
+    for kind, name, statement in objects:
+        if kind not in ("table", "index") or str(statement).upper().startswith("CREATE VIRTUAL"):
+            return None
+        if kind == "table" and not name.startswith("sqlite_"):
+            rows = connection.exec_driver_sql("SELECT name FROM pragma_table_xinfo(?) ORDER BY name", (name,))
+            found[name] = [column for (column,) in rows]
+    return found
+
+
+def replace_content(path: Path, by: Path) -> None:
+    """Replace all that the database at `path` holds by another database, in one transaction."""
+    with closing(_open(by, "mode=ro", BUSY_TIMEOUT_S)) as source, closing(_connect(path)) as target:
+        source.backup(target)
+
+
+def open_tolerant(path: Path) -> sqlite3.Connection:
+    """For reading what is left in a damaged file: text that is not UTF-8 is read as far as it is."""
+    connection = _open(path, "mode=ro", BUSY_TIMEOUT_S)
+    connection.text_factory = lambda data: data.decode("utf-8", "replace")
+    return connection
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -50,6 +50,7 @@ class Content(Base):
     failure: Mapped[str | None] = mapped_column(Text)  # why it is no picture; null while nothing went wrong
     # The shard of its features, the same in every space. Indexed: shards are counted, and read one at a time.
     shard: Mapped[int] = mapped_column(Integer, server_default=text("0"), index=True)
+    seal: Mapped[int | None] = mapped_column(BigInteger)  # seals.content_seal
 
 
 class Shard(Base):
@@ -81,6 +82,7 @@ class File(Base):
     content_id: Mapped[int | None] = mapped_column(ForeignKey("contents.id"), index=True)
     missing: Mapped[bool]
     failure: Mapped[str | None] = mapped_column(Text)
+    seal: Mapped[int | None] = mapped_column(BigInteger)  # seals.file_seal
 
 
 PRESENT = and_(File.missing.is_(False), File.failure.is_(None), File.content_id.is_not(None))

@@ -66,7 +66,7 @@ def index_folders(
     "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
     on_work: told of what comes before and after the extraction.
 
-    Raises IndexBusy, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
+    Raises IndexBusy, IndexGone, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
     """
     options = options or IndexOptions()
     started = time.monotonic()
@@ -81,6 +81,7 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
+        index.check_there()  # a store that is opened to be read anew would be made anew
         recall = refresh_recall(
             index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work
         )

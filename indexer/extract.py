@@ -146,6 +146,7 @@ class Extraction:
         """First the features, then the rows that make them count."""
         if not waiting:
             return 0
+        self._index.check_there()
         waiting.sort(key=lambda item: item.content.content_id)
         for shard, group in groupby(waiting, key=lambda item: item.content.shard):
             items = list(group)

@@ -15,6 +15,7 @@ INDEX/
 import fcntl
 import json
 import os
+import re
 import socket
 import tempfile
 import tomllib
@@ -23,11 +24,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from diffsim.db.catalog import Catalog
 from diffsim.retrieval.durable import put_in_place
+from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.shard.store import FeatureStore
 
 from .errors import IndexerError
@@ -35,6 +38,9 @@ from .errors import IndexerError
 FORMAT = 1
 _LOCK = "writer.lock"
 _CATALOG_FILE = "catalog.sqlite"
+_CATALOG_LINE = f'catalog = "sqlite:///{_CATALOG_FILE}"'
+_IN_THE_FOLDER = re.compile(r"sqlite:///([^/\\?#%:]+)")
+_FINGERPRINT = re.compile("[0-9a-f]{12}")
 
 
 class NoIndex(IndexerError):
@@ -49,6 +55,14 @@ class IndexBusy(IndexerError):
     """Another process is writing to the index."""
 
 
+class IndexGone(IndexerError):
+    """The folder of the index was deleted or replaced while this process wrote to it."""
+
+
+class IndexAltered(IndexerError):
+    """The index holds what no run of this program put there: a link, a pipe, an impossible name."""
+
+
 @dataclass(frozen=True)
 class IndexFolder:
     """One index. catalog_url: a relative SQLite path is meant inside the folder."""
@@ -58,17 +72,23 @@ class IndexFolder:
 
     @classmethod
     def open(cls, path: Path) -> "IndexFolder":
-        """Raises NoIndex or IndexTooNew."""
+        """Raises NoIndex, IndexTooNew or IndexAltered."""
         try:
-            settings = tomllib.loads((path / "index.toml").read_text(encoding="utf-8"))
+            _check_plain(path)
+            with open_regular(path / "index.toml") as file:
+                settings = tomllib.load(file)
             version, url = int(settings["format"]), str(settings["catalog"])
+            on_a_server = "://" in url and not url.startswith("sqlite")
+            if version < 1 or not (on_a_server or _IN_THE_FOLDER.fullmatch(url)):
+                raise ValueError(f"format {version}, catalog {url!r}")
         except (FileNotFoundError, NotADirectoryError):
             raise NoIndex(
                 f"There is no index in {path}; make one with `diffsim index FOLDER`, or name another with --index DIR."
             ) from None
-        except (ValueError, KeyError, TypeError) as problem:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
             raise NoIndex(
-                f"{path / 'index.toml'} cannot be understood ({problem}); restore it from a backup."
+                f"{path / 'index.toml'} cannot be understood ({problem}); restore it from a backup, or write into it "
+                f"the two lines that it had when it was made: format = {FORMAT}, and {_CATALOG_LINE}."
             ) from problem
         if version > FORMAT:
             raise IndexTooNew(
@@ -84,7 +104,8 @@ class IndexFolder:
             path.mkdir(parents=True, exist_ok=True)
             _check_empty(path)
             part = path / "index.toml.part"
-            part.write_text(f'format = {FORMAT}\ncatalog = "sqlite:///{_CATALOG_FILE}"\n', encoding="utf-8")
+            part.unlink(missing_ok=True)  # it may be a link to elsewhere
+            part.write_text(f"format = {FORMAT}\n{_CATALOG_LINE}\n", encoding="utf-8")
             put_in_place(part, path / "index.toml")
         return cls.open(path)
 
@@ -97,18 +118,20 @@ class IndexFolder:
         index = cls.create(path)
         try:
             yield index
+        except IndexGone:
+            raise  # nothing of it is left, and what stands in its place is somebody else's
         except BaseException:
             if begins:
                 index._remove_blank(makes_folder)
             raise
 
     def _remove_blank(self, folder_too: bool) -> None:
-        with suppress(IndexBusy), self.writing():
+        with suppress(IndexBusy), self._locked():
             if (self.path / _CATALOG_FILE).exists():
                 with self.catalog() as catalog:
                     if catalog.spaces() or catalog.roots():
                         return
-            if self.space("").exists():
+            if self.spaces.exists():
                 return
             for name in (_CATALOG_FILE, "writer.json", "index.toml", _LOCK):
                 (self.path / name).unlink(missing_ok=True)
@@ -126,7 +149,7 @@ class IndexFolder:
             if (path / "index.toml").exists():
                 Catalog.copy(cls.open(path)._catalog_place, copy.path / _CATALOG_FILE)
                 with copy.catalog(create=True) as catalog:
-                    copy.space("").mkdir()
+                    copy.spaces.mkdir()
                     for space in catalog.spaces():
                         known = copy.space(space.fingerprint)
                         known.symlink_to((path / "spaces" / space.fingerprint).absolute(), target_is_directory=True)
@@ -135,16 +158,33 @@ class IndexFolder:
             yield copy
 
     def catalog(self, *, create: bool = False, readonly: bool = False) -> Catalog:
-        return Catalog.open(self._catalog_place, create=create, readonly=readonly)
+        """Raises as `Catalog.open`, and NoIndex where the catalog of existing features is gone: an empty one in its
+        place would forget them all."""
+        place = self._catalog_place
+        if isinstance(place, Path) and not place.exists() and self.spaces.is_dir() and any(self.spaces.iterdir()):
+            raise NoIndex(
+                f"The catalog {place}, which {self.path / 'index.toml'} names, is not there; restore it from a backup, "
+                f"or, if index.toml was altered, write into it as it was made: {_CATALOG_LINE}."
+            )
+        return Catalog.open(place, create=create, readonly=readonly)
 
     @property
     def _catalog_place(self) -> Path | str:
-        prefix = "sqlite:///"
-        local = self.catalog_url.startswith(prefix) and not Path(self.catalog_url.removeprefix(prefix)).is_absolute()
-        return self.path / self.catalog_url.removeprefix(prefix) if local else self.catalog_url
+        local = _IN_THE_FOLDER.fullmatch(self.catalog_url)
+        return self.path / local[1] if local else self.catalog_url
+
+    @property
+    def spaces(self) -> Path:
+        return self.path / "spaces"
 
     def space(self, fingerprint: str) -> Path:
-        return self.path / "spaces" / fingerprint
+        """The folder of a space. Raises IndexAltered."""
+        if not _FINGERPRINT.fullmatch(fingerprint):
+            raise IndexAltered(
+                f"The catalog in {self.path} names a feature space {fingerprint!r}, which this program never made; "
+                "restore the catalog from a backup, or delete the index folder and run `diffsim index FOLDER` again."
+            )
+        return self.spaces / fingerprint
 
     @property
     def thumbnails(self) -> Path:
@@ -168,7 +208,14 @@ class IndexFolder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the one writer; raises IndexBusy, which says who is. The lock ends with the process, however it ends."""
+        """Be the one writer; raises IndexBusy, which says who is, and IndexGone at the end as `check_there` does. The
+        lock ends with the process, however it ends."""
+        with self._locked():
+            yield
+            self.check_there()
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
         lock = FileLock(self.path / _LOCK, timeout=0)
         try:
             lock.acquire()
@@ -182,6 +229,16 @@ class IndexFolder:
             yield
         finally:
             lock.release()
+
+    def check_there(self) -> None:
+        """Raises IndexGone if the folder is not the one that this process, the writer, began to write to: what is
+        written to deleted files is lost, and no write says so."""
+        place = self._catalog_place
+        if self._written_by().get("pid") != os.getpid() or (isinstance(place, Path) and not place.exists()):
+            raise IndexGone(
+                f"The index folder {self.path} was deleted or replaced while it was written, and what this run did is "
+                "lost; run the same command again."
+            )
 
     def being_written(self) -> str | None:
         """Who is writing to the index now, in words; None if nobody is."""
@@ -197,11 +254,18 @@ class IndexFolder:
 
     def writer(self) -> str:
         """Who writes to the index, or was the last who did, in words."""
-        try:
-            writer = json.loads((self.path / "writer.json").read_text(encoding="utf-8"))
-            return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
-        except (OSError, ValueError, KeyError):
+        writer = self._written_by()
+        if not {"pid", "host", "since"} <= writer.keys():
             return "another process"
+        return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
+
+    def _written_by(self) -> dict[str, Any]:
+        try:
+            with open_regular(self.path / "writer.json") as file:
+                writer = json.load(file)
+        except (OSError, ValueError, RecursionError):
+            return {}
+        return writer if isinstance(writer, dict) else {}
 
 
 def is_index(folder: bytes) -> bool:
@@ -223,6 +287,29 @@ def index_around(folder: bytes) -> bytes | None:
 def _check_empty(path: Path) -> None:
     if any(entry.name != "index.toml.part" for entry in path.iterdir()):
         raise NoIndex(f"The folder {path} is not empty and holds no index; give an empty or new one with --index DIR.")
+
+
+def _check_plain(path: Path) -> None:
+    """Refuse links and whatever is neither file nor folder, wherever this program would open something: an index that
+    somebody else made must not reach outside its folder, and a pipe would never answer."""
+    for entry in _entries(path):
+        plain = entry.is_file(follow_symlinks=False) or entry.is_dir(follow_symlinks=False)
+        if not plain and os.path.lexists(entry.path):
+            kind = "symbolic link" if entry.is_symlink() else "pipe, socket or device"
+            raise IndexAltered(
+                f"{entry.path} in the index is a {kind}, and an index has none; delete it, or put a copy of what it "
+                "stands for in its place."
+            )
+
+
+def _entries(folder: str | Path, depth: int = 0) -> Iterator[os.DirEntry[str]]:
+    """All below a folder, apart from what is in the folders of thumbnails: a file for each picture."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            yield entry
+            if entry.is_dir(follow_symlinks=False) and not (depth == 1 and len(entry.name) == 2):
+                with suppress(FileNotFoundError):  # a writer may be at work there
+                    yield from _entries(entry.path, depth + 1)
 
 
 def _disk_bytes(folder: str | Path) -> int:

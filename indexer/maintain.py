@@ -14,11 +14,12 @@ from diffsim.db.changes import SpaceChanges
 from diffsim.db.chunks import chunks
 from diffsim.db.files import KnownRoot
 from diffsim.retrieval.kit import SpaceKit
+from diffsim.retrieval.shard.salvage import mend_store
 
 from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
-from .recall_files import refresh_recall
+from .recall_files import forget_false, refresh_recall
 from .work import OnWork, silently
 
 _CHECKED_AT_ONCE = 1000
@@ -43,10 +44,12 @@ class SpaceCheck:
 @dataclass(frozen=True)
 class Verified:
     """strays: folders of spaces and shards that the catalog does not know, left by an interrupted `prune` or when an
-    older catalog was put back; they are never read."""
+    older catalog was put back; they are never read. fault: what was wrong with the catalog, which was rebuilt from what
+    could be read; None if it was sound."""
 
     spaces: list[SpaceCheck]
     strays: list[Path]
+    fault: str | None
 
 
 @dataclass(frozen=True)
@@ -77,14 +80,15 @@ class Pruned:
 
 
 def verify_index(index: IndexFolder, memory: int, on_work: OnWork = silently) -> Verified:
-    """Read every record of every space; queue damaged ones again, rebuild bad FAISS files.
+    """Read the catalog and every record of every space; rebuild what is damaged from what is not, queue damaged records
+    again.
 
     Raises IndexBusy, CatalogDamaged, DamagedKit.
     """
     with index.writing(), index.catalog() as catalog:
-        catalog.check()
+        fault = catalog.mend()
         checked = [_check_space(index, catalog, space, memory, on_work) for space in catalog.spaces()]
-        return Verified(checked, _strays(index, catalog))
+        return Verified(checked, _strays(index, catalog), fault)
 
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_work: OnWork) -> SpaceCheck:
@@ -93,6 +97,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
     damaged: list[int] = []
     total = catalog.count_indexed(space.id)
     for shard, contents in _shards(index, catalog, space):
+        mend_store(index.shard(space.fingerprint, shard))
         with index.store(space.fingerprint, shard, readonly=False) as store:
             for some in chunks(contents.hashes().items(), _CHECKED_AT_ONCE):
                 damaged += store.check(dict(some))
@@ -101,6 +106,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
             orphans += len(np.setdiff1d(store.ids(), contents.ids))
     if damaged:
         catalog.unindex(space.id, damaged)
+    forget_false(index, catalog, space)
     rebuilt = bool(refresh_recall(index, catalog, [space], memory, on_work=on_work))
     return SpaceCheck(space.name, pictures - len(damaged), damaged, orphans, rebuilt)
 
@@ -179,7 +185,7 @@ def _strays(index: IndexFolder, catalog: Catalog) -> list[Path]:
     """Folders named like a space or a shard that the catalog does not know; somebody's own copy of one stays."""
     spaces = {index.space(space.fingerprint) for space in catalog.spaces()}
     shards = {index.shard(space.name, shard.number) for space in spaces for shard in catalog.shards()}
-    found = set(index.space("").glob("[0-9a-f]" * 12)) - spaces
+    found = set(index.spaces.glob("[0-9a-f]" * 12)) - spaces
     for space in spaces:
         found |= set(index.shards(space.name).glob("[0-9]" * 4 + "*")) - shards
     return sorted(path for path in found if path.is_dir())

@@ -10,6 +10,7 @@ from diffsim.retrieval.shard.snapshot import (
     BuiltSnapshot,
     Rows,
     build_snapshot,
+    open_snapshot,
     remove_other_snapshots,
     snapshot_is_sound,
 )
@@ -47,6 +48,21 @@ def refresh_recall(
     built = [report for space in spaces for report in _refresh_space(index, catalog, space, memory, on_step, on_work)]
     catalog.forget_changes()
     return built
+
+
+def forget_false(index: IndexFolder, catalog: Catalog, space: KnownSpace) -> None:
+    """Forget the snapshots that, with what the catalog says of the time since, do not give the pictures that it has: a
+    generation that is too high hides what came before it."""
+    for shard, known in catalog.recall_files(space.id).items():
+        snapshot = open_snapshot(index.shard(space.fingerprint, shard), known.digest)
+        since = catalog.space_changes(space.id, known.generation, shard)
+        if snapshot is None or since.complete:
+            continue  # nobody relies on it
+        kept = snapshot.rows.ids[snapshot.rows.visible]
+        kept = np.setdiff1d(kept, np.concatenate([since.gone, since.ids]))
+        now = catalog.indexed(space.id, shard)
+        if not np.array_equal(np.union1d(kept, since.ids[since.visible]), now.ids[now.visible]):
+            catalog.forget_recall_file(space.id, shard)
 
 
 def _refresh_space(

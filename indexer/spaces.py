@@ -98,7 +98,8 @@ def _resolve(index: IndexFolder, catalog: Catalog, request: SpaceRequest, networ
 def _space_of(known: KnownSpace) -> FeatureSpace:
     try:
         return FeatureSpace.from_record(json.loads(known.record))
-    except (InvalidSpace, ValueError) as problem:
+    except (InvalidSpace, ValueError, TypeError, AttributeError, RecursionError) as problem:
         raise InvalidSpace(
-            f"The feature space {known.name} ({known.fingerprint}) cannot be read: {problem}"
+            f"The feature space {known.name} ({known.fingerprint}) cannot be read ({str(problem).rstrip('.')}); forget "
+            f"it with `diffsim prune --space {known.fingerprint}` and index again."
         ) from problem

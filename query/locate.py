@@ -10,10 +10,14 @@ _AT_ONCE = 200
 
 
 class Locator:
-    """Looks up files for one answer; checks only once whether each root is present."""
+    """Looks up files for one answer; checks only once whether each root is present.
+
+    damaged: contents met so far of which the catalog has a damaged row, which was left out.
+    """
 
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
+        self.damaged: set[int] = set()
         self._offline: dict[bytes, bool] = {}
 
     def locate(self, content_id: int) -> tuple[tuple[str, ...], bool] | None:
@@ -23,7 +27,7 @@ class Locator:
     def locate_all(self, content_ids: Sequence[int]) -> Iterator[tuple[tuple[str, ...], bool] | None]:
         """The same for several distinct ids, in order, looked up in batches: one query per id took most of the time."""
         for some in chunks(content_ids, _AT_ONCE):
-            for files in self._catalog.files_of(some).values():
+            for files in self._catalog.files_of(some, self.damaged).values():
                 yield self._located(files)
 
     def _located(self, files: Sequence[FileLocation]) -> tuple[tuple[str, ...], bool] | None:

@@ -18,6 +18,14 @@ _NAMED = 3
 """Pictures that a note names; the rest are counted."""
 
 
+def damaged_rows(pictures: int) -> str:
+    """pictures: of which the catalog has rows that do not fit their checksum."""
+    return (
+        f"The catalog's rows of {pictures} pictures are damaged and were left out; run `diffsim verify`, then "
+        "`diffsim index`."
+    )
+
+
 def absent(catalog: Catalog, collection: Collection, ids: np.ndarray, spaces: Sequence[KnownSpace]) -> list[str]:
     """Names the candidates that some of the spaces lack; ids: int64, of these candidates."""
     if not len(ids):

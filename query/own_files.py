@@ -16,14 +16,15 @@ from .text import printable
 @dataclass(frozen=True, eq=False)
 class OwnFiles:
     """contents: ids that are no hits, int64. files: absolute paths that are not shown among a hit's files. notes: where
-    copies of an example are, as sentences."""
+    copies of an example are, as sentences. damaged: as `Locator.damaged`."""
 
     contents: np.ndarray
     files: frozenset[str]
     notes: list[str]
+    damaged: frozenset[int]
 
 
-NOTHING_LEFT_OUT = OwnFiles(np.empty(0, np.int64), frozenset(), [])
+NOTHING_LEFT_OUT = OwnFiles(np.empty(0, np.int64), frozenset(), [], frozenset())
 
 
 def own_files(catalog: Catalog, examples: Sequence[Example], ids: Sequence[int | None]) -> OwnFiles:
@@ -49,4 +50,5 @@ def own_files(catalog: Catalog, examples: Sequence[Example], ids: Sequence[int |
         more = f" and {len(others) - 1} more files" if len(others) > 1 else ""
         what = printable(Path(example.file).name) if example.file else "The picture"
         notes.append(f"{what} is byte for byte in the index: {printable(others[0])}{more}.")
-    return OwnFiles(np.unique(np.array(contents, np.int64)), frozenset(files), notes)
+    left_out = np.unique(np.array(contents, np.int64))
+    return OwnFiles(left_out, frozenset(files), notes, frozenset(locator.damaged))

@@ -12,7 +12,7 @@ from diffsim.retrieval.shard.near_copies import SAMPLE, NearCopies
 
 from .collection import Collection
 from .locate import Locator
-from .notes import NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent
+from .notes import NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent, damaged_rows
 from .query import Answer, BadQuery, Hit
 from .stages import Candidates, EncodedQuery, Ranking
 
@@ -23,7 +23,8 @@ def present(
     catalog: Catalog, collection: Collection, asked: EncodedQuery, found: Candidates, ranking: Ranking
 ) -> Answer:
     """The first k hits of a ranking, with notes. Raises BadQuery if near copies cannot be detected."""
-    located = _located(catalog, asked, found, ranking)
+    locator = Locator(catalog)
+    located = _located(locator, asked, found, ranking)
     if asked.query.fold:
         hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
     else:
@@ -34,16 +35,18 @@ def present(
     if not asked.query.exact and any(part.region for part in asked.parts):
         notes.append(REGION_AGAINST_ALL if found.whole else REGION_RECALLED)
     notes += collection.notes(asked.fingerprints, ranking.unread)
+    if damaged := locator.damaged | asked.own.damaged:
+        notes.append(damaged_rows(len(damaged)))
     scored = len(ranking.ids) if ranking.reranked else 0
     return Answer(hits, asked.spaces, found.pictures, len(found.ids), scored, notes, ranking.reranked)
 
 
-def _located(catalog: Catalog, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Iterator[Hit]:
+def _located(locator: Locator, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Iterator[Hit]:
     """Candidates that still have a file, in order, up to the first beyond `max_by_chance`; ranks are not set yet. A
     candidate whose file has gone since the last scan is not a hit."""
     recall_ranks = {row: place for place, row in enumerate(found.ids.tolist(), 1)}
     most = asked.query.max_by_chance
-    places = Locator(catalog).locate_all(ranking.ids.tolist())
+    places = locator.locate_all(ranking.ids.tolist())
     rows = zip(ranking.ids.tolist(), ranking.scores.tolist(), ranking.by_chance, places, strict=True)
     for row, score, by_chance, place in rows:
         if most is not None and by_chance is not None and by_chance > most:

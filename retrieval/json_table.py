@@ -13,7 +13,7 @@ def read_table(path: Path, otherwise: dict[str, Any] | None = None) -> dict[str,
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         problem = "is not a table of settings"
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         values, problem = None, f"cannot be read ({error})"
     if isinstance(values, dict):
         return values

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .durable import put_in_place
@@ -93,14 +93,15 @@ class SpaceKit:
         tensors = {f"constants.{name}": tensor for name, tensor in self.constants.items()}
         for number, projection in enumerate(self.projections):
             tensors |= {f"taps.{number}.{name}": tensor for name, tensor in projection.tensors().items()}
-        tensors_part = folder / "space.safetensors.part"
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, tensors_part)
+        data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
         details = {
             "space": self.space.record(),
-            "tensors": hashlib.sha256(tensors_part.read_bytes()).hexdigest(),
+            "tensors": hashlib.sha256(data).hexdigest(),
             "projections": [projection.record() for projection in self.projections],
             "shapes": self.shapes,
         }
+        details["details"] = _details_hash(details)
+        (folder / "space.safetensors.part").write_bytes(data)
         (folder / "space.json.part").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
         for name in ("space.safetensors", "space.json"):
             put_in_place(folder / f"{name}.part", folder / name)
@@ -113,6 +114,7 @@ class SpaceKit:
             details = json.loads((folder / "space.json").read_text(encoding="utf-8"))
             data = (folder / "space.safetensors").read_bytes()
             whole = hashlib.sha256(data).hexdigest() == details["tensors"]
+            whole &= _details_hash(details) == details.get("details", _details_hash(details))  # the first had none
             tensors = load(data)
             projections = tuple(
                 Projection.from_record(record, _below(f"taps.{number}.", tensors))
@@ -126,12 +128,15 @@ class SpaceKit:
                 f"The feature space in {folder} was made by a newer version of diffsim-search and cannot be read by "
                 f"this one ({str(problem).rstrip('.')}); update diffsim-search."
             ) from problem
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as problem:
+        except _UNREADABLE as problem:
             raise DamagedKit(f"The feature space in {folder} cannot be read ({problem}); {_REPAIR}") from problem
         if not whole or constants_hash(kit.constants) != space.constants:
             raise DamagedKit(f"The feature space in {folder} was altered after it was made; {_REPAIR}")
         return kit
 
+
+_UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError, SafetensorError)
+"""What files that were altered end in."""
 
 _REPAIR = "restore that folder from a backup, or forget the space with `diffsim prune --space NAME` and index again."
 
@@ -145,6 +150,12 @@ def _projections(details: dict[str, Any]) -> list[dict[str, Any]]:
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def _details_hash(details: dict[str, Any]) -> str:
+    """SHA-256 (hex) of what the record says, apart from this hash."""
+    said = {name: value for name, value in details.items() if name != "details"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def constants_hash(constants: dict[str, Tensor]) -> str:

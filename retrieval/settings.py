@@ -10,6 +10,9 @@ from .pictures.images import crop_side
 
 TIMESTEPS = 1000
 
+LARGEST = 8192
+"""Pixels a side: a network's memory grows with the fourth power."""
+
 _SEEDS = range(-(2**63), 2**64)
 """The range of seeds that torch.Generator accepts."""
 
@@ -34,6 +37,8 @@ class Tap:
     weight: float = 1.0
 
     def __post_init__(self) -> None:
+        if not isinstance(self.module, str) or not isinstance(self.timestep, int):
+            raise InvalidSpace(f"The tap {self.module!r} at {self.timestep!r} is no module's name and timestep.")
         if not 0 <= self.timestep < TIMESTEPS:
             raise InvalidSpace(f"The timestep {self.timestep} is not a DDPM timestep; choose one from 0 to 999.")
         if not 0 < self.weight < float("inf"):
@@ -75,6 +80,8 @@ class SpaceSettings:
             raise InvalidSpace("A feature space needs at least one tap (a module and a timestep), a global one none.")
         if self.seed not in _SEEDS:
             raise InvalidSpace(f"The seed {self.seed} is out of range; choose one from -2**63 to 2**64 - 1.")
+        if not isinstance(self.size, int) or not 0 < self.size <= LARGEST:
+            raise InvalidSpace(f"Pictures of {self.size} x {self.size} pixels cannot be read; choose 1 to {LARGEST}.")
         if self.noises < 0:
             raise InvalidSpace(f"The number of noise tensors {self.noises} is negative; choose 0 or more.")
         if self.dtype not in DTYPES:

@@ -8,8 +8,9 @@ from sqlalchemy import Connection, create_engine, inspect
 
 from diffsim.db import database
 from diffsim.db.catalog import Catalog
-from diffsim.db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, NoCatalog
+from diffsim.db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, Database, NoCatalog
 from diffsim.db.migrations import MIGRATIONS
+from diffsim.db.seals import content_seal, file_seal
 from diffsim.db.shards import KnownShard
 from diffsim.db.tables import Base
 
@@ -73,35 +74,35 @@ def test_a_newer_catalog_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO schema_version VALUES (7, 'from the future')")
     for readonly in (False, True):
-        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 3; update diffsim-search"):
+        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 4; update diffsim-search"):
             Catalog.open(path, readonly=readonly)
 
 
 def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m004_breaks(connection: Connection) -> None:
+    def m005_breaks(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
         raise RuntimeError("power cut")
 
-    def m004_works(connection: Connection) -> None:
+    def m005_works(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE whole (x INTEGER)")
 
     Catalog.open(path, create=True).close()
     before = list(_statements(path))
 
-    def set_migrations(third: object) -> None:
-        migrations = (*MIGRATIONS, third)
+    def set_migrations(next_one: object) -> None:
+        migrations = (*MIGRATIONS, next_one)
         monkeypatch.setattr(database, "MIGRATIONS", migrations)
 
-    set_migrations(m004_breaks)
-    with pytest.raises(CatalogTooOld, match=r"version 3 .* reads version 4"):
+    set_migrations(m005_breaks)
+    with pytest.raises(CatalogTooOld, match=r"version 4 .* reads version 5"):
         Catalog.open(path, readonly=True)
     with pytest.raises(RuntimeError):
         Catalog.open(path)
     assert list(_statements(path)) == before
-    set_migrations(m004_works)
+    set_migrations(m005_works)
     Catalog.open(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (4,)
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (5,)
         assert connection.execute("SELECT count(*) FROM whole").fetchone() == (0,)
 
 
@@ -120,6 +121,31 @@ def test_what_is_no_catalog(path: Path) -> None:
         connection.execute("CREATE TABLE recipes (x)")
     with pytest.raises(CatalogDamaged, match="not a diffsim-search catalog"):
         Catalog.open(path, create=True)
+
+
+def test_the_fourth_migration_seals_every_row(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:3])
+    with closing(Database.open(path, create=True, readonly=False)) as third, third._changing() as connection:
+        for statement in (
+            "INSERT INTO roots VALUES (1, x'2f70', '/p', 'private/', 1)",
+            "INSERT INTO contents VALUES (3, zeroblob(32), 9, 'JPEG', 4, 4, NULL, 0)",
+            "INSERT INTO files VALUES (1, 1, x'61', 'a', 9, 1, 1, 3, 0, NULL)",
+            "INSERT INTO files VALUES (2, 1, x'62', 'b', 9, 1, 1, NULL, 0, 'closed')",
+        ):
+            connection.exec_driver_sql(statement)
+    monkeypatch.undo()
+    with Catalog.open(path) as catalog:
+        assert catalog.mend() is None
+        assert [file.path for file in catalog.files_of([3])[3]] == [b"/p/a"]
+        assert [(root.left_out, root.include_hidden) for root in catalog.roots()] == [(("private/",), True)]
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT seal FROM contents").fetchall() == [
+            (content_seal(bytes(32), 9, 0, "JPEG", 4, 4),)
+        ]
+        assert connection.execute("SELECT seal FROM files ORDER BY id").fetchall() == [
+            (file_seal(b"/p/a", 3, bytes(32)),),
+            (file_seal(b"/p/b", None, None),),
+        ]
 
 
 def test_the_second_migration_keeps_what_the_first_version_wrote(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,15 @@
 """Damage of every kind: answers stay right, `verify` finds it, the next run mends it."""
 
+import hashlib
 import shutil
 import sqlite3
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import pytest
-from indexing import build, copy_index, draw
+from indexing import FAST, build, copy_index, diffsim, draw
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.db.database import CatalogDamaged
@@ -68,7 +71,7 @@ def flip_a_byte(file: Path) -> None:
 
 
 def replace_by_anothers(file: Path) -> None:
-    other = file.parents[3] / "other"
+    other = file.parents[5] / "other"
     draw(other, range(30, 42))
     build(other / "index", other)
     shutil.copy(recall_file(IndexFolder.open(other / "index")), file)
@@ -195,7 +198,7 @@ def test_records_of_other_pictures_under_the_same_ids_are_never_read(index, gall
     assert ask(index, Path(lost[0])).hits[0].path == lost[0]
 
 
-def test_a_broken_catalog_is_said_so(index):
+def test_a_catalog_that_lost_its_folders_is_said_so(index):
     path = index.path / "catalog.sqlite"
     data = bytearray(path.read_bytes())
     for page in range(4096, len(data), 4096):
@@ -205,14 +208,127 @@ def test_a_broken_catalog_is_said_so(index):
         verify_index(index, MEMORY)
 
 
-def test_quick_check_finds_what_queries_pass_over(index):
-    """A page that no query of `verify` reads: an index of the files table."""
+def root_page(path: Path, name: str) -> int:
+    """Where the first page of a table or an index begins."""
+    with closing(sqlite3.connect(path)) as connection:
+        (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (name,)).fetchone()
+    return (page - 1) * 4096
+
+
+@pytest.mark.parametrize(
+    "broken", ["ix_files_content_id", "sqlite_autoindex_files_1", "files", "contents", "features", "changes", "shards"]
+)
+def test_verify_rebuilds_a_catalog_with_a_broken_page(index, gallery, broken):
+    before = ask(index, gallery / "03.png").hits
     path = index.path / "catalog.sqlite"
-    connection = sqlite3.connect(path)
-    (page,) = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = 'ix_files_content_id'").fetchone()
-    connection.close()
     data = bytearray(path.read_bytes())
-    data[(page - 1) * 4096 + 8 : (page - 1) * 4096 + 40] = b"\x7f" * 32
+    place = root_page(path, broken)
+    data[place : place + 40] = b"\x7f" * 40
     path.write_bytes(data)
-    with pytest.raises(CatalogDamaged, match="restore it from a backup"):
-        verify_index(index, MEMORY)
+    assert verify_index(index, MEMORY).fault
+    build(index.path, gallery)
+    assert [(hit.path, hit.score) for hit in ask(index, gallery / "03.png").hits] == [
+        (hit.path, pytest.approx(hit.score, abs=2e-6)) for hit in before
+    ]
+    assert verify_index(index, MEMORY).fault is None
+    assert not list(index.path.glob("*.part*"))
+
+
+def change_row(index: IndexFolder, statement: str, *indexes: str) -> None:
+    """Change rows while these indexes keep what they said before: what a flipped bit does."""
+    with closing(sqlite3.connect(index.path / "catalog.sqlite")) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        kept = [
+            connection.execute("SELECT * FROM sqlite_master WHERE name = ?", (name,)).fetchone() for name in indexes
+        ]
+        connection.executemany("DELETE FROM sqlite_master WHERE name = ?", [(name,) for name in indexes])
+    with closing(sqlite3.connect(index.path / "catalog.sqlite")) as connection, connection:
+        connection.execute(statement)
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.executemany("INSERT INTO sqlite_master VALUES (?, ?, ?, ?, ?)", kept)
+
+
+@pytest.mark.parametrize(
+    ("statement", "indexes"),
+    [
+        ("UPDATE files SET content_id = 2 WHERE content_id = 5", ["ix_files_content_id", "ix_files_present"]),
+        ("UPDATE files SET content_id = 2 WHERE content_id = 5", []),
+        ("UPDATE files SET path = CAST('nowhere.png' AS BLOB) WHERE content_id = 2", []),
+        ("UPDATE contents SET width = 1 WHERE id = 3", []),
+        ("UPDATE contents SET shard = 7 WHERE id = 3", []),
+        ("UPDATE generation SET value = 1", []),
+        ("UPDATE generation SET value = 'one'", []),
+        ("UPDATE shards SET number = 4", []),
+        ("UPDATE roots SET path = CAST('/elsewhere' AS BLOB)", []),
+        ("DELETE FROM features WHERE content_id = 3", ["ix_features_content_id"]),
+    ],
+)
+def test_a_row_that_was_altered_is_found_and_mended(index, gallery, statement, indexes):
+    before = {hit.path: hit.score for hit in ask(index, gallery / "03.png").hits}
+    change_row(index, statement, *indexes)
+    try:
+        answer = ask(index, gallery / "03.png")
+    except CatalogDamaged as problem:
+        assert "run `diffsim verify`" in str(problem)
+    else:
+        for hit in answer.hits:
+            assert hit.score == pytest.approx(before[hit.path], abs=2e-6)
+    assert verify_index(index, MEMORY).fault
+    build(index.path, gallery)
+    assert {hit.path: pytest.approx(hit.score, abs=2e-6) for hit in ask(index, gallery / "03.png").hits} == before
+    assert verify_index(index, MEMORY).fault is None
+
+
+def test_a_hit_of_which_the_row_is_damaged_is_noted(index, gallery):
+    change_row(index, "UPDATE files SET content_id = 2 WHERE content_id = 5")
+    answer = ask(index, gallery / "03.png")
+    assert len(answer.hits) == 11  # one lost its file, the other has two of which one is damaged
+    (note,) = answer.notes
+    assert "rows of 1 pictures are damaged" in note and "diffsim verify" in note
+    ran = diffsim("verify", "--index", index.path)
+    assert ran.code == 1 and ran.out.startswith(b"catalog: damaged (the checksum of file ")
+    assert diffsim("index", "--index", index.path).code == 0
+    assert diffsim("verify", "--index", index.path).out.endswith(b"clean\n")
+
+
+def test_the_damaged_row_of_a_copy_is_noted_too(index, gallery, tmp_path):
+    (tmp_path / "more").mkdir()
+    shutil.copy(gallery / "03.png", tmp_path / "more" / "copy.png")
+    build(index.path, tmp_path / "more")
+    change_row(index, "UPDATE files SET path = CAST('nowhere.png' AS BLOB) WHERE path = CAST('copy.png' AS BLOB)")
+    with Searcher(index.path, "cpu") as searcher:
+        answer = searcher.answer(Query(gallery / "03.png", k=100))
+    assert len(answer.hits) == 11
+    assert ["rows of 1 pictures are damaged" in note for note in answer.notes] == [True]
+
+
+def test_what_a_folder_leaves_out_stays_when_the_catalog_is_rebuilt(index, gallery):
+    exclusive = replace(FAST, exclude=["private/", "*.gif"], include_hidden=True)
+    build(index.path, gallery, options=exclusive)
+    with index.catalog(readonly=True) as catalog:
+        before = catalog.roots()
+    change_row(index, "UPDATE contents SET width = 1 WHERE id = 3")
+    assert verify_index(index, MEMORY).fault
+    with index.catalog(readonly=True) as catalog:
+        assert catalog.roots() == before
+    assert (before[0].left_out, before[0].include_hidden) == (("private/", "*.gif"), True)
+
+
+def test_what_a_folder_leaves_out_is_read_by_verify_too(index, gallery):
+    change_row(index, "UPDATE roots SET left_out = CAST(x'ff' AS TEXT)")
+    with pytest.raises(CatalogDamaged, match="run `diffsim verify`"):
+        build(index.path, gallery)
+    assert verify_index(index, MEMORY).fault
+    assert verify_index(index, MEMORY).fault is None
+
+
+def test_a_hash_that_leads_to_another_content_is_no_answer(index, gallery):
+    """Else a question by an indexed picture would be asked with another one's features."""
+    path, picture = index.path / "catalog.sqlite", gallery / "03.png"
+    data = bytearray(path.read_bytes())
+    place = data.index(hashlib.sha256(picture.read_bytes()).digest(), root_page(path, "contents"))
+    assert place < root_page(path, "contents") + 4096  # in the row, not in its index
+    data[place] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(CatalogDamaged, match=r"another hash.* run `diffsim verify`"):
+        ask(index, picture)

@@ -51,7 +51,7 @@ def test_it_is_not_read_before_it_is_migrated(old):
     before = listing(old / "index")
     for command in (("query", old / "pictures" / "03.png"), ("status",)):
         text = problem(diffsim(*command, "--index", old / "index"))
-        assert "has schema version 1 and this program reads version 3; run `diffsim index` on it once" in text
+        assert "has schema version 1 and this program reads version 4; run `diffsim index` on it once" in text
     assert listing(old / "index") == before
 
 
@@ -80,6 +80,7 @@ def test_a_run_migrates_it(old):
     assert f"space    tiny-sd15/look ({SPACE}): 12 files, 6 pictures" in lines
     with index.catalog(readonly=True) as catalog:
         assert catalog.shards() == [KnownShard(0, 1_000_000)]
+        assert [(root.left_out, root.include_hidden) for root in catalog.roots()] == [((), False)] * 2
         assert catalog.space_changes(1, 7).complete  # nothing is known of what changed before the migration
         assert not catalog.space_changes(1, catalog.generation()).complete
 

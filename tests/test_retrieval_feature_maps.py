@@ -159,9 +159,13 @@ def test_lite_through_the_command(pictures, tmp_path):
 
 @pytest.fixture
 def former(tmp_path: Path) -> Path:
-    """An index that the first bundled network made, which is no longer there: four pictures, and what it answered."""
+    """An index that the first bundled network made, which is no longer there: four pictures, and what it answered. Its
+    catalog, of schema version 2, is brought up to date."""
     with tarfile.open(DATA / "index-first-mini.tar.gz") as archive:
         archive.extractall(tmp_path, filter="data")
+    with IndexFolder.open(tmp_path / "index").catalog() as catalog:
+        assert catalog.mend() is None
+        assert [(root.left_out, root.include_hidden) for root in catalog.roots()] == [((), False)]
     return tmp_path
 
 

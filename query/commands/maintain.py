@@ -14,12 +14,14 @@ from .progress import stages
 @index_option
 @memory_option
 def verify(index_path: Path, memory: int) -> None:
-    """Check every record, rebuild damaged caches, and queue pictures with damaged features for extraction."""
+    """Check the catalog and every record, rebuild what is damaged, and queue pictures with damaged features again."""
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.maintain import verify_index
 
     with stages() as on_work:
         found = verify_index(IndexFolder.open(index_path), memory, on_work)
+    if found.fault:
+        click.echo(f"catalog: damaged ({printable(found.fault)}) and rebuilt from what could be read")
     for space in found.spaces:
         orphans = f", {space.orphans} orphans (harmless)" if space.orphans else ""
         click.echo(f"{space.name}: {space.pictures} pictures, {len(space.damaged)} damaged{orphans}")
@@ -28,6 +30,11 @@ def verify(index_path: Path, memory: int) -> None:
     if found.strays:
         click.echo(f"{len(found.strays)} forgotten spaces or shards on disk (harmless); `diffsim prune` removes them")
     damaged = sum(len(space.damaged) for space in found.spaces)
+    if found.fault:
+        raise click.ClickException(
+            f"The catalog was damaged and {damaged} pictures have no sound features; run `diffsim index`, which finds "
+            "and extracts again what was lost."
+        )
     if damaged:
         raise click.ClickException(
             f"{damaged} pictures have no sound features and were queued again; run `diffsim index` to extract them."

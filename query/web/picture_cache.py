@@ -14,6 +14,7 @@ from pathlib import Path
 from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
+from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.user_folders import NoHome, user_cache
 
 from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded
@@ -54,7 +55,8 @@ class PictureCache:
         if self._folder is None:
             return None
         try:
-            data = _place(self._folder, self.known(content_id).sha256).read_bytes()
+            with open_regular(_place(self._folder, self.known(content_id).sha256)) as file:
+                data = file.read()
         except OSError:
             return None
         return data if _is_whole(data) else None

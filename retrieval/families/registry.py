@@ -12,7 +12,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import BadNetwork, RetrievalError
+from ..errors import COPY_AGAIN, BadNetwork, RetrievalError
 from .family import Family
 from .preset import AdapterPreset, Preset
 
@@ -27,6 +27,9 @@ _BUILT_IN = tuple(
 )
 """Loaded like those of other packages, but declared here instead of in this package's metadata, so that a source tree
 that was never installed, or was installed before a family was added, has them too."""
+
+_UNEXPECTED = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
+"""What reading a configuration with values of other types or sizes than expected ends in."""
 
 
 class FamilyProblem(RetrievalError):
@@ -92,6 +95,10 @@ class Member:
         except RetrievalError:
             raise
         except Exception as problem:
+            if not self.package and isinstance(problem, _UNEXPECTED):
+                raise BadNetwork(
+                    f"The network in {folder} is configured as none can be ({_quoted(problem)}); {COPY_AGAIN}"
+                ) from problem
             if not self.package:
                 raise
             raise BrokenPlugin(

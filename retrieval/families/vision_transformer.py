@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import RetrievalError
 from ..json_table import read_table
-from ..settings import Tap
+from ..settings import LARGEST, Tap
 from .family import Family
 from .preset import Preset, Source
 
@@ -119,7 +119,7 @@ def _settings(folder: Path) -> VisionSettings | None:
 def _side(value: Any) -> int:
     """224 of `224`, `{"shortest_edge": 224}` or `{"height": 224, "width": 224}`."""
     sides = set(value.values()) if isinstance(value, dict) else {value}
-    if len(sides) != 1 or not all(isinstance(side, int) and side > 0 for side in sides):
+    if len(sides) != 1 or not all(isinstance(side, int) and 0 < side <= LARGEST for side in sides):
         raise ValueError(f"a size of {value}")
     side: int = sides.pop()
     return side

@@ -100,6 +100,8 @@ class Statistics:
             (CHANNELS[DEEPEST], DEEPEST_CHANNELS),
         ]:
             raise BadNetwork(f"{folder / _STATISTICS} describes other feature maps; {COPY_AGAIN}")
+        if not all(bool(numbers.isfinite().all()) for numbers in vars(statistics).values()):
+            raise BadNetwork(f"Some numbers in {folder / _STATISTICS} are NaN or infinite; {COPY_AGAIN}")
         return statistics
 
 

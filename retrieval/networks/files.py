@@ -10,12 +10,13 @@ from typing import Any
 import diffusers
 import torch
 import transformers
-from safetensors import SafetensorError
 
 from ..errors import COPY_AGAIN, BadNetwork
 from ..json_table import read_table
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+_OWN_IMPLEMENTATIONS = (None, True, False, "eager", "sdpa")
 
 _REMARKS = ("_diffusers_version", "_name_or_path", "transformers_version")
 """Entries of a configuration that have no effect."""
@@ -47,7 +48,7 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
 
     Raises BadNetwork: diffusers itself would continue with random weights if some are missing.
     """
-    read_table(folder / "config.json")
+    _check_plain(folder / "config.json")
     try:
         with quietly():
             model, report = loader.from_pretrained(
@@ -59,12 +60,34 @@ def load_component(loader: Any, folder: Path, precision: torch.dtype) -> Any:
                 low_cpu_mem_usage=False,
                 torch_dtype=precision,
             )
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as problem:
+    except Exception as problem:  # whatever these libraries raise for a configuration that they do not expect
         raise BadNetwork(f"The weights in {folder} cannot be loaded ({first_line(problem)}); {COPY_AGAIN}") from problem
     missing = sorted(report["missing_keys"]) + sorted(str(key) for key in report.get("mismatched_keys", ()))
     if missing:
         raise BadNetwork(f"The folder {folder} lacks {len(missing)} weights, among them {missing[0]}; {COPY_AGAIN}")
+    weights = [weight for weight in model.parameters() if weight.is_floating_point()]
+    if not all(bool(weight.isfinite().all()) for weight in weights):
+        raise BadNetwork(f"Some weights in {folder} are no numbers (NaN or infinite); {COPY_AGAIN}")
+    if weights and not any(bool(weight.any()) for weight in weights):
+        raise BadNetwork(f"All weights in {folder} are zero, so that all pictures would be alike; {COPY_AGAIN}")
     return model
+
+
+def _check_plain(path: Path) -> None:
+    """Refuse a configuration that would have the libraries load other code than their own: a kernel from a hub, a
+    quantiser's package."""
+    waiting: list[Any] = [read_table(path)]
+    while waiting:
+        entries = waiting.pop()
+        for name, value in entries.items() if isinstance(entries, dict) else enumerate(entries):
+            kernel = "_implementation" in str(name) and value not in _OWN_IMPLEMENTATIONS
+            if kernel or ("quantization_config" in str(name) and value is not None):
+                raise BadNetwork(
+                    f"{path} asks for {name} {value!r}, which other code would have to be loaded for; delete that "
+                    "entry if the weights are plain ones, or use another copy of the network."
+                )
+            if isinstance(value, dict | list):
+                waiting.append(value)
 
 
 @contextmanager

@@ -20,13 +20,13 @@ import lmdb
 
 from ..durable import sync
 from ..errors import RetrievalError
+from .lmdb_file import LmdbFile, NotLmdb
 
 T = TypeVar("T")
 
 _FIRST_MAP_BYTES = 1 << 30  # address space, not disk; doubled whenever it is full
-_CUT_SHORT_BYTES = 1 << 20  # LMDB may leave some unused last pages unwritten; if more is missing, the file is damaged
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOMEM, errno.EIO)  # LMDB reports EIO when only a part fitted
-_MEND = "run `diffsim verify`, which queues its pictures again, and then `diffsim index`, which extracts them"
+_MEND = "run `diffsim verify`, which keeps what can be read, and then `diffsim index`, which extracts the rest"
 
 
 class StoreMissing(RetrievalError):
@@ -86,6 +86,8 @@ class Environment:
         try:
             if not writable and not self.data_path.is_file():
                 raise StoreMissing(f"There is no feature store in {self.folder}; {_MEND}.")
+            if not writable and not self.data_path.stat().st_size:
+                raise StoreMissing(f"The feature store in {self.folder} is empty; {_MEND}.")
             new_folders = [folder for folder in (self.folder, *self.folder.parents) if not folder.exists()]
             if writable:
                 self.folder.mkdir(parents=True, exist_ok=True)
@@ -95,6 +97,7 @@ class Environment:
             self.locked = writable or (self.lock_path.is_file() and os.access(self.lock_path, os.W_OK))
             self.guard = os.open(self.folder, os.O_RDONLY)
             with self.guarded():
+                self.check_length()
                 self.env = lmdb.open(
                     str(self.folder),
                     map_size=_FIRST_MAP_BYTES if writable else 0,  # 0: as large as the file requires
@@ -109,6 +112,9 @@ class Environment:
             for folder in new_folders:
                 sync(folder)
                 sync(folder.parent)
+        except StoreDamaged:
+            self.close()
+            raise
         except lmdb.NotFoundError:
             self.close()
             raise StoreMissing(f"The feature store in {self.folder} is empty; {_MEND}.") from None
@@ -117,14 +123,19 @@ class Environment:
             raise self.named(error) from error
         self.writable = writable
         self.identity = self.identify()
-        used = self.used_bytes(self.env)  # before the size: a writer may be appending
-        size = self.data_path.stat().st_size
-        if size + _CUT_SHORT_BYTES < used:  # reading past the end of a mapped file would kill the process
-            self.close()
-            raise StoreDamaged(
-                f"The feature store {self.data_path} has {size} of its {used} bytes, perhaps because a copy was "
-                "interrupted; copy it again, or delete that folder and run `diffsim index`."
-            )
+
+    def check_length(self) -> None:
+        """Refuse a file that was cut short: reading past the end of a mapped file would kill the process."""
+        if not self.data_path.is_file() or not self.data_path.stat().st_size:
+            return
+        try:
+            with LmdbFile(self.data_path) as file:
+                if file.size >= file.used or file.is_whole():
+                    return
+                fault = f"it has {file.size} of its {file.used} bytes, perhaps because a copy was interrupted"
+        except NotLmdb as problem:
+            fault = str(problem)
+        raise self.damaged(fault)
 
     def close(self) -> None:
         if self.env is not None:
@@ -140,6 +151,8 @@ class Environment:
         with self.lock:
             while True:
                 if self.env is None or self.identify() != self.identity:
+                    if self.env is not None and not self.data_path.exists():
+                        raise StoreMissing(f"The feature store in {self.folder} was deleted meanwhile; {_MEND}.")
                     self.open(writable=self.writable)
                     continue
                 snapshot = self.env.info()["last_txnid"]
@@ -258,10 +271,10 @@ class Environment:
             )
         if code is not None and code > 0:  # the system's errors are positive, LMDB's own negative
             return RetrievalError(f"The feature store {self.folder} cannot be used ({error}); check that folder.")
-        return StoreDamaged(
-            f"The feature store {self.data_path} cannot be read ({error}); restore it from a copy, or delete that "
-            "folder and run `diffsim index`."
-        )
+        return self.damaged(str(error))
+
+    def damaged(self, fault: str) -> StoreDamaged:
+        return StoreDamaged(f"The feature store {self.data_path} cannot be read ({fault}); {_MEND}.")
 
 
 _environments: dict[str, Environment] = {}  # by real path of the folder

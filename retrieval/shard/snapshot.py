@@ -14,7 +14,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from functools import cached_property
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from pathlib import Path
 
 import faiss
@@ -91,7 +91,7 @@ def build_snapshot(folder: Path, rows: Rows, descriptors: np.ndarray, memory: in
     """Build the snapshot of a shard and put it into its folder.
 
     descriptors: float16 [n, dimensions], unit norm, of the rows in their order. memory: bytes that the index may use
-    when it is searched. The same input gives the same files. Raises OverBudget.
+    when it is searched. The same input gives the same files. Raises OverBudget, OSError.
     """
     index, factory, loss = build_index(descriptors, memory)
     raw = np.concatenate(
@@ -99,9 +99,12 @@ def build_snapshot(folder: Path, rows: Rows, descriptors: np.ndarray, memory: in
         axis=1,
     )
     index_part, rows_part = folder / "recall.faiss.part", folder / "recall.npy.part"
-    faiss.write_index(index, os.fspath(index_part))
-    with open(rows_part, "wb") as file:
-        np.save(file, raw)
+    # By Python's files: FAISS does not notice that the disk is full when it closes one, and numpy does not say so.
+    with open(index_part, "wb") as file:
+        faiss.write_index(index, faiss.PyCallbackIOWriter(file.write))
+    rows_data = BytesIO()
+    np.save(rows_data, raw)
+    rows_part.write_bytes(rows_data.getbuffer())
     with open(index_part, "rb") as index_file, open(rows_part, "rb") as rows_file:
         digest = _digest(index_file, rows_file)
     for part, target in zip((index_part, rows_part), snapshot_files(folder, digest), strict=True):

@@ -21,8 +21,8 @@ import numpy as np
 
 from .lmdb_environment import Environment
 
-_HASH_BYTES = 32
-_HEADER_BYTES = _HASH_BYTES + 4
+HASH_BYTES = 32
+HEADER_BYTES = HASH_BYTES + 4
 # Records per read transaction. Transactions are short, because the writer cannot reuse pages that may be being read.
 _DESCRIPTORS_AT_ONCE = 512
 _TOKENS_AT_ONCE = 16
@@ -70,7 +70,7 @@ class FeatureStore:
         # By id, because LMDB fills pages well in key order; of two records with one id the last wins.
         batch = [record for _, record in sorted({record.content_id: record for record in records}.items())]
         for record in batch:
-            if len(record.sha256) != _HASH_BYTES:
+            if len(record.sha256) != HASH_BYTES:
                 raise ValueError(f"sha256 of content {record.content_id} has {len(record.sha256)} bytes, not 32")
             if record.descriptor.dtype != np.float16 or record.descriptor.ndim != 1:
                 found = f"{record.descriptor.dtype} {list(record.descriptor.shape)}"
@@ -80,7 +80,7 @@ class FeatureStore:
 
     def _put(self, batch: list[Record], txn: lmdb.Transaction) -> None:
         with txn.cursor(self._live.descriptors) as cursor:
-            width = len(cursor.value()) - _HEADER_BYTES if cursor.first() else batch[0].descriptor.nbytes
+            width = len(cursor.value()) - HEADER_BYTES if cursor.first() else batch[0].descriptor.nbytes
         for record in batch:
             if record.descriptor.nbytes != width:
                 raise ValueError(
@@ -122,9 +122,9 @@ class FeatureStore:
                 content_id = int.from_bytes(key, "big")
                 view = memoryview(value)
                 # If the page was reused while we read it (`overtaken`), the key may be anything.
-                if _is_sound(view, wanted.get(content_id, b"")):
+                if is_sound(view, wanted.get(content_id, b"")):
                     ids.append(content_id)
-                    rows.append(view[_HEADER_BYTES:])
+                    rows.append(view[HEADER_BYTES:])
             return ids, b"".join(rows)
 
     def tokens(self, wanted: Mapping[int, bytes]) -> Iterator[tuple[int, memoryview]]:
@@ -136,8 +136,8 @@ class FeatureStore:
         while chunk := list(islice(ordered, _TOKENS_AT_ONCE)):
             for content_id, value in self._live.run(partial(self._copies, chunk)):
                 view = memoryview(value)
-                if _is_sound(view, wanted[content_id]):
-                    yield content_id, view[_HEADER_BYTES:]
+                if is_sound(view, wanted[content_id]):
+                    yield content_id, view[HEADER_BYTES:]
 
     def _copies(self, chunk: list[int], txn: lmdb.Transaction) -> list[tuple[int, bytes]]:
         values = ((content_id, txn.get(_key(content_id), db=self._live.tokens)) for content_id in chunk)
@@ -191,7 +191,8 @@ def _frame(sha256: bytes, payload: bytes) -> bytes:
     return b"".join((sha256, zlib.crc32(payload).to_bytes(4, "big"), payload))
 
 
-def _is_sound(value: memoryview, sha256: bytes) -> bool:
-    if len(value) < _HEADER_BYTES or value[:_HASH_BYTES] != sha256:
+def is_sound(value: memoryview, sha256: bytes) -> bool:
+    """Whether a stored value is that of a picture with this hash, unaltered."""
+    if len(value) < HEADER_BYTES or value[:HASH_BYTES] != sha256:
         return False
-    return zlib.crc32(value[_HEADER_BYTES:]) == int.from_bytes(value[_HASH_BYTES:_HEADER_BYTES], "big")
+    return zlib.crc32(value[HEADER_BYTES:]) == int.from_bytes(value[HASH_BYTES:HEADER_BYTES], "big")
