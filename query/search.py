@@ -42,12 +42,12 @@ class Searcher:
     def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
         self.index = IndexFolder.open(Path(index))
         chosen = choose_device(device)
-        self._catalog = self.index.catalog(readonly=True)
-        self.collection = Collection(self.index, self._catalog, chosen)
+        self.catalog = self.index.catalog(readonly=True)
+        self.collection = Collection(self.index, self.catalog, chosen)
         self._pictures = PictureExtractor(self.collection, chosen)
-        self._encoder = Encoder(self._catalog, self.collection, self._pictures)
-        self._allowed = Allowed(self._catalog)
-        self._chooser = SpaceChooser(self.index.path, self._catalog)
+        self._encoder = Encoder(self.catalog, self.collection, self._pictures)
+        self._allowed = Allowed(self.catalog)
+        self._chooser = SpaceChooser(self.index.path, self.catalog)
 
     def close(self) -> None:
         """Release the index's files and end the decoding processes. Closing twice is harmless; a query to a closed
@@ -96,7 +96,7 @@ class Searcher:
         found = recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        return present(self._catalog, self.collection, asked, found, ranking)
+        return present(self.catalog, self.collection, asked, found, ranking)
 
     @overload
     def search_many(
@@ -167,10 +167,10 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        yield present(self._catalog, self.collection, asked, found, first_order(asked, found))
+        yield present(self.catalog, self.collection, asked, found, first_order(asked, found))
         if query.rerank:
             ranking = rerank(self.collection, asked, found)
-            yield present(self._catalog, self.collection, asked, found, ranking)
+            yield present(self.catalog, self.collection, asked, found, ranking)
 
     def encode(self, query: Query) -> EncodedQuery:
         """The first step: brings the spaces up to date and gives every example's features in each of its spaces.
@@ -219,7 +219,7 @@ class Searcher:
         paths = [
             os.fsdecode(files[0].path) if files else None
             for some in chunks(ids.tolist())
-            for files in self._catalog.files_of(some).values()
+            for files in self.catalog.files_of(some).values()
         ]
         there = np.array([path is not None for path in paths], np.bool_)
         return Embeddings(

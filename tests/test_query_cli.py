@@ -130,7 +130,7 @@ def test_a_sheet_is_drawn(work, tmp_path):
         assert drawn.format == "PNG" and drawn.width > drawn.height
     nowhere = tmp_path / "none" / "sheet.png"
     ran = diffsim("query", work / "pictures" / "07.png", "--index", work / "index", "--sheet", nowhere)
-    assert "No such file" in problem(ran)
+    assert "no folder" in problem(ran)
 
 
 def test_an_outside_picture(work):
@@ -174,7 +174,7 @@ def test_a_store_that_is_gone_names_the_way_back(work, tmp_path):
 def test_unreadable_query_pictures(work, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     os.mkfifo(tmp_path / "pipe.png")
-    for name, reason in (("none", "No such file"), (".", "not a file"), ("pipe.png", "not a file"), ("text.png", "")):
+    for name, reason in (("none", "No such file"), (".", "not a file"), ("pipe.png", "gave nothing"), ("text.png", "")):
         text = problem(diffsim("query", tmp_path / name, "--index", work / "index"))
         assert str(tmp_path / name) in text and reason in text
 

@@ -11,6 +11,8 @@ import platformdirs
 
 from diffsim.retrieval.names import DEFAULT_DTYPE, DEFAULT_SEED, DEFAULT_TIER, DTYPES, TIERS, VARIANTS
 
+from .files import GivenPicture, given_picture
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
@@ -136,14 +138,16 @@ class WeighedPicture(click.ParamType):
 
     name = "picture"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, Path]:
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, GivenPicture]:
         if isinstance(value, tuple):
             return value
         found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
         weight, path = (float(found[1]), found[2]) if found else (1.0, value)
         if not weight:
             self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
-        return weight, Path(path)
+        return weight, given_picture(path)
 
 
 REGION = Region()

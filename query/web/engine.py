@@ -17,15 +17,15 @@ from diffsim.db.status import Status
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.roots import offline_roots
 
+from ..decoders import Decoders
 from ..locate import Locator
 from ..pair import Pair
+from ..picture_cache import PictureCache
 from ..query import Answer, Example, ExtractedPicture, Query
 from ..text import printable
 from . import schemas
-from .decoders import Decoders
 from .kept import Kept
 from .lanes import Lanes
-from .picture_cache import PictureCache
 from .picture_list import PictureList
 from .problems import Problem
 from .runs import Run, Runs
@@ -88,7 +88,7 @@ class Engine:
         self.index = index
         self.catalog: Catalog = index.catalog(readonly=True)
         self.decoders = Decoders(_DECODERS)
-        self.pictures = PictureCache(index, self.decoders)
+        self.pictures = PictureCache(index, self.decoders, keep=True)
         self.uploads = Uploads(self.decoders)
         self.lanes = Lanes(index, device)
         self.runs = Runs(index)

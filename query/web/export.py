@@ -8,18 +8,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
+from diffsim.retrieval.regular_files import MAX_FILE_BYTES, open_regular
 
-from diffsim.retrieval.pictures.decode_worker import MAX_FILE_BYTES
-from diffsim.retrieval.regular_files import open_regular
-
-from ..figures.sheet import SheetHit, draw_comparison, draw_sheet
-from ..figures.thumbnails import blank
+from ..figures.sheet import SheetExample, SheetHit, draw_comparison, draw_sheet, sheet_hits
+from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import printable
 from .engine import Engine
-from .picture_cache import PictureCache
-from .problems import Problem
 
 _CHUNK = 1 << 20
 
@@ -92,14 +87,14 @@ def _name(path: bytes, taken: set[str]) -> str:
 
 
 def sheet(
-    query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
+    examples: Sequence[SheetExample], answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
 ) -> bytes:
-    """PNG: the query and its hits; a row for each answer if there are several."""
+    """PNG: the query, further examples and the hits; a row for each answer if there are several."""
     rows = [(answer.name, _chosen(answer.hits, only, top, pictures)) for answer in answers]
     if len(rows) == 1:
-        drawing = draw_sheet(query, rows[0][1], f"by {rows[0][0]}")
+        drawing = draw_sheet(examples, rows[0][1], f"by {rows[0][0]}")
     else:
-        drawing = draw_comparison(query, rows, "what each feature space finds similar")
+        drawing = draw_comparison(examples, rows, "what each feature space finds similar")
     file = io.BytesIO()
     drawing.save(file, "PNG")
     return file.getvalue()
@@ -107,15 +102,4 @@ def sheet(
 
 def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: PictureCache) -> list[SheetHit]:
     wanted = [hit for hit in hits if hit.content_id in only] if only else list(hits[:top])
-    return [
-        SheetHit(thumbnail(pictures, hit.content_id), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
-        for hit in wanted
-    ]
-
-
-def thumbnail(pictures: PictureCache, content_id: int) -> Image.Image:
-    """A plain grey square if the picture cannot be read now."""
-    try:
-        return Image.open(io.BytesIO(pictures.thumbnail(content_id)))
-    except Problem:
-        return blank()
+    return sheet_hits(wanted, pictures)

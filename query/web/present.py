@@ -8,11 +8,11 @@ from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.choose import answering
 from diffsim.retrieval.region import seen_part
 
+from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import chance_text, likeness_ended, printable
 from . import schemas
 from .engine import Comparison, IndexState, Page, Place
-from .picture_cache import PictureCache
 from .runs import Run
 
 # Pictures

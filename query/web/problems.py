@@ -10,6 +10,8 @@ from starlette.exceptions import HTTPException
 from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexBusy
 
+from ..picture_cache import NoPicture
+
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
     400: "Bad request",
@@ -47,6 +49,8 @@ def of(error: Exception) -> Problem:
     """The problem for an error: our own are sentences already; any other only says that there was one."""
     if isinstance(error, Problem):
         return error
+    if isinstance(error, NoPicture):
+        return Problem(404, str(error))
     if isinstance(error, Error):
         return Problem(409 if isinstance(error, IndexBusy) else 422, str(error))
     return Problem(500, "Something went wrong on the server; its terminal says what.")
