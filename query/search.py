@@ -202,13 +202,14 @@ class Searcher:
         self.collection.refresh(spaces)
         return without_errors(self._encoder.prepared([(example, spaces) for example in examples], problems))
 
-    def pair(self, a: Subject, b: Subject, space: str | None = None) -> Pair:
+    def pair(self, a: Subject, b: Subject, space: str | None = None, region: Box | None = None) -> Pair:
         """Two pictures in one space (None: the index's first), from their stored tokens if they are indexed: which
-        parts of each are found in the other, and where attention falls. Raises BadQuery, ..."""
+        parts of each are found in the other, and where attention falls. region: the box of `a` that is compared, as in
+        an Example. Raises BadQuery, BadRegion, ..."""
         chosen = self.choose(space)
         self.collection.refresh([chosen])
-        first, second = self._encoder.encode([(Example(subject), [chosen]) for subject in (a, b)])
-        return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens)
+        first, second = self._encoder.encode([(Example(a, region=region), [chosen]), (Example(b), [chosen])])
+        return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens, first.region)
 
     def embeddings(self, space: str | None = None) -> Embeddings:
         """The descriptors of all pictures of a space (None: the index's first) that can be hits, for other uses:

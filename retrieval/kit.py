@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor
 
 from .durable import put_in_place
@@ -93,14 +93,15 @@ class SpaceKit:
         tensors = {f"constants.{name}": tensor for name, tensor in self.constants.items()}
         for number, projection in enumerate(self.projections):
             tensors |= {f"taps.{number}.{name}": tensor for name, tensor in projection.tensors().items()}
-        tensors_part = folder / "space.safetensors.part"
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, tensors_part)
+        data = save({name: tensor.contiguous().cpu() for name, tensor in tensors.items()})
         details = {
             "space": self.space.record(),
-            "tensors": hashlib.sha256(tensors_part.read_bytes()).hexdigest(),
+            "tensors": hashlib.sha256(data).hexdigest(),
             "projections": [projection.record() for projection in self.projections],
             "shapes": self.shapes,
         }
+        # Not by save_file, whose files are for their owner alone: an index may be shared.
+        (folder / "space.safetensors.part").write_bytes(data)
         (folder / "space.json.part").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
         for name in ("space.safetensors", "space.json"):
             put_in_place(folder / f"{name}.part", folder / name)

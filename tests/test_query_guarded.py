@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import stat
 import tempfile
 from pathlib import Path
 
@@ -78,6 +79,20 @@ def test_a_pair_is_decoded_under_guard(replaced: Path, protocol: str) -> None:
     for name in ("01.png", "02.png"):
         ran = in_time("score", first, replaced / "pictures" / name, *SETTINGS, "--protocol", protocol)
         assert "is not a file" in problem(ran)
+
+
+def test_others_may_read_an_index_as_its_owner_s_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        draw(tmp_path / "pictures", range(3))
+        build(tmp_path / "index", tmp_path / "pictures")
+    finally:
+        os.umask(before)
+    written = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "index").rglob("*") if path.is_file()
+    }
+    assert "space.safetensors" in written
+    assert all(mode == 0o644 for name, mode in written.items() if not name.startswith("writer.")), written
 
 
 def files(tmp_path: Path) -> list[Path]:

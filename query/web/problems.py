@@ -4,8 +4,9 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexBusy
@@ -19,21 +20,24 @@ _TITLES = {
     403: "Not allowed",
     404: "Not found",
     405: "Method not allowed",
+    408: "Too slow",
     409: "Conflict",
     410: "Gone",
     413: "Too large",
     415: "Wrong media type",
     422: "Not understood",
+    503: "Busy",
 }
 
 
 class Problem(Error):
-    """A response other than the one that was requested. detail: one sentence."""
+    """A response other than the one that was requested. detail: one sentence. retry_s: when to ask again."""
 
-    def __init__(self, status: int, detail: str) -> None:
+    def __init__(self, status: int, detail: str, retry_s: int | None = None) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
+        self.headers = {} if retry_s is None else {"Retry-After": str(retry_s)}
 
 
 def body(status: int, detail: str) -> dict[str, str | int]:
@@ -62,7 +66,11 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(Error)
     async def known(request: Request, error: Error) -> JSONResponse:
         found = of(error)
-        return response(found.status, found.detail)
+        return response(found.status, found.detail, found.headers)
+
+    @app.exception_handler(ClientDisconnect)
+    async def gone(request: Request, error: ClientDisconnect) -> Response:
+        return Response(status_code=400)  # to nobody: it left before its request was whole
 
     @app.exception_handler(HTTPException)
     async def http(request: Request, error: HTTPException) -> JSONResponse:

@@ -12,6 +12,7 @@ from ...query import Answer
 from ...query import Query as SearchQuery
 from .. import export, schemas
 from ..engine import Engine
+from ..lanes import Asker
 from .common import engine_of
 
 router = APIRouter()
@@ -35,8 +36,8 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
     for spaces in [[name] for name in asked.compare] or [asked.search.spaces]:
         queries.append(await engine.query(asked.search.model_copy(update={"spaces": spaces})))
 
-    def search() -> list[Answer]:
-        return [engine.lanes.searcher.answer(query) for query in queries]
+    def search(asker: Asker) -> list[Answer]:
+        return [asker.searcher.answer(query) for query in queries]
 
     def draw(answers: Sequence[Answer]) -> bytes:
         search = asked.search
@@ -46,7 +47,7 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
         ]
         return export.sheet(examples, answers, asked.only, asked.top, engine.pictures)
 
-    drawn = await engine.lanes.decoding.run(draw, await engine.lanes.searching.run(search))
+    drawn = await engine.lanes.decoding.run(draw, await engine.lanes.ask(search))
     return Response(
         drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'}
     )
