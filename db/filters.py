@@ -144,6 +144,13 @@ def _matching(
     return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64), undated
 
 
+def has_files_below(connection: Connection, folder: str | os.PathLike[str]) -> bool:
+    """Whether a file of the index, present or missing, is below a folder."""
+    roots = [KnownRoot(*row) for row in connection.execute(select(Root.id, Root.path, Root.display))]
+    found = select(File.id).where(or_(false(), *(_below(root, folder) for root in roots))).limit(1)
+    return connection.scalar(found) is not None
+
+
 def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if filters.min_side is not None:

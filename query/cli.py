@@ -4,6 +4,7 @@ Each command is imported when it is called and imports torch and FAISS only when
 `status` start at once.
 """
 
+import difflib
 import errno
 import importlib
 import os
@@ -41,6 +42,13 @@ class _Group(click.Group):
             return None
         command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
         return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        name = args[0]
+        if name not in _COMMANDS and not name.startswith("-"):
+            near = difflib.get_close_matches(name, _COMMANDS, 1)
+            ctx.fail(f"There is no command {name!r}" + (f"; do you mean {near[0]!r}?" if near else "."))
+        return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -389,3 +389,20 @@ def test_names_print_safely(tmp_path):
     assert outs["paths"].count(b"\n") == 6 and all(path + b"\n" in outs["paths"] for path in wanted)
     status = diffsim("status", "--index", tmp_path / "index")
     assert status.code == 0 and b"\x1b" not in status.out
+
+
+# ------------------------------------------------------------------------------------------- slips
+
+
+def test_slips_are_answered_with_what_was_meant(work):
+    index = ("--index", work / "index")
+    picture = work / "pictures" / "07.png"
+    ran = diffsim("qurey", picture)
+    assert ran.code == 2 and "do you mean 'query'?" in ran.err
+    assert diffsim("xyzzy").code == 2
+    ran = diffsim("query", picture, *index, "--after", "yesterday")
+    assert ran.code == 2 and "2024-05-31" in ran.err and "%" not in ran.err
+    text = problem(diffsim("query", picture, *index, "--folder", work / "typo"))
+    assert str(work / "typo") in text and "`diffsim status`" in text
+    assert str(work / "typo") in problem(diffsim("query", picture, *index, "--folder", work, "--folder", work / "typo"))
+    assert diffsim("query", picture, *index, "--folder", work).code == 0

@@ -113,7 +113,20 @@ def memory_option(command: Command) -> Command:
     )(command)
 
 
-DATE = click.DateTime(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+class Day(click.DateTime):
+    """A day, or a moment of it."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            self.fail(f"{value!r} is not a day; write for example 2024-05-31, or 2024-05-31T14:30.", param, ctx)
+
+
+DATE = Day()
 
 
 class Region(click.ParamType):

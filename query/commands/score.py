@@ -78,7 +78,9 @@ def score(
         }
         click.echo(json.dumps(record))
     else:
-        click.echo(f"{found.score.score:.4f}  {metric} by {request.name}, {protocol} protocol ({found.fingerprint})")
+        click.echo(
+            f"{found.score.score:.4f}  {metric} by {request.name}, {protocol} protocol, fp32 ({found.fingerprint})"
+        )
         click.echo(f"{found.score.forward:.4f}  {first} rebuilt from {second}")
         click.echo(f"{found.score.backward:.4f}  {second} rebuilt from {first}")
     if heatmap:

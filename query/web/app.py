@@ -57,7 +57,7 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
     )
     app.state.engine = engine
     app.state.token = token
-    problems.install(app)
+    problems.install(app, templates.get_template("missing.html").render())
     app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     page = templates.get_template("page.html")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
@@ -60,8 +60,8 @@ def of(error: Exception) -> Problem:
     return Problem(500, "Something went wrong on the server; its terminal says what.")
 
 
-def install(app: FastAPI) -> None:
-    """Every error that leaves the app is a problem."""
+def install(app: FastAPI, missing_page: str) -> None:
+    """Every error that leaves the app is a problem. missing_page: what a person sees at an address without anything."""
 
     @app.exception_handler(Error)
     async def known(request: Request, error: Error) -> JSONResponse:
@@ -73,7 +73,9 @@ def install(app: FastAPI) -> None:
         return Response(status_code=400)  # to nobody: it left before its request was whole
 
     @app.exception_handler(HTTPException)
-    async def http(request: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> Response:
+        if error.status_code == 404 and request.method == "GET" and "text/html" in request.headers.get("accept", ""):
+            return HTMLResponse(missing_page, 404)
         details = {404: "There is nothing at this address.", 405: f"{request.method} is not possible at this address."}
         return response(
             error.status_code, details.get(error.status_code, error.detail.rstrip(".") + "."), error.headers
