@@ -187,6 +187,7 @@ def test_a_text_browser_is_not_opened(no_window: Path, tmp_path: Path) -> None:
     for name in ("w3m", "lynx", "www-browser"):
         script(no_window, name, f"echo > {tmp_path}/ran")
     opened = browser.Opened("http://127.0.0.1:9/?token=secret")
+    opened._thread.join()
     assert opened._folder is None
     opened.close()
     assert not (tmp_path / "ran").exists()

@@ -20,11 +20,15 @@ class Opened:
     """An address that a browser was told to open.
 
     Everybody on a machine can read the command lines of its programs, so the browser is given the path of a file that
-    only its owner can read, and that leads there. The browser is started in a thread: some run in the foreground.
+    only its owner can read, and that leads there. All in a thread: some browsers run in the foreground.
     """
 
     def __init__(self, address: str) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._thread = threading.Thread(target=self._open, args=(address,), daemon=True)
+        self._thread.start()
+
+    def _open(self, address: str) -> None:
         browser = _browser()
         if browser is None:
             return
@@ -32,7 +36,7 @@ class Opened:
         page = Path(self._folder.name) / "open.html"
         page.touch(0o600)
         page.write_text(LEADS.format(address=html.escape(address)), encoding="utf-8")
-        threading.Thread(target=browser.open, args=(page.as_uri(),), daemon=True).start()
+        browser.open(page.as_uri())
 
     def close(self) -> None:
         if self._folder is not None:

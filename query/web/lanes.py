@@ -56,8 +56,9 @@ class Lane:
                 return None
             return await asyncio.wrap_future(submit(work, *arguments))
 
-    async def stream(self, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
-        """Yields what `work` passes to its argument, as soon as it does; raises what `work` raises."""
+    async def stream(self, request: Request, work: Callable[[Callable[[T], None]], None]) -> AsyncGenerator[T]:
+        """Yields what `work` passes to its argument, as soon as it does; raises what `work` raises. Nothing if the
+        client disconnected before its turn."""
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[T | None] = asyncio.Queue()
 
@@ -71,6 +72,8 @@ class Lane:
                 put(None)
 
         async with self._turn() as submit:
+            if await request.is_disconnected():
+                return
             running = submit(run)
             try:
                 while (item := await items.get()) is not None:
@@ -147,9 +150,9 @@ class Lanes:
         """Run `work` in the searching lane. Raises Problem if the lane is too busy."""
         return await self._searching.run(self._with_asker, work)
 
-    def asked(self, work: Callable[[Asker, Callable[[T], None]], None]) -> AsyncGenerator[T]:
+    def asked(self, request: Request, work: Callable[[Asker, Callable[[T], None]], None]) -> AsyncGenerator[T]:
         """The same for answers in several steps, see `Lane.stream`."""
-        return self._searching.stream(lambda put: self._with_asker(lambda asker: work(asker, put)))
+        return self._searching.stream(request, lambda put: self._with_asker(lambda asker: work(asker, put)))
 
     def _with_asker(self, work: Callable[[Asker], T]) -> T:
         asker = self._free.get()

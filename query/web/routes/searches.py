@@ -7,6 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from .. import present, problems, schemas
 from ..lanes import Asker
@@ -31,8 +32,10 @@ async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse
         for answer in asker.searcher.answers(question):  # the order of the first stage, then that of the full score
             put(present.answer_out(answer, time.monotonic() - started, engine.pictures))
 
-    answers = engine.lanes.asked(search_all)
-    first = await anext(answers)  # a problem before it becomes the status of the response
+    answers = engine.lanes.asked(request, search_all)
+    first = await anext(answers, None)  # a problem before it becomes the status of the response
+    if first is None:
+        raise ClientDisconnect
 
     async def lines() -> AsyncIterator[str]:
         async with aclosing(answers):

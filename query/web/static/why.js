@@ -30,7 +30,7 @@ function paint(canvas, rows, low, high, alpha) {
 export function whyView(main) {
   const stop = new AbortController();
   // The space that is drawn comes first; the others that the search weighs together have their scores told.
-  const spaces = state.at ? [state.at, ...state.by.filter((name) => name !== state.at)] : state.by;
+  const spaces = state.by.includes(state.at) ? [state.at, ...state.by.filter((name) => name !== state.at)] : state.by;
   const named = (names) => names.map((name) => `&space=${encodeURIComponent(name)}`).join("");
   const address = (kind, a, b) => `/api/why${kind}?a=${a}&b=${b}${named(kind ? spaces.slice(0, 1) : spaces)}`;
   const head = h("div.head", {}, h("h1", {}, "Why?"));
@@ -62,7 +62,7 @@ export function whyView(main) {
     const weighed = answer.scores.length > 1;
     const choice = index.spaces.filter((one) => one.answers && (!weighed || answer.scores.some((score) => score.fingerprint === one.fingerprint)));
     const label = (one) => (weighed ? `${one.short} ${answer.scores.find((score) => score.fingerprint === one.fingerprint).score.toFixed(3)}` : one.short);
-    const link = (one) => format(weighed ? { ...state, at: one.name } : { ...state, by: [one.name], at: null });
+    const link = (one) => format(weighed ? { ...state, at: state.by.find((name) => name === one.name || name === one.fingerprint) } : { ...state, by: [one.name], at: null });
     head.replaceChildren(
       h("h1", {}, `Score ${answer.score.toFixed(3)}`),
       h("p.count", {}, `by ${answer.space.name}${answer.region ? ", of the region" : ""}${weighed ? "; the search weighs its spaces together" : ""}`),
