@@ -42,9 +42,7 @@ def check_output(
     the index. Raises CannotWrite.
     """
     if path.suffix.lower() not in suffixes:
-        raise CannotWrite(
-            f"The file {path} would be of an unknown kind; name one that ends in {' or '.join(suffixes)}."
-        )
+        raise CannotWrite(f"The name {path} does not say which kind of file; end it in {' or '.join(suffixes)}.")
     if not path.parent.is_dir():
         raise CannotWrite(f"There is no folder {path.parent} for {path.name}; make it, or name another file.")
     if not os.access(path.parent, os.W_OK | os.X_OK):

@@ -45,6 +45,11 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
             "content": {problems.MEDIA_TYPE: {}},
             "description": "Not understood.",
         },
+        503: {
+            "model": schemas.Problem,
+            "content": {problems.MEDIA_TYPE: {}},
+            "description": "Busy; Retry-After says in how many seconds to ask again.",
+        },
     }
     app = FastAPI(
         title="diffsim browse",
