@@ -232,7 +232,7 @@ def test_why_has_the_score_of_the_search(asker, work):
     hit = answers(asker, picture=first, region=region)[-1]["hits"][2]
     asked = f"/api/why?a={first}&b={hit['id']}"
     found = asker.get(f"{asked}&region=0.1,0.2,0.4,0.5").json()
-    assert found["score"] == pytest.approx(hit["score"], abs=1e-5) and found["region"] == region
+    assert found["score"] == pytest.approx(hit["score"], abs=1e-5) and found["region"] == pytest.approx(region)
     assert found["score"] != pytest.approx(asker.get(asked).json()["score"], abs=1e-5)
     rows, columns = len(found["a_from_b"]), len(found["a_from_b"][0])
     for part in found["regions"]:
