@@ -139,7 +139,7 @@ def test_without_such_a_font_there_are_look_alikes_and_boxes(monkeypatch: pytest
     assert len(set(plain("日\udcff🎉\x07"))) == 1
     assert plain("x…y") == "x…y"
     assert plain("\u202eété") == "ete"
-    assert boxes("Привет") and not boxes("Łódź")
+    assert boxes("Привет") and not boxes("Łódź \udcff 🎉")
 
 
 def test_a_long_name_keeps_both_its_ends() -> None:

@@ -74,8 +74,8 @@ def lettered(text: str, size: int) -> tuple[str, Face]:
 
 
 def boxes(text: str) -> bool:
-    """Whether a drawn text has boxes, because no font with its letters was found."""
-    return BOX in lettered(text, 14)[0]
+    """Whether letters of a text are drawn as boxes, because no font with them was found."""
+    return BOX in lettered("".join(each for each in text if unicodedata.category(each)[0] == "L"), 14)[0]
 
 
 def _hidden(character: str) -> bool:
