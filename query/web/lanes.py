@@ -27,6 +27,8 @@ T = TypeVar("T")
 _PATIENCE_S = 8.0
 """Who would wait longer for an answer is told to come back."""
 _DECODING_PATIENCE_S = 30.0
+_EXTRACTING_PATIENCE_S = 120.0
+"""A large network takes many seconds for a picture on a CPU."""
 _RETRY_AFTER_S = 5
 _MOST_SEARCHING = 4
 _PAIRS = 8
@@ -142,7 +144,7 @@ class Lanes:
         self._askers = [Asker(index, device) for _ in range(threads)]
         for asker in reversed(self._askers):
             self._free.put(asker)
-        self.extracting = Lane("extracting", 1)
+        self.extracting = Lane("extracting", 1, _EXTRACTING_PATIENCE_S)
         self.decoding = Lane("decoding", 2, _DECODING_PATIENCE_S)
         self.extractor = Searcher(index.path, device)
 
