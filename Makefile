@@ -12,24 +12,28 @@ apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing
 
 .PHONY: demo test browser clean
 
-# FAISS: one of two distributions of the same module. faiss-gpu where there is an NVIDIA GPU and it loads, else faiss-cpu.
+# FAISS: two distributions of the same module. faiss-gpu takes faiss-cpu's place where there is an NVIDIA GPU and it loads.
+ifeq ($(GPU),yes)
+FAISS := $(BIN)/python -m pip uninstall --quiet --yes faiss-cpu && $(PIP) --force-reinstall --no-deps faiss-gpu && \
+  $(BIN)/python -c 'import faiss' 2>/dev/null || { echo "faiss-gpu does not load here; faiss-cpu takes its place."; \
+  $(BIN)/python -m pip uninstall --quiet --yes faiss-gpu; $(PIP) --force-reinstall --no-deps faiss-cpu; }
+else
+FAISS := true
+endif
+
 .venv/installed: setup.cfg pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; name one with: make PYTHON=python3.12"; exit 1; }
 	@$(PYTHON) -m venv .venv || { $(call apt,python3-venv) && $(PYTHON) -m venv .venv; } || { \
 	  echo "The venv module is missing; install it with: apt install python3-venv"; exit 1; }
 	@echo "Installing into .venv (PyTorch is the large part) ..."
-ifeq ($(GPU),yes)
-	@$(PIP) --editable '.[gpu]' && $(BIN)/python -c 'import faiss' 2>/dev/null || { \
-	  echo "faiss-gpu does not load here; faiss-cpu takes its place."; \
-	  $(BIN)/python -m pip uninstall --quiet --yes faiss-gpu; $(PIP) --editable '.[cpu]'; }
-else
-	@$(PIP) --editable '.[cpu]'
-endif
+	@$(PIP) --editable .
+	@$(FAISS)
 	@$(BIN)/python -c 'import faiss'
 	@touch $@
 
 .venv/installed-dev: .venv/installed
 	@$(PIP) --editable '.[heif,web,dev]'
+	@$(FAISS)
 	@touch $@
 
 demo: .venv/installed

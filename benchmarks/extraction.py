@@ -33,7 +33,7 @@ from diffsim.retrieval.families import known_families, load_network
 from diffsim.retrieval.settings import SpaceSettings
 
 PROMPT = known_families().presets["sd15"].prompt
-TAP = known_families().presets["sd15"].profiles["style"]
+TAP = known_families().presets["sd15"].profiles["style"][0]
 WAYS = ("ours", "released")
 
 

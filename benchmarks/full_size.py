@@ -62,7 +62,7 @@ def measure(name: str) -> None:
     """One network, start to end; prints a line for each step."""
     what = NETWORKS[name]
     preset = known_families().presets[what.preset]
-    tap = preset.profiles[what.profile]
+    (tap,) = preset.profiles[what.profile]
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / name
         # In a child, because the memory that making it takes is not what using it takes.

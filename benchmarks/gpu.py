@@ -6,9 +6,9 @@
     python benchmarks/gpu.py OUT.json --part training           only this part, see --help
 
 Needs Linux, a driver for CUDA 12 or newer, Python 3.11 or newer, 32 GB of memory, 30 GB of disk for --scratch, no
-network and no trained weights. From a checkout, pip install --editable '.[gpu]' brings torch (its wheel on PyPI has
-CUDA in it), diffusers, transformers, safetensors, numpy, pillow, sqlalchemy, lmdb, filelock, platformdirs, click, rich
-and faiss-gpu. Where faiss-gpu does not load, faiss-cpu does, and recall is measured on the CPU alone.
+network and no trained weights. From a checkout, pip install --editable . brings torch (its wheel on PyPI has CUDA in
+it) and all else; faiss-gpu is put in the place of faiss-cpu (pip uninstall faiss-cpu, then pip install faiss-gpu).
+Where it does not load, faiss-cpu does, and recall is measured on the CPU alone.
 
 OUT.json has chip and versions, and of every part its rows, its seconds, and what it printed last if it failed. The
 tables are printed as Markdown, for docs/speed.md. Ends with 1 if a part failed.

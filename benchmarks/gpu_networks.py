@@ -43,7 +43,7 @@ class Case:
     def space(self, folder: Path, dtype: str, quick: bool) -> diffsim.Space:
         """As the preset reads its network by style."""
         preset = known_families().presets[self.preset]
-        tap = preset.profiles["style"]
+        (tap,) = preset.profiles["style"]
         size = self.quick_size if quick else preset.size
         layer = f"{tap.module}@{tap.timestep}"
         return diffsim.Space(folder, layers=[layer], size=size, noises=preset.noises, prompt="", dtype=dtype)

@@ -26,7 +26,7 @@ from .changes import (
 from .chunks import chunks
 from .database import Database
 from .files import FileRows, KnownRoot, present
-from .filters import Filters, has_files_below, matching
+from .filters import Filters, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
 from .pending import PendingContent, count_pending, read_pending
 from .shards import KnownShard, RecordedRecall, read_shards, set_capacity
@@ -349,11 +349,6 @@ class Catalog:
                     location = FileLocation(root_id, root, os.path.join(root, path), os.path.join(root_text, text))
                     found[content_id].append(location)
         return found
-
-    def has_files_below(self, folder: str | os.PathLike[str]) -> bool:
-        """Whether a file of the index, present or missing, is below a folder."""
-        with self._database.reading() as connection:
-            return has_files_below(connection, folder)
 
     def has_file(self, path: bytes) -> bool:
         """Whether a file of the index is at this path, present or missing."""

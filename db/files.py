@@ -23,6 +23,8 @@ class KnownRoot:
     id: int
     path: bytes  # absolute
     display: str
+    left_out: tuple[str, ...] = ()  # patterns
+    include_hidden: bool = False
 
 
 class FileRow(NamedTuple):
@@ -94,6 +96,16 @@ FILE_COLUMNS = (
 )
 
 
+def read_roots(connection: Connection) -> list[KnownRoot]:
+    """All roots, by path."""
+    columns = Root.id, Root.path, Root.display, Root.left_out, Root.include_hidden
+    rows = connection.execute(select(*columns).order_by(Root.path))
+    return [
+        KnownRoot(root_id, path, display, tuple(left_out.splitlines()), hidden)
+        for root_id, path, display, left_out, hidden in rows
+    ]
+
+
 def display_text(path: bytes) -> str:
     """The path as valid text: bytes that are no UTF-8 become backslash escapes."""
     return path.decode("utf-8", "backslashreplace")
@@ -121,8 +133,7 @@ class FileRows:
     def roots(self) -> list[KnownRoot]:
         """All roots, by path."""
         with self._database.reading() as connection:
-            rows = connection.execute(select(Root.id, Root.path, Root.display).order_by(Root.path))
-            return [KnownRoot(*row) for row in rows]
+            return read_roots(connection)
 
     def add_root(self, path: bytes) -> KnownRoot:
         with self._database.writing() as connection:
@@ -130,6 +141,12 @@ class FileRows:
             row = insert(Root).values(path=path, display=display).returning(Root.id)
             root_id = connection.scalars(row).one()
             return KnownRoot(root_id, path, display)
+
+    def set_left_out(self, root_id: int, patterns: Sequence[str], include_hidden: bool) -> None:
+        """Remember what scans of a root leave out."""
+        with self._database.writing() as connection:
+            values = {"left_out": "\n".join(patterns), "include_hidden": include_hidden}
+            connection.execute(update(Root).where(Root.id == root_id).values(values))
 
     def absorb(self, inner: KnownRoot, outer: KnownRoot) -> None:
         """Make the files of `inner`, a folder below `outer`, files of `outer`; nothing else about them changes."""

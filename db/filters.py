@@ -6,14 +6,17 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import numpy as np
-from sqlalchemy import Connection, Text, and_, case, cast, false, func, or_, select
+from sqlalchemy import Connection, Text, and_, case, cast, exists, false, func, or_, select
 from sqlalchemy.sql import ColumnElement
+
+from diffsim.errors import did_you_mean
 
 from .arrays import ascending
 from .chunks import chunks
 from .errors import CatalogError
-from .files import KnownRoot, inside, present
+from .files import KnownRoot, display_text, inside, present, read_roots
 from .tables import Content, File, Root
+from .times import storable
 
 
 class BadFilter(CatalogError, ValueError):
@@ -36,9 +39,10 @@ FORMATS = tuple(sorted(_FORMATS))
 class Filters:
     """What a picture must be to be a hit; empty fields ask nothing.
 
-    folders: one of its files is below one of these. after, before: that file was modified at or after, and earlier
-    than, this moment (a date is its midnight; without a time zone it is local time). min_side, max_side: no side has
-    fewer, or more, pixels. min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name.
+    folders: one of its files is below one of these, which the index must know. after, before: that file was modified at
+    or after, and earlier than, this moment (a date is its midnight; without a time zone it is local time). min_side,
+    max_side: no side has fewer, or more, pixels. min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the
+    content, not by the name.
     Raises BadFilter.
     """
 
@@ -55,6 +59,8 @@ class Filters:
         folders = (self.folders,) if isinstance(self.folders, str | os.PathLike) else self.folders
         formats = (self.formats,) if isinstance(self.formats, str) else self.formats
         object.__setattr__(self, "folders", tuple(map(os.fspath, folders)))
+        if "" in self.folders:
+            raise BadFilter("The path of a folder is empty; name a folder of the index, or leave the filter out.")
         object.__setattr__(self, "formats", tuple(map(_format, formats)))
         for low, high, what in (
             (self.min_side, self.max_side, "sides"),
@@ -73,7 +79,7 @@ class Filters:
 
     def in_time(self, mtime_ns: int) -> bool:
         """Whether a file that was modified then passes."""
-        after, before = _ns(self.after), _ns(self.before)
+        after, before, mtime_ns = _ns(self.after), _ns(self.before), storable(mtime_ns)
         return (after is None or after <= mtime_ns) and (before is None or mtime_ns < before)
 
 
@@ -81,7 +87,8 @@ def _format(name: str) -> str:
     plain = name.upper().removeprefix(".")
     plain = _ALSO.get(plain, plain)
     if plain not in _FORMATS:
-        raise BadFilter(f"{name!r} is no format that is read here; choose one of {', '.join(FORMATS)}.")
+        meant = did_you_mean(plain, FORMATS)
+        raise BadFilter(f"{name!r} is no format that is read here{meant}; choose one of {', '.join(FORMATS)}.")
     return plain
 
 
@@ -91,8 +98,7 @@ def _ns(moment: date | datetime | None) -> int | None:
     if not isinstance(moment, datetime):
         moment = datetime(moment.year, moment.month, moment.day)
     try:
-        # No file is older or newer than what fits in a catalog's integer.
-        return min(max(round(moment.timestamp() * 1e6) * 1000, -(2**63)), 2**63 - 1)
+        return storable(round(moment.timestamp() * 1e6) * 1000)
     except (OverflowError, OSError, ValueError):
         raise BadFilter(f"The moment {moment} is outside of what file systems know; choose a later one.") from None
 
@@ -119,8 +125,7 @@ def _matching(
     of_content = _of_content(filters)
     wanted = [present(), *among, *of_content]
     if filters.folders:
-        roots = [KnownRoot(*row) for row in connection.execute(select(Root.id, Root.path, Root.display))]
-        below = or_(false(), *(_below(root, folder) for folder in filters.folders for root in roots))
+        below = or_(*(_below(connection, folder) for folder in filters.folders))
         # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
         wanted.append(case((below, 1), else_=0) == 1 if among else below)
     base = select(File.content_id)
@@ -144,13 +149,6 @@ def _matching(
     return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64), undated
 
 
-def has_files_below(connection: Connection, folder: str | os.PathLike[str]) -> bool:
-    """Whether a file of the index, present or missing, is below a folder."""
-    roots = [KnownRoot(*row) for row in connection.execute(select(Root.id, Root.path, Root.display))]
-    found = select(File.id).where(or_(false(), *(_below(root, folder) for root in roots))).limit(1)
-    return connection.scalar(found) is not None
-
-
 def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
     conditions: list[ColumnElement[bool]] = []
     if filters.min_side is not None:
@@ -166,9 +164,21 @@ def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
     return conditions
 
 
-def _below(root: KnownRoot, folder: str | os.PathLike[str]) -> ColumnElement[bool]:
-    """Files of a root below a folder anywhere: in the root, the root itself, or around it."""
+def _below(connection: Connection, folder: str | os.PathLike[str]) -> ColumnElement[bool]:
+    """Files below a folder anywhere. Raises BadFilter where none is known there, gone ones too."""
     path = os.path.realpath(os.fsencode(folder))
+    roots = read_roots(connection)
+    below = or_(false(), *(_below_in(root, path) for root in roots))
+    if not connection.scalar(select(exists(select(File.id).where(below)))):
+        names = ", ".join(root.display for root in roots) or "none, it is empty"
+        raise BadFilter(
+            f"No file of the folder {display_text(path)} is in the index; name a folder in or around one of: {names}."
+        )
+    return below
+
+
+def _below_in(root: KnownRoot, path: bytes) -> ColumnElement[bool]:
+    """Files of a root below a folder (absolute): in the root, the root itself, or around it."""
     if path == root.path or root.path.startswith(path.rstrip(b"/") + b"/"):
         return inside(root.id, b"")
     if path.startswith(root.path.rstrip(b"/") + b"/"):

@@ -164,8 +164,14 @@ def m002_shards_and_changes(connection: Connection) -> None:
     connection.execute(insert(shards).values(number=0, capacity=1_000_000))
 
 
+def m003_what_roots_leave_out(connection: Connection) -> None:
+    """Patterns of what a scan leaves out of a root, and whether it takes in hidden files."""
+    connection.execute(text("ALTER TABLE roots ADD COLUMN left_out TEXT DEFAULT '' NOT NULL"))
+    connection.execute(text("ALTER TABLE roots ADD COLUMN include_hidden BOOLEAN DEFAULT false NOT NULL"))
+
+
 Migration = Callable[[Connection], None]
-MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_shards_and_changes)
+MIGRATIONS: tuple[Migration, ...] = (m001_first_tables, m002_shards_and_changes, m003_what_roots_leave_out)
 
 
 def schema_version(connection: Connection) -> int | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, func, or_, select
 
-from .files import KnownRoot, present
+from .files import KnownRoot, present, read_roots
 from .tables import Content, Feature, File, Root, Space
 
 
@@ -62,10 +62,9 @@ def _root_counts(connection: Connection) -> tuple[RootCount, ...]:
     of_root = select(File.root_id, func.count()).group_by(File.root_id)
     total = dict(connection.execute(of_root).all())
     missing = dict(connection.execute(of_root.where(File.missing.is_(True))).all())
-    roots = connection.execute(select(Root.id, Root.path, Root.display).order_by(Root.path))
     return tuple(
-        RootCount(KnownRoot(*root), total.get(root.id, 0) - missing.get(root.id, 0), missing.get(root.id, 0))
-        for root in roots
+        RootCount(root, total.get(root.id, 0) - missing.get(root.id, 0), missing.get(root.id, 0))
+        for root in read_roots(connection)
     )
 
 

@@ -21,13 +21,18 @@ class SchemaVersion(Base):
 
 
 class Root(Base):
-    """A folder that was asked for. `path` is absolute, symlinks resolved, as `os.fsencode` gives it."""
+    """A folder that was asked for. `path` is absolute, symlinks resolved, as `os.fsencode` gives it.
+
+    `left_out`: patterns of what a scan leaves out, one a line; `include_hidden`: whether it takes in hidden files.
+    """
 
     __tablename__ = "roots"
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     path: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
     display: Mapped[str] = mapped_column(Text)
+    left_out: Mapped[str] = mapped_column(Text, server_default=text("''"))
+    include_hidden: Mapped[bool] = mapped_column(server_default=text("false"))
 
 
 class Content(Base):

@@ -14,10 +14,10 @@ print(diffsim.score("cat.jpg", "dog.jpg", by="style").score)
 import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 
 from .indexer.build import IndexOptions, IndexReport, index_folders
 from .indexer.index_folder import IndexFolder
+from .indexer.paths import given_path
 from .indexer.requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .query.query import Subject
 from .query.score_pictures import ScoredPair, score_pictures
@@ -97,9 +97,11 @@ def index(
         wanted = [_in_short(model, profile) for profile in profiles or (None,)]
     requests = [space.request() for space in wanted]
     several = [folders] if isinstance(folders, str | os.PathLike) else folders
-    places = [Path(folder) for folder in several]
-    where = IndexFolder.create(Path(index)) if places else IndexFolder.open(Path(index))
-    return index_folders(where, places, requests, options, on_progress=on_progress)
+    places = [given_path(folder) for folder in several]
+    if not places:
+        return index_folders(IndexFolder.open(given_path(index)), [], requests, options, on_progress=on_progress)
+    with IndexFolder.begin(given_path(index)) as begun:
+        return index_folders(begun, places, requests, options, on_progress=on_progress)
 
 
 def score(

@@ -16,6 +16,7 @@ from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.errors import RetrievalError
 
 from .account import Account, account
+from .exclusions import for_root
 from .extract import Extraction
 from .index_folder import IndexFolder
 from .options import IndexOptions
@@ -25,6 +26,7 @@ from .roots import find_folders, offline_roots
 from .scan import ScanReport, scan
 from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
+from .work import OnWork, silently
 
 __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 
@@ -32,12 +34,14 @@ __all__ = ["IndexOptions", "IndexReport", "index_folders"]
 @dataclass(frozen=True)
 class IndexReport:
     """What a run did. account: every file, counted once. offline: roots that could not be looked at, and why.
-    skipped: those of the spaces that lack pictures because their network is gone or another one now."""
+    skipped: those of the spaces that lack pictures because their network is gone or another one now. unmatched:
+    patterns of the run's `exclude` that left nothing out."""
 
     account: Account
     offline: list[tuple[bytes, str]]
     spaces: list[OpenSpace]
     skipped: list[SkippedSpace]
+    unmatched: list[str]
     extracted: int
     seconds: float
     recall: list[RecallReport]
@@ -51,6 +55,7 @@ def index_folders(
     *,
     on_step: Callable[[str], None] = lambda step: None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
+    on_work: OnWork = silently,
 ) -> IndexReport:
     """Bring the index in line with the folders; without folders, with all that it knows.
 
@@ -59,6 +64,7 @@ def index_folders(
     on_step: called after every commit with its name, in the order in which they happen: "root committed",
     "files committed", "missing committed" (scan), "features stored", "features committed" (extraction),
     "recall written", "recall committed". on_progress: called with (pictures done, pictures in all).
+    on_work: told of what comes before and after the extraction.
 
     Raises IndexBusy, FolderNotFound, UnknownModel, BadNetwork, StoreFull, ...
     """
@@ -66,7 +72,7 @@ def index_folders(
     started = time.monotonic()
     with index.writing(), index.catalog(create=True) as catalog:
         networks = Networks(choose_device(options.device))
-        begun = begin(index, catalog, folders, requests, options, networks, on_step=on_step)
+        begun = begin(index, catalog, folders, requests, options, networks, on_step=on_step, on_work=on_work)
         extracted = 0
         unusable: list[tuple[OpenSpace, RetrievalError]] = []
         for together in begun.passes():
@@ -75,12 +81,15 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
-        recall = refresh_recall(index, catalog, [space.known for space in begun.spaces], options.memory, on_step)
+        recall = refresh_recall(
+            index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work
+        )
         return IndexReport(
             account(catalog, begun.report, [space.known.id for space in begun.spaces]),
             begun.report.offline,
             begun.asked,
             skipped_spaces(catalog, unusable),
+            begun.report.unmatched,
             extracted,
             time.monotonic() - started,
             recall,
@@ -111,10 +120,13 @@ def begin(
     networks: Networks,
     *,
     on_step: Callable[[str], None] = lambda step: None,
+    on_work: OnWork = silently,
     rehearsal: bool = False,
 ) -> Begun:
     """Everything up to the extraction: the spaces, the roots, the scan. rehearsal: as in `scan`."""
     find_folders(catalog, folders)  # before anything is written: a mistyped name must leave no trace
+    for pattern in options.exclude:
+        for_root(pattern, b"", ())  # likewise
     if not requests and not catalog.spaces():
         requests = requested_spaces(DEFAULT_MODEL, [])
     asked = resolve_spaces(index, catalog, requests, networks) if requests else known_spaces(index, catalog)
@@ -125,9 +137,10 @@ def begin(
     report = scan(
         catalog,
         list(folders) or [Path(os.fsdecode(root.path)) for root in catalog.roots()],
-        exclude_dirs=options.exclude_dirs,
+        exclude=options.exclude,
         include_hidden=options.include_hidden,
         on_step=on_step,
+        on_work=on_work,
         commit_every_s=options.commit_seconds,
         rehearsal=rehearsal,
     )

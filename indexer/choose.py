@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from diffsim.db.catalog import KnownSpace
+from diffsim.errors import did_you_mean
 
 from .errors import IndexerError
 
@@ -22,7 +23,9 @@ def find_spaces(spaces: Sequence[KnownSpace], wanted: str) -> list[KnownSpace]:
     if len(begun) > 1:
         raise ambiguous(wanted, begun)
     if not begun:
-        raise UnknownSpace(f"{wanted!r} is no feature space of this index; choose one of: {listed(spaces)}.")
+        names = {part for space in spaces for part in (space.name, space.name.partition("/")[2])}
+        meant = did_you_mean(wanted, names)
+        raise UnknownSpace(f"{wanted!r} is no feature space of this index{meant}; choose one of: {listed(spaces)}.")
     return begun
 
 

@@ -1,7 +1,7 @@
 """New, changed, moved, copied or unchanged: what became of a file since the last scan."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from enum import StrEnum
 
 from diffsim.db.catalog import Catalog
@@ -47,15 +47,42 @@ class GoneFiles:
         return False
 
 
-def class_of_new_path(
-    known: Holders | None, met: bool, left: set[int], is_gone: GoneFiles
-) -> tuple[FileClass, int | None]:
-    """The class of a file at a path that had no content yet, and the row that it moved away from."""
-    others = [row for row in known.files if row.id not in left] if known else []
-    for row in others:
-        if is_gone(row):
+class KnownContents:
+    """What a scan must know of the contents that it meets: every file of one is looked at once, however many are alike
+    and however many commits the scan makes."""
+
+    def __init__(self, catalog: Catalog, is_gone: GoneFiles) -> None:
+        self._catalog = catalog
+        self._is_gone = is_gone
+        self._known: dict[bytes, Holders] = {}
+        self._gone: dict[bytes, Iterator[FileRow]] = {}  # of their files those that left the disk, each given once
+        self._met: set[bytes] = set()  # contents that a file of this scan has, as far as they are looked up already
+        self._left: set[int] = set()  # rows that lost their content in this scan
+
+    def look_up(self, sha256s: Iterable[bytes]) -> None:
+        """Read what the catalog knows of these, once in a scan."""
+        self._met &= self._known.keys()
+        for sha256, holders in self._catalog.files.holders(set(sha256s) - self._known.keys()).items():
+            self._known[sha256] = holders
+            self._gone[sha256] = (row for row in holders.files if row.id not in self._left and self._is_gone(row))
+
+    def id_of(self, sha256: bytes) -> int | None:
+        return self._known[sha256].content_id if sha256 in self._known else None
+
+    def add(self, sha256: bytes) -> None:
+        """Note that a file has this content."""
+        self._met.add(sha256)
+
+    def leaves(self, row_id: int) -> None:
+        """Note that a row has another content now, or none."""
+        self._left.add(row_id)
+
+    def class_of_new_path(self, sha256: bytes) -> tuple[FileClass, int | None]:
+        """The class of a file at a path that had no content yet, and the row that it moved away from."""
+        if row := next(self._gone.get(sha256, iter(())), None):
             return FileClass.MOVED, row.id
-    if others or met:
-        return FileClass.COPIED, None
-    # A known content without any file: something else was written over its old place.
-    return (FileClass.MOVED if known else FileClass.NEW), None
+        known = self._known.get(sha256)
+        if sha256 in self._met or (known and any(row.id not in self._left for row in known.files)):
+            return FileClass.COPIED, None
+        # A known content without any file: something else was written over its old place.
+        return (FileClass.MOVED if known else FileClass.NEW), None

@@ -22,6 +22,7 @@ from .requests import SpaceRequest
 from .roots import offline_roots
 from .skipped import UNUSABLE, SkippedSpace
 from .spaces import Networks, OpenSpace
+from .work import OnWork, silently
 
 _TIMED = 12
 
@@ -33,7 +34,7 @@ class Estimate:
 
     todo: pictures that a run would extract, those that it finds to be broken included; one that two networks lack
     counts twice. seconds, disk (bytes): for them, from a few that were really decoded and extracted, and from one
-    record. skipped: spaces that a run would leave out.
+    record. skipped: spaces that a run would leave out. unmatched: patterns that leave nothing out.
     """
 
     pictures: int
@@ -42,15 +43,22 @@ class Estimate:
     seconds: float
     disk: int
     skipped: list[SkippedSpace]
+    unmatched: list[str]
 
 
-def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceRequest], options: IndexOptions) -> Estimate:
+def estimate(
+    where: Path,
+    folders: Sequence[Path],
+    requests: Sequence[SpaceRequest],
+    options: IndexOptions,
+    on_work: OnWork = silently,
+) -> Estimate:
     """Count, time a dozen pictures, write nothing. `where` may hold no index yet. Raises as `index_folders` does."""
     networks = Networks(choose_device(options.device))
     todo, seconds, disk = 0, 0.0, 0
     unusable: list[tuple[OpenSpace, RetrievalError]] = []
     with IndexFolder.trial(where) as index, index.catalog(create=True) as catalog:
-        begun = begin(index, catalog, folders, requests, options, networks, rehearsal=True)
+        begun = begin(index, catalog, folders, requests, options, networks, on_work=on_work, rehearsal=True)
         offline = offline_roots(catalog)
         for spaces in begun.passes():
             ids = [space.known.id for space in spaces]
@@ -70,7 +78,9 @@ def estimate(where: Path, folders: Sequence[Path], requests: Sequence[SpaceReque
             seconds += _time_per_picture(extractor, some, options) * lacking
         found = account(catalog, begun.report, [space.known.id for space in begun.spaces])
         pictures = found.on_disk - found.excluded - len(begun.report.unseen)
-        return Estimate(pictures, found.indexed, todo, seconds, disk, skipped_spaces(catalog, unusable))
+        return Estimate(
+            pictures, found.indexed, todo, seconds, disk, skipped_spaces(catalog, unusable), begun.report.unmatched
+        )
 
 
 def _bytes_per_picture(extractor: Extractor) -> int:

@@ -5,6 +5,7 @@ import os
 import time
 from dataclasses import dataclass
 
+from diffsim.db.times import storable
 from diffsim.retrieval.regular_files import open_regular, plain_reason
 
 ATTEMPTS = 4
@@ -57,9 +58,10 @@ def without_reading(path: bytes) -> Digest | Unread:
 
 
 def trusted_times(mtime_ns: int, ctime_ns: int, read_ns: int) -> tuple[int, int] | tuple[None, None]:
-    """The times of a file that was read at `read_ns`, or None twice when it had been modified just before."""
+    """The times of a file that was read at `read_ns`, as a catalog can hold them, or None twice when it had been
+    modified just before."""
     racy = any(read_ns - RACY_NS < modified <= read_ns + RACY_NS for modified in (mtime_ns, ctime_ns))
-    return (None, None) if racy else (mtime_ns, ctime_ns)
+    return (None, None) if racy else (storable(mtime_ns), storable(ctime_ns))
 
 
 def _read_once(path: bytes) -> Digest | None:

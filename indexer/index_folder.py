@@ -90,6 +90,34 @@ class IndexFolder:
 
     @classmethod
     @contextmanager
+    def begin(cls, path: Path) -> Iterator["IndexFolder"]:
+        """The index to fill, begun as by `create` where there is none. Of one that is begun here nothing stays if it
+        cannot be filled: if an error passes before it holds a folder or a feature space."""
+        begins, makes_folder = not (path / "index.toml").exists(), not path.exists()
+        index = cls.create(path)
+        try:
+            yield index
+        except BaseException:
+            if begins:
+                index._remove_blank(makes_folder)
+            raise
+
+    def _remove_blank(self, folder_too: bool) -> None:
+        with suppress(IndexBusy), self.writing():
+            if (self.path / _CATALOG_FILE).exists():
+                with self.catalog() as catalog:
+                    if catalog.spaces() or catalog.roots():
+                        return
+            if self.space("").exists():
+                return
+            for name in (_CATALOG_FILE, "writer.json", "index.toml", _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+        if folder_too:
+            with suppress(OSError):
+                self.path.rmdir()
+
+    @classmethod
+    @contextmanager
     def trial(cls, path: Path) -> Iterator["IndexFolder"]:
         """The index at `path`, or a new one where there is none, to try a run on: a copy of its catalog and links to
         its feature spaces, of which nothing is kept. Raises as `create`, and as `Catalog.copy`."""
@@ -174,6 +202,22 @@ class IndexFolder:
             return f"process {writer['pid']} on {writer['host']} since {writer['since']}"
         except (OSError, ValueError, KeyError):
             return "another process"
+
+
+def is_index(folder: bytes) -> bool:
+    """Whether a folder holds an index, this program's or an older one's."""
+    there = os.path.join(folder, b"index.toml")
+    beside = (b"spaces", os.fsencode(_CATALOG_FILE), b"writer.json")
+    return os.path.lexists(there) and any(os.path.lexists(os.path.join(folder, name)) for name in beside)
+
+
+def index_around(folder: bytes) -> bytes | None:
+    """The index that a folder (absolute) holds, or to whose own files it belongs; pictures may lie beside those."""
+    if is_index(folder):
+        return folder
+    parts = folder.split(b"/")
+    owned = (b"/".join(parts[:n]) for n, name in enumerate(parts) if name in (b"spaces", b"thumbnails"))
+    return next(filter(is_index, owned), None)
 
 
 def _check_empty(path: Path) -> None:

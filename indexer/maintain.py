@@ -11,6 +11,7 @@ import numpy as np
 
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.changes import SpaceChanges
+from diffsim.db.chunks import chunks
 from diffsim.db.files import KnownRoot
 from diffsim.retrieval.kit import SpaceKit
 
@@ -18,6 +19,9 @@ from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
 from .recall_files import refresh_recall
+from .work import OnWork, silently
+
+_CHECKED_AT_ONCE = 1000
 
 
 class UnknownFolder(IndexerError):
@@ -72,29 +76,32 @@ class Pruned:
     folders: list[ForgottenFolder]
 
 
-def verify_index(index: IndexFolder, memory: int) -> Verified:
+def verify_index(index: IndexFolder, memory: int, on_work: OnWork = silently) -> Verified:
     """Read every record of every space; queue damaged ones again, rebuild bad FAISS files.
 
     Raises IndexBusy, CatalogDamaged, DamagedKit.
     """
     with index.writing(), index.catalog() as catalog:
         catalog.check()
-        checked = [_check_space(index, catalog, space, memory) for space in catalog.spaces()]
+        checked = [_check_space(index, catalog, space, memory, on_work) for space in catalog.spaces()]
         return Verified(checked, _strays(index, catalog))
 
 
-def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int) -> SpaceCheck:
+def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_work: OnWork) -> SpaceCheck:
     SpaceKit.load(index.space(space.fingerprint))
     pictures, orphans = 0, 0
     damaged: list[int] = []
+    total = catalog.count_indexed(space.id)
     for shard, contents in _shards(index, catalog, space):
         with index.store(space.fingerprint, shard, readonly=False) as store:
-            damaged += store.check(contents.hashes())
+            for some in chunks(contents.hashes().items(), _CHECKED_AT_ONCE):
+                damaged += store.check(dict(some))
+                pictures += len(some)
+                on_work(f"Checking {space.name}", pictures, total)
             orphans += len(np.setdiff1d(store.ids(), contents.ids))
-        pictures += len(contents.ids)
     if damaged:
         catalog.unindex(space.id, damaged)
-    rebuilt = bool(refresh_recall(index, catalog, [space], memory))
+    rebuilt = bool(refresh_recall(index, catalog, [space], memory, on_work=on_work))
     return SpaceCheck(space.name, pictures - len(damaged), damaged, orphans, rebuilt)
 
 

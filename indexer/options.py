@@ -1,21 +1,21 @@
 """How a run goes about its work."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-
-from .walk import DEFAULT_EXCLUDE_DIRS
 
 
 @dataclass(frozen=True)
 class IndexOptions:
-    """How to run. batch_size: pictures per network pass. workers: decoding processes. memory: bytes that candidate
-    recall may take when it is asked. retry_failed: try files that failed before although they have not changed.
-    commit_seconds: how much work a killed run may lose. shard_pictures: how many pictures the newest shard takes, and
-    each one after it; None leaves that as it is. only: absolute paths of the files to extract, where not all of them
-    are wanted."""
+    """How to run. exclude: further patterns of .gitignore, each for the folders of the run, whose roots remember them.
+    include_hidden: None as the roots remember it. batch_size: pictures per network pass. workers: decoding processes.
+    memory: bytes that candidate recall may take when it is asked. retry_failed: try files that failed before although
+    they have not changed. commit_seconds: how much work a killed run may lose. shard_pictures: how many pictures the
+    newest shard takes, and each one after it; None leaves that as it is. only: absolute paths of the files to extract,
+    where not all of them are wanted."""
 
-    exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS
-    include_hidden: bool = False
+    exclude: Sequence[str] = ()
+    include_hidden: bool | None = None
     device: str = "auto"
     batch_size: int = 16
     workers: int = field(default_factory=lambda: min(4, os.cpu_count() or 1))

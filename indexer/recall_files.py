@@ -15,6 +15,7 @@ from diffsim.retrieval.shard.snapshot import (
 )
 
 from .index_folder import IndexFolder
+from .work import OnWork, silently
 
 STALE_SHARE = 0.1
 """Rebuild when more than this share of a shard's pictures are new, gone, or seen or hidden since: every reader that
@@ -37,18 +38,24 @@ def refresh_recall(
     spaces: Sequence[KnownSpace],
     memory: int,
     on_step: Callable[[str], None] = lambda step: None,
+    on_work: OnWork = silently,
 ) -> list[RecallReport]:
     """Rebuild the snapshots of these spaces that are missing, damaged or stale. Raises OverBudget.
 
     memory: bytes for the FAISS files of all shards of a space; each gets the share that it has of the pictures.
     """
-    built = [report for space in spaces for report in _refresh_space(index, catalog, space, memory, on_step)]
+    built = [report for space in spaces for report in _refresh_space(index, catalog, space, memory, on_step, on_work)]
     catalog.forget_changes()
     return built
 
 
 def _refresh_space(
-    index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_step: Callable[[str], None]
+    index: IndexFolder,
+    catalog: Catalog,
+    space: KnownSpace,
+    memory: int,
+    on_step: Callable[[str], None],
+    on_work: OnWork,
 ) -> list[RecallReport]:
     # What an index had before it had shards. No catalog names it any more.
     (index.space(space.fingerprint) / "recall.faiss").unlink(missing_ok=True)
@@ -64,7 +71,7 @@ def _refresh_space(
                 unchanged.append(shard.number)
             if not changed or changed <= STALE_SHARE * catalog.count_indexed(space.id, shard.number):
                 continue
-        report = _build(index, catalog, space, shard.number, memory, on_step)
+        report = _build(index, catalog, space, shard.number, memory, on_step, on_work)
         built += [report] if report else []
     if unchanged:
         # Readers look for changes after the file's generation; here there are none among all those of other shards.
@@ -73,7 +80,13 @@ def _refresh_space(
 
 
 def _build(
-    index: IndexFolder, catalog: Catalog, space: KnownSpace, shard: int, memory: int, on_step: Callable[[str], None]
+    index: IndexFolder,
+    catalog: Catalog,
+    space: KnownSpace,
+    shard: int,
+    memory: int,
+    on_step: Callable[[str], None],
+    on_work: OnWork,
 ) -> RecallReport | None:
     contents = catalog.indexed(space.id, shard)
     folder = index.shard(space.fingerprint, shard)
@@ -88,7 +101,10 @@ def _build(
     sound = np.isin(contents.ids, ids, assume_unique=True)
     rows = Rows(ids, contents.sha256[sound], contents.visible[sound])
     share = len(contents.ids) / catalog.count_indexed(space.id)
+    doing = f"Building the FAISS file of {space.name}"
+    on_work(doing, 0, len(ids))
     built = build_snapshot(folder, rows, descriptors, int(memory * share))
+    on_work(doing, len(ids), len(ids))
     on_step("recall written")
     catalog.set_recall_file(space.id, shard, contents.generation, built.digest)
     remove_other_snapshots(folder, built.digest)

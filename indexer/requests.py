@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +65,8 @@ def requested_spaces(
 
 def _variant(network: KnownNetwork, variant: str | None, adapter: str | None) -> tuple[str, str]:
     """The variant, and the IP-Adapter's preset or path, empty without one. Raises InvalidSpace, UnknownModel."""
+    if adapter == "":
+        raise InvalidSpace("The path of the IP-Adapter is empty; name its safetensors file or folder, or leave it out.")
     if adapter and variant not in (None, "C"):
         raise InvalidSpace(f"An IP-Adapter is for variant C, not for {variant}; drop one of the two.")
     known = network.family.variants
@@ -89,20 +91,27 @@ def _chosen_taps(
     """The taps of each space to make, by name: those of the profiles, else the layers, at the profiles' timesteps where
     neither they nor `timestep` say another. Raises InvalidSpace."""
     usual = DEFAULT_PROFILE if DEFAULT_PROFILE in defaults.profiles else next(iter(defaults.profiles), DEFAULT_PROFILE)
-    own = {profile: defaults.tap(profile) for profile in profiles or (usual,)}
-    if not layers and timestep is None:
-        return {profile: (tap,) for profile, tap in own.items()}
-    taps = [tuple(parse_tap(layer, tap, timestep) for layer in layers or (tap.module,)) for tap in own.values()]
-    return {" + ".join(map(str, each)): each for each in taps}
+    own = {profile: defaults.taps(profile) for profile in profiles or (usual,)}
+    if layers:
+        usual_steps = [max(tap.timestep for tap in taps) for taps in own.values()]
+        chosen = [
+            tuple(parse_tap(layer, usual_step if timestep is None else timestep) for layer in layers)
+            for usual_step in usual_steps
+        ]
+    elif timestep is not None:
+        chosen = [tuple(replace(tap, timestep=timestep) for tap in taps) for taps in own.values()]
+    else:
+        return own
+    return {" + ".join(map(str, each)): each for each in chosen}
 
 
 _TAP = re.compile(r"(?P<layer>[^@*]+)(?:@t?(?P<timestep>[0-9]+))?(?:\*(?P<weight>[0-9.]+))?")
 
 
-def parse_tap(text: str, default: Tap, timestep: int | None = None) -> Tap:
+def parse_tap(text: str, timestep: int) -> Tap:
     """`LAYER`, `LAYER@TIMESTEP` or `LAYER@TIMESTEP*WEIGHT`, as in `up_blocks.1.attentions.2@101*0.5`.
 
-    A missing timestep is `timestep`, else the default tap's. Raises InvalidSpace.
+    timestep: for a text without one. Raises InvalidSpace.
     """
     found = _TAP.fullmatch(text)
     try:
@@ -114,6 +123,4 @@ def parse_tap(text: str, default: Tap, timestep: int | None = None) -> Tap:
             f"The layer {text!r} cannot be read; write LAYER, LAYER@TIMESTEP or LAYER@TIMESTEP*WEIGHT, "
             "for example up_blocks.1.attentions.2@101*0.5."
         ) from None
-    if found["timestep"] is not None:
-        timestep = int(found["timestep"])
-    return Tap(found["layer"], default.timestep if timestep is None else timestep, weight)
+    return Tap(found["layer"], int(found["timestep"] or timestep), weight)

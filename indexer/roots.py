@@ -2,8 +2,8 @@
 
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from diffsim.db.catalog import Catalog
@@ -11,9 +11,11 @@ from diffsim.db.files import KnownRoot, display_text
 from diffsim.retrieval.regular_files import plain_reason
 
 from .errors import IndexerError
-from .walk import Entry, Skipped, Unreadable, walk
+from .exclusions import for_root, together
+from .index_folder import index_around
+from .walk import Unreadable, walk
 
-Walker = Callable[[bytes], Iterator[Entry | Skipped | Unreadable]]
+_BELONGS = "belongs to the index "
 
 
 class FolderNotFound(IndexerError):
@@ -46,10 +48,11 @@ def root_of(roots: Iterable[KnownRoot], path: bytes) -> KnownRoot | None:
     return max((root for root in roots if within(path, root.path)), key=lambda root: len(root.path), default=None)
 
 
-def unavailable_reason(path: bytes, had_files: bool, walker: Walker = walk) -> str | None:
+def unavailable_reason(path: bytes, had_files: bool) -> str | None:
     """Why a folder cannot be looked at now; None if it can.
 
-    A folder that had files and holds nothing at all is taken for a disk that is not mounted.
+    A folder that had files and holds nothing at all is taken for a disk that is not mounted. What belongs to an index
+    is not looked at either.
     """
     try:
         mode = Path(os.fsdecode(path)).stat().st_mode
@@ -59,7 +62,9 @@ def unavailable_reason(path: bytes, had_files: bool, walker: Walker = walk) -> s
         return plain_reason(error)
     if not stat.S_ISDIR(mode):
         return "is not a folder"
-    first = next(walker(path), None)
+    if index := index_around(os.path.realpath(path)):
+        return _BELONGS + display_text(index)
+    first = next(walk(path), None)
     if isinstance(first, Unreadable) and not first.path:
         return first.reason
     return "is empty, though pictures were known there" if first is None and had_files else None
@@ -71,9 +76,7 @@ def offline_roots(catalog: Catalog) -> dict[int, str]:
     return {root.id: reason for root, reason in reasons if reason}
 
 
-def resolve_roots(
-    catalog: Catalog, folders: Sequence[Path], walker: Walker, on_step: Callable[[str], None]
-) -> list[Scope]:
+def resolve_roots(catalog: Catalog, folders: Sequence[Path], on_step: Callable[[str], None]) -> list[Scope]:
     """The scopes of these folders in byte order of their paths; their roots are in the catalog afterwards.
 
     A folder inside a root is a part of that root. A folder around roots absorbs them, save those that are offline:
@@ -82,7 +85,7 @@ def resolve_roots(
     Raises:
         FolderNotFound: before anything changed.
     """
-    return [scope for path in find_folders(catalog, folders) for scope in _resolve(catalog, path, walker, on_step)]
+    return [scope for path in find_folders(catalog, folders) for scope in _resolve(catalog, path, on_step)]
 
 
 def find_folders(catalog: Catalog | None, folders: Sequence[Path]) -> list[bytes]:
@@ -96,21 +99,25 @@ def find_folders(catalog: Catalog | None, folders: Sequence[Path]) -> list[bytes
     return wanted
 
 
-def _resolve(catalog: Catalog, path: bytes, walker: Walker, on_step: Callable[[str], None]) -> list[Scope]:
+def _resolve(catalog: Catalog, path: bytes, on_step: Callable[[str], None]) -> list[Scope]:
     outer = root_of(catalog.roots(), path)
     if outer is None:
         outer = catalog.files.add_root(path)
         on_step("root committed")
     folder = b"" if path == outer.path else os.path.relpath(path, outer.path)
-    reason = unavailable_reason(path, catalog.files.has_files(outer.id, folder), walker)
+    reason = unavailable_reason(path, catalog.files.has_files(outer.id, folder))
     scopes = []
     for inner in catalog.roots():
         if inner.id == outer.id or not within(inner.path, path):
             continue
-        inner_reason = unavailable_reason(inner.path, catalog.files.has_files(inner.id, b""), walker)
+        inner_reason = unavailable_reason(inner.path, catalog.files.has_files(inner.id, b""))
         if inner_reason:
             scopes.append(Scope(inner, b"", inner_reason))
         else:
+            below = os.path.relpath(inner.path, outer.path)
+            patterns = together(outer.left_out, (for_root(pattern, below, ()) for pattern in inner.left_out))
+            outer = replace(outer, left_out=patterns)
+            catalog.files.set_left_out(outer.id, patterns, outer.include_hidden)
             catalog.files.absorb(inner, outer)
             on_step("root committed")
     return [Scope(outer, folder, reason), *scopes]
@@ -138,4 +145,6 @@ def _advice(reason: str) -> str:
         return "it does not exist; check the name, and whether its disk is mounted"
     if reason == "is not a folder":
         return "it is not a folder; name the folder that holds the pictures"
+    if reason.startswith(_BELONGS):
+        return f"it {reason}; name the folder that holds the pictures"
     return f"{reason}; make it readable for this user"

@@ -1,14 +1,17 @@
 """What the walk and the stats of the files tell, before any file is read."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import FileRow, KnownRoot
 
-from .roots import Scope, Walker, join, within
-from .walk import Entry, Skipped
+from .roots import Scope, join, within
+from .walk import Entry, Skipped, Unreadable
+
+Walker = Callable[[Scope], Iterator[Entry | Skipped | Unreadable]]
+"""Gives what lies in a scope, in byte order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,16 +43,21 @@ def compare_with_disk(catalog: Catalog, scopes: list[Scope], walker: Walker) -> 
     offline = [scope.path for scope in scopes if scope.offline]
     for scope in scopes:
         if not scope.offline:
-            _compare_scope(survey, scope, walker, catalog.files.below(scope.root.id, scope.folder), offline)
+            rows = catalog.files.below(scope.root.id, scope.folder)
+            _compare_scope(survey, scope, walker(scope), rows, offline)
     return survey
 
 
 def _compare_scope(
-    survey: Survey, scope: Scope, walker: Walker, rows: Iterator[FileRow], offline: Sequence[bytes]
+    survey: Survey,
+    scope: Scope,
+    walked: Iterator[Entry | Skipped | Unreadable],
+    rows: Iterator[FileRow],
+    offline: Sequence[bytes],
 ) -> None:
     root = scope.root
     row = next(rows, None)
-    for item in walker(scope.path):
+    for item in walked:
         path = b"/".join((scope.folder, item.path)) if scope.folder and item.path else scope.folder or item.path
         if offline and any(within(join(root.path, path), folder) for folder in offline):
             continue  # files that appeared in the place of an offline root; the next scan absorbs it

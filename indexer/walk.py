@@ -1,28 +1,16 @@
 """Walk a folder for pictures: by name and kind of file only, nothing is opened."""
 
-import fnmatch
 import heapq
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from diffsim.db.times import storable
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES
 from diffsim.retrieval.regular_files import plain_reason
 
-DEFAULT_EXCLUDE_DIRS = frozenset(
-    {
-        b"@eaDir",
-        b"node_modules",
-        b".git",
-        b"System Volume Information",
-        b"$RECYCLE.BIN",
-        b"$Recycle.Bin",
-        b"lost+found",
-        b".Trash*",
-        b"__MACOSX",
-    }
-)
-"""Directories that hold thumbnails, deleted files or programs. Shell patterns, matched against a directory's name."""
+from .exclusions import Exclusions
+from .index_folder import is_index
 
 _SYSTEM_FILES = {b"Thumbs.db", b".DS_Store"}
 _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in PICTURE_SUFFIXES)
@@ -31,7 +19,7 @@ _SUFFIXES = frozenset(os.fsencode(suffix) for suffix in PICTURE_SUFFIXES)
 @dataclass(frozen=True, slots=True)
 class Entry:
     """A regular file that is a picture by its name. `path`: relative to the root, bytes of `os.fsencode`; the rest as
-    in `os.lstat`: `size` in bytes, times in nanoseconds."""
+    in `os.lstat`: `size` in bytes, times in nanoseconds, the nearest that a catalog can hold."""
 
     path: bytes
     size: int
@@ -57,13 +45,18 @@ class Unreadable:
 
 
 def walk(
-    root: bytes, *, exclude_dirs: frozenset[bytes] = DEFAULT_EXCLUDE_DIRS, include_hidden: bool = False
+    root: bytes, *, exclusions: Exclusions | None = None, include_hidden: bool = False, within: bytes = b""
 ) -> Iterator[Entry | Skipped | Unreadable]:
     """All that lies under `root`, in byte order of the whole relative path (so `a-b`, `a.jpg`, `a/b`).
 
+    exclusions: None are the default ones; they see paths below `within`, where `root` is only a part of their root.
+
     Links below the root are never followed, so nothing outside it is reached and no loop is walked; the root itself may
-    be a link. Holds the names of the directories on the way down, not of the whole tree.
+    be a link. A folder that holds an index is left out: its thumbnails are no pictures of anybody's. Holds the names of
+    the directories on the way down, not of the whole tree.
     """
+    exclusions = exclusions or Exclusions()
+    above = within + b"/" if within else b""
     # The heap always holds the smallest path not yet seen, because a directory's content sorts behind the directory.
     heap: list[tuple[bytes, os.DirEntry[bytes]]] = []
     unreadable = _push_content(heap, root, b"")
@@ -72,16 +65,17 @@ def walk(
     while heap:
         path, entry = heapq.heappop(heap)
         try:
-            reason = _reason_to_skip(entry, exclude_dirs, include_hidden)
+            reason = _reason_to_skip(entry, above + path, exclusions, include_hidden)
             if reason:
                 yield Skipped(path, reason)
             elif entry.is_dir(follow_symlinks=False):
-                unreadable = _push_content(heap, entry.path, path + b"/")
-                if unreadable:
+                if is_index(entry.path):
+                    yield Skipped(path, "index folder")
+                elif unreadable := _push_content(heap, entry.path, path + b"/"):
                     yield unreadable
             else:
                 found = entry.stat(follow_symlinks=False)
-                yield Entry(path, found.st_size, found.st_mtime_ns, found.st_ctime_ns)
+                yield Entry(path, found.st_size, storable(found.st_mtime_ns), storable(found.st_ctime_ns))
         except OSError as error:
             yield Unreadable(path, plain_reason(error))
 
@@ -96,7 +90,7 @@ def _push_content(heap: list[tuple[bytes, os.DirEntry[bytes]]], folder: bytes, p
     return None
 
 
-def _reason_to_skip(entry: os.DirEntry[bytes], exclude_dirs: frozenset[bytes], include_hidden: bool) -> str | None:
+def _reason_to_skip(entry: os.DirEntry[bytes], path: bytes, exclusions: Exclusions, include_hidden: bool) -> str | None:
     name = entry.name
     if name.startswith(b"._") or name in _SYSTEM_FILES:
         return "a system's side file"
@@ -105,8 +99,10 @@ def _reason_to_skip(entry: os.DirEntry[bytes], exclude_dirs: frozenset[bytes], i
     if entry.is_symlink():
         return "symbolic link"
     if entry.is_dir(follow_symlinks=False):
-        return "excluded directory" if any(fnmatch.fnmatchcase(name, p) for p in exclude_dirs) else None
+        return exclusions.reason(path, is_dir=True)
     if not entry.is_file(follow_symlinks=False):
         return "not a regular file"
+    if reason := exclusions.reason(path, is_dir=False):
+        return reason
     _, dot, suffix = name.rpartition(b".")
     return None if dot + suffix.lower() in _SUFFIXES else "not a picture by its name"

@@ -9,8 +9,6 @@ import numpy as np
 from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
 
-from .query import BadQuery
-
 _KEPT = 8
 """Filters whose result is cached: the web page repeats the same ones."""
 
@@ -24,8 +22,8 @@ class Allowed:
 
     def ids(self, filters: Filters) -> np.ndarray:
         """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
-        never decoded, and so is not in any feature space, may be absent. Raises BadQuery for a folder without a picture
-        of the index."""
+        never decoded, and so is not in any feature space, may be absent. Raises BadFilter for a folder of which the
+        index knows nothing."""
         known = self._known.pop(filters, None)
         self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:
@@ -34,12 +32,6 @@ class Allowed:
 
     def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
         generation = self._catalog.generation()
-        for folder in filters.folders:
-            if not self._catalog.has_files_below(folder):
-                raise BadQuery(
-                    f"The index has no picture below {os.fspath(folder)}; name a folder that `diffsim status` lists, "
-                    "or one in it."
-                )
         return generation, passing(self._catalog, filters)
 
     def _renewed(self, filters: Filters, since: int, ids: np.ndarray) -> tuple[int, np.ndarray]:

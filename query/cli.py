@@ -4,7 +4,6 @@ Each command is imported when it is called and imports torch and FAISS only when
 `status` start at once.
 """
 
-import difflib
 import errno
 import importlib
 import os
@@ -13,7 +12,7 @@ from typing import Any
 
 import click
 
-from diffsim.errors import Error
+from diffsim.errors import Error, did_you_mean
 
 _COMMANDS = {
     "index": "diffsim.query.commands.index",
@@ -43,11 +42,12 @@ class _Group(click.Group):
         command: click.Command = getattr(importlib.import_module(_COMMANDS[name]), name)
         return command
 
-    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
         if name not in _COMMANDS and not name.startswith("-"):
-            near = difflib.get_close_matches(name, _COMMANDS, 1)
-            ctx.fail(f"There is no command {name!r}" + (f"; do you mean {near[0]!r}?" if near else "."))
+            ctx.fail(f"There is no command {name!r}{did_you_mean(name, _COMMANDS)}.")
         return super().resolve_command(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:

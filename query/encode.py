@@ -8,12 +8,12 @@ import hashlib
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 
 from diffsim.db.catalog import Catalog, KnownPicture, KnownSpace
 from diffsim.errors import Error
+from diffsim.indexer.paths import given_path
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.region import seen_part, within_part
 from diffsim.retrieval.shard.messages import SpaceQuery
@@ -87,7 +87,7 @@ class Encoder:
         if isinstance(subject, bytes):
             return self._catalog.content_by_sha256(hashlib.sha256(subject).digest())
         if isinstance(subject, str | os.PathLike):
-            return self._catalog.content_by_sha256(sha256_of(Path(subject)))
+            return self._catalog.content_by_sha256(sha256_of(given_path(subject)))
         return None  # pixels: their file is unknown
 
     def _stored(self, space: KnownSpace, content_id: int | None) -> PictureFeatures | None:

@@ -12,13 +12,13 @@ from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
-import platformdirs
 from PIL import Image
 
 from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 from diffsim.retrieval.regular_files import open_regular
+from diffsim.retrieval.user_folders import NoHome, user_cache
 
 from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded, picture_of
 from .errors import QueryError
@@ -122,7 +122,10 @@ def _place(folder: Path, sha256: bytes) -> Path:
 
 
 def _writable_folder(index: IndexFolder) -> Path | None:
-    for folder in (index.thumbnails, platformdirs.user_cache_path("diffsim") / "thumbnails"):
+    folders = [index.thumbnails]
+    with suppress(NoHome):
+        folders.append(user_cache() / "thumbnails")
+    for folder in folders:
         with suppress(OSError):
             folder.mkdir(0o700, parents=True, exist_ok=True)  # nobody else may be allowed to read the pictures
             if os.access(folder, os.W_OK | os.X_OK):

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from diffsim.indexer.paths import given_path
+from diffsim.retrieval.pictures.colour import to_rgb
 from diffsim.retrieval.pictures.decode_pool import Job
 from diffsim.retrieval.regular_files import MAX_FILE_BYTES, NotRegular, open_regular
 
@@ -43,7 +45,7 @@ class PictureFile:
 def picture_file(subject: Subject) -> Iterator[PictureFile]:
     """A picture, not an id, as a file; links are followed, because the user named it. Raises BadQuery."""
     if isinstance(subject, str | os.PathLike):
-        with _opened(Path(subject)) as file:
+        with _opened(given_path(subject)) as file:
             yield PictureFile(file, os.fspath(subject))
         return
     with nameless_file(subject if isinstance(subject, bytes) else _png(subject)) as file:
@@ -84,7 +86,7 @@ def _png(picture: object) -> bytes:
     file = io.BytesIO()
     try:
         upright = ImageOps.exif_transpose(picture)
-        upright = upright if upright.mode in _PNG_MODES else upright.convert("RGB")
+        upright = upright if upright.mode in _PNG_MODES else to_rgb(upright)
         upright.save(file, "PNG", compress_level=1)
     except (OSError, ValueError) as problem:  # Pillow reads a file's pixels only now
         raise BadQuery(f"The Pillow image cannot be read ({problem}); give another picture.") from problem

@@ -28,7 +28,7 @@ def present(
         hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
     else:
         hits = [replace(hit, rank=rank) for rank, hit in zip(range(1, asked.query.k + 1), located, strict=False)]
-    notes = absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)
+    notes = [*asked.own.notes, *absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)]
     if asked.query.filters and not found.pictures:
         notes.append(NOTHING_PASSES)
     if not asked.query.exact and any(part.region for part in asked.parts):
@@ -48,9 +48,11 @@ def _located(catalog: Catalog, asked: EncodedQuery, found: Candidates, ranking: 
     for row, score, by_chance, place in rows:
         if most is not None and by_chance is not None and by_chance > most:
             return
-        if place is not None:
-            paths, offline = place
-            yield Hit(0, score, paths[0], recall_ranks[row], by_chance, paths, offline, row)
+        if place is None:
+            continue
+        paths, offline = place
+        if shown := tuple(path for path in paths if path not in asked.own.files):
+            yield Hit(0, score, shown[0], recall_ranks[row], by_chance, shown, offline, row)
 
 
 def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> list[Hit]:

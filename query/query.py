@@ -4,6 +4,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING, Union
 
 from diffsim.db.catalog import KnownSpace
@@ -51,14 +52,21 @@ class Example:
     region: (left, top, width, height) of a box in it, in fractions of its upright sides: only the tokens that it
     touches are compared, in one direction; see retrieval/region.py. None means the whole picture.
     spaces: names or beginnings of fingerprints of the feature spaces in which it is compared; empty means the query's.
+    file: filled in: the file that the subject names, empty for a picture in memory, None for an id. It stays when the
+    subject is replaced by what was read of it.
     """
 
     subject: Subject
     weight: float = 1.0
     region: Box | None = None
     spaces: Sequence[str] = ()
+    file: str | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.subject, str | os.PathLike):
+            object.__setattr__(self, "file", os.fspath(self.subject))
+        elif self.file is None and not isinstance(self.subject, Integral):
+            object.__setattr__(self, "file", "")
         object.__setattr__(self, "spaces", _names(self.spaces))
         if not math.isfinite(self.weight) or self.weight == 0:
             raise BadQuery(f"The weight {self.weight:g} of an example is not allowed; give a number above or below 0.")
@@ -82,8 +90,8 @@ class Query:
     candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
     picture of a small collection.
     rerank: False stops after the first stage (scores are then cosines of descriptors). exact: score every picture.
-    include_self: list the examples' own contents too. max_by_chance: leave out hits with more matches than this
-    expected by chance.
+    include_self: list the examples themselves too; else the file that an example names is left out, or for an id all
+    files of that content. max_by_chance: leave out hits with more matches than this expected by chance.
     Raises BadQuery.
     """
 

@@ -3,12 +3,12 @@
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from diffsim.indexer.paths import given_path
 from diffsim.indexer.requests import SpaceRequest
 from diffsim.indexer.spaces import Networks, make_kit
 from diffsim.retrieval.agreement import Agreement
@@ -68,7 +68,7 @@ def score_pictures(
     for subject in (a, b):
         if isinstance(subject, int | np.integer | ExtractedPicture):
             raise BadPair("`Searcher.pair` compares pictures of an index; here, give a path or a picture in memory.")
-        if isinstance(subject, str | os.PathLike) and not Path(subject).exists():
+        if isinstance(subject, str | os.PathLike) and not given_path(subject).exists():
             raise BadPair(f"There is no file {os.fspath(subject)}; give the path of a picture.")
     networks = Networks(choose_device(device))
     with ExitStack() as opened:

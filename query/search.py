@@ -6,8 +6,7 @@ Nothing here writes: an index on a read-only disk can be searched, even while an
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from itertools import islice
-from pathlib import Path
+from itertools import accumulate, islice
 from typing import Literal, Self, overload
 
 import numpy as np
@@ -17,6 +16,7 @@ from diffsim.db.chunks import chunks
 from diffsim.db.filters import NO_FILTERS, Filters
 from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexFolder
+from diffsim.indexer.paths import given_path
 from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.region import Box
 
@@ -25,6 +25,7 @@ from .choose import SpaceChooser
 from .collection import Collection
 from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
+from .own_files import NOTHING_LEFT_OUT, own_files
 from .pair import Pair
 from .present import present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
@@ -40,7 +41,7 @@ class Searcher:
     """
 
     def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
-        self.index = IndexFolder.open(Path(index))
+        self.index = IndexFolder.open(given_path(index))
         chosen = choose_device(device)
         self.catalog = self.index.catalog(readonly=True)
         self.collection = Collection(self.index, self.catalog, chosen)
@@ -179,7 +180,12 @@ class Searcher:
         spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
         self.collection.refresh(spaces)
         parts = self._encoder.encode(examples)
-        return EncodedQuery(query, spaces, parts, self._allowed.ids(query.filters) if query.filters else None)
+        allowed = self._allowed.ids(query.filters) if query.filters else None
+        own = NOTHING_LEFT_OUT
+        if not query.include_self:
+            ends = accumulate(len(each) for _, each in examples)
+            own = own_files(self.catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
+        return EncodedQuery(query, spaces, parts, allowed, own)
 
     def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
         return [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]

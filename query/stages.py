@@ -13,6 +13,7 @@ from diffsim.retrieval.shard.recall import Found
 from diffsim.retrieval.shard.rerank import rank
 
 from .collection import Collection
+from .own_files import OwnFiles
 from .query import Query
 
 REGION_FACTOR = 5
@@ -26,12 +27,13 @@ EXHAUSTIVE_NUMBERS = 32_000_000
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
     """A query after its first step. spaces: all that are queried. parts: each example in each of its spaces. allowed:
-    ids of the pictures that pass the filters, int64, None without filters."""
+    ids of the pictures that pass the filters, int64, None without filters. own: the examples' own files."""
 
     query: Query
     spaces: list[KnownSpace]
     parts: list[SpaceQuery]
     allowed: np.ndarray | None
+    own: OwnFiles
 
     @property
     def fingerprints(self) -> list[str]:
@@ -79,7 +81,7 @@ def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
     whole = _scored_whole(collection, asked)
     count = None if query.exact else max(query.candidates, query.k)
     ids, cosines = recall_candidates(
-        collection, asked.parts, count, allowed=asked.allowed, include_self=query.include_self, whole=whole
+        collection, asked.parts, count, allowed=asked.allowed, left_out=asked.own.contents, whole=whole
     )
     everywhere = collection.among(asked.fingerprints, ids)
     return Candidates(ids, cosines, everywhere, whole, collection.count(asked.fingerprints, asked.allowed))
@@ -157,16 +159,16 @@ def recall_candidates(
     count: int | None,
     *,
     allowed: np.ndarray | None = None,
-    include_self: bool = False,
+    left_out: np.ndarray,
     whole: Sequence[str] = (),
 ) -> Found:
     """The `count` nearest by descriptor to each part of positive weight (None: every picture), best rank first.
 
-    allowed: recall only these ids. whole: spaces in which a region recalls every picture; elsewhere it recalls
-    REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a picture highest.
+    allowed: recall only these ids. left_out: never these, int64. whole: spaces in which a region recalls every picture;
+    elsewhere it recalls REGION_FACTOR times as many. Returns ids int64 and cosines float32 in the part that ranks a
+    picture highest.
     """
     first: dict[int, tuple[int, float]] = {}
-    left_out = np.empty(0, np.int64) if include_self else examples_of(parts)
     for part in parts:
         if part.weight < 0:
             continue

@@ -59,8 +59,8 @@ class PaperProtocol:
         self.size = settings.size
         prompts = [network.constants(replace(settings, prompt=text))["conditioning"] for text in ("", settings.prompt)]
         self._constants = {"conditioning": torch.cat(prompts).to(network.device)}
-        side = settings.size // network.latents.factor
-        shape = (4, 1, network.latents.channels, side, side)
+        side = settings.size // network.latents.autoencoder.factor
+        shape = (4, 1, network.latents.autoencoder.channels, side, side)
         generator = torch.Generator("cpu").manual_seed(settings.seed)
         self._draws = torch.randn(shape, generator=generator).to(network.device)
         tap, asked = str(self.tap), (settings.size, settings.prompt, settings.seed)
@@ -73,8 +73,7 @@ class PaperProtocol:
         sample, noise = self._draws["AB".index(role)], self._draws[2 + "AB".index(role)]
         pixels = torch.from_numpy(np.array(fitted(picture, self.size, "squash")))[None].to(self.network.device)
         with torch.inference_mode():
-            posterior = self.network.latents.posterior(pixels)
-            latents = self.network.latents.scaled(posterior.mean.float() + posterior.std.float() * sample)
+            latents = self.network.latents.autoencoder.sample(pixels, sample)
             noisy = self.network.latents.noised(latents, noise, self.tap.timestep)
             entered = self.network.enter(
                 [self.tap.module], noisy.expand(2, -1, -1, -1), self.tap.timestep, self._constants, self._image(picture)

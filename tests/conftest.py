@@ -53,7 +53,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture
 def children() -> Callable[[], set[psutil.Process]]:
-    """Tells this process's children that were started since the test began; other modules' fixtures may have their own."""
+    """Tells the child processes started since the test began: fixtures of other modules may have their own."""
     others = set(psutil.Process().children())
     return lambda: set(psutil.Process().children()) - others
 

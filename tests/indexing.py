@@ -95,7 +95,7 @@ def problem(ran: Ran) -> str:
     """The one sentence of a command that ended with a named problem."""
     assert ran.code == 1, ran
     assert ran.out == b"" and "Traceback" not in ran.err, ran
-    lines = [line for line in ran.err.splitlines() if line and not line.startswith("Extracting ")]  # progress
+    lines = [line for line in ran.err.splitlines() if line]
     assert len(lines) == 1 and lines[0].startswith("Error: "), ran
     assert lines[0].endswith("."), lines
     return lines[0].removeprefix("Error: ")

@@ -8,7 +8,7 @@ import pytest
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
-from diffsim.db.filters import NO_FILTERS, Filters
+from diffsim.db.filters import NO_FILTERS, BadFilter, Filters
 
 NOON = datetime(2020, 2, 3, 12, tzinfo=UTC)
 NOON_NS = 1_580_731_200 * 10**9
@@ -51,7 +51,6 @@ def catalog(tmp_path: Path) -> Iterator[Catalog]:
         (Filters(folders=["/photos/b", "/photos-too"]), [1, 4]),
         (Filters(folders="/photos"), [1, 2, 3]),
         (Filters(folders="/"), [1, 2, 3, 4]),
-        (Filters(folders="/elsewhere"), []),
         (Filters(after=NOON), [1, 3]),
         (Filters(before=NOON), [2]),
         (Filters(folders="/photos/a", after=datetime(2020, 2, 3, 12, 0, 1, tzinfo=UTC)), []),
@@ -72,6 +71,15 @@ def test_what_passes(catalog: Catalog, filters: Filters, passing: list[int]) -> 
     assert ids.tolist() == passing
     wanted = [(4, b"/photos-too/4.webp")] if filters in (Filters(after=NOON), Filters(before=NOON)) else []
     assert undated == wanted
+
+
+@pytest.mark.parametrize("folder", ["/elsewhere", "/photos/none", "/photos-", "/photos/a/1.jpg"])
+def test_a_folder_of_which_nothing_is_known(catalog: Catalog, folder: str) -> None:
+    said = f"of the folder {folder} is in the index; name .* one of: /photos, /photos-too"
+    with pytest.raises(BadFilter, match=said):
+        catalog.matching(Filters(folders=["/photos", folder]))
+    with pytest.raises(BadFilter, match="The path of a folder is empty"):
+        Filters(folders=["/photos", ""])
 
 
 def test_times_at_the_bounds() -> None:

@@ -73,16 +73,16 @@ def test_a_newer_catalog_is_refused(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection, connection:
         connection.execute("INSERT INTO schema_version VALUES (7, 'from the future')")
     for readonly in (False, True):
-        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 2; update diffsim-search"):
+        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 3; update diffsim-search"):
             Catalog.open(path, readonly=readonly)
 
 
 def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m003_breaks(connection: Connection) -> None:
+    def m004_breaks(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
         raise RuntimeError("power cut")
 
-    def m003_works(connection: Connection) -> None:
+    def m004_works(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE whole (x INTEGER)")
 
     Catalog.open(path, create=True).close()
@@ -92,16 +92,16 @@ def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest
         migrations = (*MIGRATIONS, third)
         monkeypatch.setattr(database, "MIGRATIONS", migrations)
 
-    set_migrations(m003_breaks)
-    with pytest.raises(CatalogTooOld, match=r"version 2 .* reads version 3"):
+    set_migrations(m004_breaks)
+    with pytest.raises(CatalogTooOld, match=r"version 3 .* reads version 4"):
         Catalog.open(path, readonly=True)
     with pytest.raises(RuntimeError):
         Catalog.open(path)
     assert list(_statements(path)) == before
-    set_migrations(m003_works)
+    set_migrations(m004_works)
     Catalog.open(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (3,)
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (4,)
         assert connection.execute("SELECT count(*) FROM whole").fetchone() == (0,)
 
 

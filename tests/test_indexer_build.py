@@ -18,7 +18,7 @@ from indexing import FAST, build, diffsim, draw, listing, problem
 
 from benchmarks.kills import in_child
 from diffsim.db import catalog
-from diffsim.indexer import scan
+from diffsim.indexer import scan, walk
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.estimate import estimate
 from diffsim.indexer.hashing import read_digest
@@ -50,6 +50,37 @@ def test_moved_copied_and_linked_files_are_not_extracted_again(pictures, tmp_pat
     hits = Searcher(tmp_path / "index").search(pictures / "02.png", include_self=True, k=EVERYTHING)
     assert hits[0].paths == (str(pictures / "02.png"), str(pictures / "linked.png"))
     assert len(hits) == 12 and len(paths_of(hits)) == 14
+
+
+def test_an_index_among_the_pictures_is_left_out_and_said_so(pictures, tmp_path):
+    index = pictures / "my.idx"
+    build(index, pictures)
+    (index / "thumbnails/5a").mkdir(parents=True)
+    random_picture(50).save(index / "thumbnails/5a" / f"{'5a' * 32}.webp")
+    other = shutil.copytree(index, pictures / "sub/another person's index")
+    report = build(index, pictures)
+    assert (report.account.unchanged, report.account.new) == (12, 0)
+    assert report.account.excluded_by_reason == {"index folder": 2}
+    for folder in (index, other / "thumbnails", other / "thumbnails/5a", index / "spaces"):
+        with pytest.raises(FolderNotFound, match=r"belongs to the index .*; name the folder that holds the pictures"):
+            build(tmp_path / "index", folder)
+    draw(index / "photographs", range(2))  # beside an index's own files: a library in one folder
+    assert build(index, index / "photographs").extracted == 0
+    assert len(paths_of(Searcher(index).search(pictures / "00.png", include_self=True, k=EVERYTHING))) == 14
+
+
+def test_thumbnails_that_were_indexed_once_are_gone_with_the_next_run(pictures, tmp_path):
+    index = pictures / "my.idx"
+    thumbnail = index / "thumbnails/5a" / f"{'5a' * 32}.webp"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walk, "is_index", lambda folder: False)
+        build(index, pictures)
+        thumbnail.parent.mkdir(parents=True)
+        random_picture(50).save(thumbnail)
+        assert build(index, pictures).account.indexed == 13
+    report = build(index, pictures)
+    assert (report.account.indexed, report.account.missing) == (12, 1)
+    assert str(thumbnail) not in paths_of(Searcher(index).search(pictures / "00.png", k=EVERYTHING))
 
 
 def test_a_deleted_file_leaves_at_once_and_its_features_stay_until_prune(pictures, tmp_path):
@@ -211,7 +242,7 @@ def test_a_renamed_folder_is_nothing_to_do(tmp_path):
     found = estimate(index, [], [], FAST)
     assert (found.pictures, found.known, found.todo) == (22, 22, 0)
     # also where the folder around it is asked for, which takes over what is known of it
-    around = estimate(index, [tmp_path], [], replace(FAST, exclude_dirs=frozenset({b"index"})))
+    around = estimate(index, [tmp_path], [], replace(FAST, exclude=["index/"]))
     assert (around.pictures, around.known, around.todo) == (22, 22, 0)
     assert build(index, tmp_path / "pictures").extracted == 0
 

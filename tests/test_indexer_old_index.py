@@ -16,6 +16,8 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.maintain import verify_index
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.search import Searcher
+from diffsim.retrieval.pictures.images import DECODE_REVISION
+from diffsim.retrieval.space import OtherRevision
 
 MEMORY = 2**30
 SPACE = "b0d1087cae01"
@@ -49,17 +51,16 @@ def test_it_is_not_read_before_it_is_migrated(old):
     before = listing(old / "index")
     for command in (("query", old / "pictures" / "03.png"), ("status",)):
         text = problem(diffsim(*command, "--index", old / "index"))
-        assert "has schema version 1 and this program reads version 2; run `diffsim index` on it once" in text
+        assert "has schema version 1 and this program reads version 3; run `diffsim index` on it once" in text
     assert listing(old / "index") == before
 
 
 def test_a_dry_run_reads_it_and_leaves_it_as_it_is(old):
     before = listing(old / "index")
     random_picture(20).save(old / "pictures" / "new.png")
-    found = estimate(
-        old / "index", [old / "pictures"], requested_spaces(str(TINY), ["look"], size=64, tier="int8"), FAST
-    )
-    assert (found.pictures, found.known, found.todo) == (7, 6, 1)
+    found = estimate(old / "index", [old / "pictures"], (), FAST)
+    assert (found.pictures, found.known, found.todo) == (7, 6, 0)
+    assert [(space.space.fingerprint, space.waiting) for space in found.skipped] == [(SPACE, 1)]
     assert listing(old / "index") == before
 
 
@@ -92,13 +93,26 @@ def test_verify_migrates_it_too(old):
     ]
 
 
-def test_it_takes_new_pictures_into_its_space(old):
+def test_pictures_are_decoded_otherwise_now_so_new_ones_go_into_a_new_space(old):
     random_picture(20).save(old / "pictures" / "new.png")
     shutil.copytree(TINY, old / "tiny-sd15")
     request = requested_spaces(str(old / "tiny-sd15"), ["look"], size=64, tier="int8")
-    report = index_folders(IndexFolder.open(old / "index"), [old / "pictures"], request, FAST)
-    assert [space.known.fingerprint for space in report.spaces] == [SPACE]
-    assert (report.extracted, report.account.indexed) == (1, 7)
+    index = IndexFolder.open(old / "index")
+    report = index_folders(index, [old / "pictures"], request, FAST)
+    (made,) = report.spaces
+    assert made.known.fingerprint != SPACE and made.kit.space.decode_revision == DECODE_REVISION
+    assert (report.extracted, report.account.indexed) == (7, 7)
+    with index.catalog() as catalog:
+        former, _ = catalog.spaces()
+        catalog.add_space(former.fingerprint, former.name, str(old / "tiny-sd15"), former.record)  # where it is now
+    (skipped,) = index_folders(index, [], (), FAST).skipped
+    assert str(skipped).startswith(
+        f"tiny-sd15/look ({SPACE}) was left out and lacks 1 pictures: another version of this"
+    )
     with Searcher(old / "index", "cpu") as searcher:
         hits = searcher.search(old / "pictures" / "new.png", k=100, include_self=True)
-    assert len(hits) == 7 and hits[0].path == str(old / "pictures" / "new.png")
+        assert len(hits) == 7 and hits[0].path == str(old / "pictures" / "new.png")
+        with pytest.raises(OtherRevision, match="make a new space with `diffsim index --by"):
+            searcher.search(old / "pictures" / "new.png", spaces=[SPACE])
+        found = searcher.search(old / "pictures" / "03.png", spaces=[SPACE], k=100, include_self=True)
+    assert [(Path(hit.path).name, pytest.approx(hit.score, abs=2e-6)) for hit in found] == expected(old)["03.png"]

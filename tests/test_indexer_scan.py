@@ -7,6 +7,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer import hashing
 from diffsim.indexer.account import Account, AccountMismatch, account
 from diffsim.indexer.classes import FileClass
@@ -381,6 +383,7 @@ from diffsim.indexer import hashing
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer.account import account
 from diffsim.indexer.scan import scan
 if os.geteuid() == 0:
@@ -468,7 +471,7 @@ def test_the_walk_is_compared_with_the_rows_in_byte_order(
         Skipped(b"link.jpg", "symbolic link"),
         Entry(b"y.jpg", 1, 1, 1),
     ]
-    survey = compare_with_disk(catalog, [Scope(root, b"", None)], lambda path: iter(met))
+    survey = compare_with_disk(catalog, [Scope(root, b"", None)], lambda scope: iter(met))
     assert [item.path for item in survey.to_read] == [b"!new.jpg", b"y.jpg"]
     gone = {b"a.jpg": False, b"d/z.jpg": False, b"link.jpg": False, b"z.jpg": True}
     assert survey.gone == {row[name]: was_missing for name, was_missing in gone.items()}
@@ -482,6 +485,7 @@ from pathlib import Path
 from diffsim.db import files
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
+from diffsim.db.filters import Filters
 from diffsim.indexer.scan import scan
 left = int(sys.argv[2])
 def on_step(name):
@@ -591,3 +595,82 @@ def test_the_catalog_agrees_with_the_disk(changes: list[tuple[str, str, str]]) -
         found = names(catalog, folder)
         assert {path: catalog.content_by_sha256(digest) for path, digest in truth.items()} == found
         assert len(set(found.values())) == len(set(truth.values()))
+
+
+@pytest.mark.usefixtures("trusting")
+@pytest.mark.parametrize("ns", [2**63, 10_414_000_000 * 10**9, -(2**63) - 1])
+def test_a_time_that_no_catalog_can_hold(catalog: Catalog, pictures: Path, ns: int) -> None:
+    put(pictures, {"a.jpg": "1", "far.jpg": "2"})
+    os.utime(pictures / "far.jpg", ns=(ns, ns))
+    scan(catalog, [pictures])
+    assert set(names(catalog, pictures)) == {"a.jpg", "far.jpg"}
+    put(pictures, {"beside.jpg": "4"})
+    report = scan(catalog, [pictures])
+    assert classes(report, pictures) == {"beside.jpg": "new"}
+    assert report.unchanged == 2
+    ids, undated = catalog.matching(Filters(after=datetime(2261, 1, 1)))
+    assert (ids.tolist(), undated) == ([names(catalog, pictures)["far.jpg"]] if ns > 0 else [], [])
+    assert Filters(after=datetime(2261, 1, 1)).in_time(ns) == (ns > 0)
+
+
+@pytest.mark.parametrize("commit_every_s", [0, 60])
+def test_copies_of_one_picture_cost_no_more_than_different_ones(
+    catalog: Catalog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, commit_every_s: float
+) -> None:
+    put(tmp_path / "first", {f"{number}.jpg": "the same" for number in range(40)})
+    put(tmp_path / "second", {f"{number}.jpg": "the same" for number in range(40)})
+    scan(catalog, [tmp_path / "first"], commit_every_s=commit_every_s)
+    looked_at: list[object] = []
+    lstat = os.lstat
+    monkeypatch.setattr(os, "lstat", lambda path, **more: (looked_at.append(path), lstat(path, **more))[1])
+    report = scan(catalog, [tmp_path / "second"], commit_every_s=commit_every_s)
+    assert report.count(FileClass.COPIED) == 40
+    assert len(looked_at) < 100
+    shutil.rmtree(tmp_path / "first")
+    (tmp_path / "first").mkdir()
+    put(tmp_path / "first", {"other.jpg": "another"})
+    (tmp_path / "second").rename(tmp_path / "first/second")
+    looked_at.clear()
+    report = scan(catalog, [tmp_path / "first"], commit_every_s=commit_every_s)
+    assert (report.count(FileClass.MOVED), report.count(FileClass.NEW), report.missing) == (40, 1, 0)
+    assert len(looked_at) < 200
+
+
+def below(catalog: Catalog, folder: Path) -> set[str]:
+    return {path for path in names(catalog, folder) if not path.startswith("..")}
+
+
+def test_what_is_left_out_is_remembered_with_its_root(catalog: Catalog, pictures: Path, tmp_path: Path) -> None:
+    put(pictures, {"a.jpg": "1", "private/b.jpg": "2", "trips/c.jpg": "3", "trips/private/d.jpg": "4", ".h.jpg": "5"})
+    put(tmp_path / "other", {"private/x.jpg": "6", "y.gif": "7"})
+    first = scan(catalog, [pictures], exclude=["./private", "no such/", "*.gif"], include_hidden=True)
+    assert first.unmatched == ["no such/", "*.gif"]
+    everything = {".h.jpg", "a.jpg", "trips/c.jpg", "trips/private/d.jpg"}
+    assert below(catalog, pictures) == everything
+    for folders in ([pictures], [pictures / "trips", pictures]):
+        assert scan(catalog, folders).unmatched == []
+        assert below(catalog, pictures) == everything
+    scan(catalog, [tmp_path / "other"])
+    assert below(catalog, tmp_path / "other") == {"private/x.jpg", "y.gif"}  # they are of one root
+    scan(catalog, [pictures / "trips"], exclude=["private"])  # and of a part of it, where that was named
+    scan(catalog, [pictures, tmp_path / "other"])
+    assert below(catalog, pictures) == {".h.jpg", "a.jpg", "trips/c.jpg"}
+    assert below(catalog, tmp_path / "other") == {"private/x.jpg", "y.gif"}
+    known = {root.path: (root.left_out, root.include_hidden) for root in catalog.roots()}
+    assert known == {
+        os.fsencode(tmp_path / "other"): ((), False),
+        os.fsencode(pictures): (("/private", "no such/", "*.gif", "/trips/**/private"), True),
+    }
+    scan(catalog, [pictures], exclude=["!./private"], include_hidden=False)
+    assert below(catalog, pictures) == {"a.jpg", "private/b.jpg", "trips/c.jpg"}
+    scan(catalog, [pictures], exclude=[os.fspath(pictures / "trips")])
+    assert below(catalog, pictures) == {"a.jpg", "private/b.jpg"}
+
+
+def test_a_folder_around_a_root_goes_on_leaving_out_what_the_root_left_out(catalog: Catalog, tmp_path: Path) -> None:
+    put(tmp_path / "around/in", {"a.jpg": "1", "private/b.jpg": "2"})
+    put(tmp_path / "around", {"private/c.jpg": "3"})
+    scan(catalog, [tmp_path / "around/in"], exclude=["private/"])
+    scan(catalog, [tmp_path / "around"])
+    assert below(catalog, tmp_path / "around") == {"in/a.jpg", "private/c.jpg"}
+    assert [root.left_out for root in catalog.roots()] == [("/in/**/private/",)]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from diffsim.indexer.exclusions import BadPattern, Exclusions, for_root, together
 from diffsim.indexer.walk import Entry, Skipped, Unreadable, walk
 
 
@@ -100,9 +101,72 @@ def test_hidden_files_on_request_but_never_side_files_or_trash(tmp_path):
     assert pictures(root, include_hidden=True) == [".h.jpg", ".hid/x.jpg"]
 
 
-def test_excluded_directories_are_patterns_and_do_not_touch_files(tmp_path):
-    root = make(tmp_path, "raw-1/x.jpg", "keep/raw-1.jpg", "keep/raw-2/x.jpg")
-    assert pictures(root, exclude_dirs=frozenset({b"raw-*"})) == ["keep/raw-1.jpg"]
+@pytest.mark.parametrize("beside", ["catalog.sqlite", "spaces/x", "writer.json"])
+def test_every_index_is_left_out_and_nothing_that_resembles_one(tmp_path, beside):
+    root = make(tmp_path, "my.idx/index.toml", f"my.idx/{beside}", "my.idx/thumbnails/5a/5a.webp", "my.idx/own.jpg")
+    make(tmp_path, "book/index.toml", "book/a.jpg", "data/spaces/b.jpg", "data/catalog.sqlite")
+    assert pictures(root) == ["book/a.jpg", "data/spaces/b.jpg"]
+    assert reasons(root)["my.idx"] == "index folder"
+
+
+@pytest.mark.parametrize(
+    ("patterns", "left"),
+    [
+        ((), ["a.gif", "keep/raw-1.jpg", "keep/raw-2/x.jpg", "private/x.jpg", "raw-1/x.jpg", "sub/private/x.jpg"]),
+        (("raw-*/",), ["a.gif", "keep/raw-1.jpg", "private/x.jpg", "sub/private/x.jpg"]),
+        (("raw-*",), ["a.gif", "private/x.jpg", "sub/private/x.jpg"]),
+        (("/private",), ["a.gif", "keep/raw-1.jpg", "keep/raw-2/x.jpg", "raw-1/x.jpg", "sub/private/x.jpg"]),
+        (("private/", "*.gif", "raw*", "!raw-1"), ["raw-1/x.jpg"]),
+        (("*", "!*.gif"), ["a.gif"]),
+    ],
+)
+def test_patterns_are_those_of_gitignore(tmp_path, patterns, left):
+    root = make(
+        tmp_path, "raw-1/x.jpg", "keep/raw-1.jpg", "keep/raw-2/x.jpg", "private/x.jpg", "sub/private/x.jpg", "a.gif"
+    )
+    exclusions = Exclusions(patterns)
+    assert pictures(root, exclusions=exclusions) == left
+    assert exclusions.matched == set(patterns)
+    assert {reason for path, reason in reasons(root, exclusions=exclusions).items()} <= {"excluded by a pattern"}
+
+
+def test_the_default_exclusions_can_be_taken_back(tmp_path):
+    root = make(tmp_path, "lost+found/x.jpg", "@eaDir/x.jpg", "lost+found.jpg")
+    assert pictures(root) == ["lost+found.jpg"]
+    assert pictures(root, exclusions=Exclusions(("!@eaDir/",))) == ["@eaDir/x.jpg", "lost+found.jpg"]
+
+
+@pytest.mark.parametrize("pattern", ["", "#private", "!", "a\nb", ".", "./", "/", "  "])
+def test_a_pattern_that_means_nothing_is_refused(pattern):
+    with pytest.raises(BadPattern, match=r"The pattern .* (is|leaves nothing out)"):
+        for_root(pattern, b"", ["/p"])
+
+
+@pytest.mark.parametrize(
+    ("given", "folder", "kept"),
+    [
+        ("private", b"", "private"),
+        ("private/", b"", "private/"),
+        ("./private", b"", "/private"),
+        ("/photos/private", b"", "/private"),
+        ("/link/private/", b"", "/private/"),
+        ("!/photos/a/*.gif", b"", "!/a/*.gif"),
+        ("/elsewhere/private", b"", "/elsewhere/private"),
+        ("private", b"in [it]", "/in\\ \\[it\\]/**/private"),
+        ("/photos/a", b"in", "/in/a"),
+        ("!./a", b"in", "!/in/a"),
+        ("a/b", b"in", "/in/a/b"),
+    ],
+)
+def test_a_pattern_for_a_folder_is_one_for_its_root(given, folder, kept):
+    assert for_root(given, folder, ["/photos", "/link"]) == kept
+
+
+def test_a_pattern_is_taken_back_by_its_opposite():
+    assert together((), ["a", "b/"]) == ("a", "b/")
+    assert together(("a", "b/"), ["!a"]) == ("b/",)
+    assert together(("a",), ["!a/keep", "a"]) == ("!a/keep", "a")
+    assert together(("!@eaDir/",), ["@eaDir/"]) == ("@eaDir/",)
 
 
 def test_links_and_special_files_are_never_followed_or_opened(tmp_path):

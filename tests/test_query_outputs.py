@@ -121,8 +121,6 @@ def test_what_gives_no_picture_is_told(indexed: Path, tmp_path: Path) -> None:
     address = "https://example.org/a//cat.png"
     for command in (("query", address), ("compare", address), ("query", "-", "--add", address)):
         assert f"{address} is an address" in problem(diffsim(*command, *index, before=lambda: None))
-    assert "is empty" in problem(diffsim("query", "", *index))
-    assert "is empty" in problem(diffsim("score", indexed / "pictures" / "00.png", "", *SETTINGS))
 
 
 def test_two_files_of_one_name_are_told_apart(tmp_path: Path) -> None:

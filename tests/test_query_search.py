@@ -17,6 +17,7 @@ from diffsim.indexer.build import index_folders
 from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
+from diffsim.query.compare import compare
 from diffsim.query.query import BadQuery, Query
 from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
@@ -49,6 +50,43 @@ def test_the_query_is_left_out_unless_asked_for(searcher, gallery):
     assert len(without) == 29 and len(with_self) == 30
     assert with_self[0].path == str(picture) and with_self[0].score == pytest.approx(1, abs=1e-6)
     assert [hit.content_id for hit in with_self[1:]] == [hit.content_id for hit in without]
+
+
+def test_only_the_file_that_was_named_is_left_out(gallery, tmp_path):
+    pictures = shutil.copytree(gallery / "pictures", tmp_path / "pictures")
+    (pictures / "copies").mkdir()
+    copies = {str(shutil.copy(pictures / "07.png", pictures / "copies" / name)) for name in ("a.png", "b.png")}
+    asked = shutil.copy(pictures / "07.png", tmp_path / "asked.png")
+    (tmp_path / "link.png").symlink_to(pictures / "07.png")
+    build(tmp_path / "index", pictures)
+    with Searcher(tmp_path / "index", "cpu") as searcher:
+        extracted = searcher.extract(asked)
+        everything = {str(pictures / "07.png"), *copies}
+        for subject, shown in (
+            (asked, everything),  # from outside: do I have this very picture?
+            (asked.read_bytes(), everything),
+            (extracted, everything),
+            (pictures / "07.png", copies),
+            (os.path.relpath(pictures / "07.png"), copies),
+            (tmp_path / "link.png", copies),
+        ):
+            answer = searcher.answer(Query(subject, k=5))
+            (together,) = searcher.search_many([Query(subject, k=5)])
+            (compared,) = compare(searcher, Query(subject, k=5)).answers
+            for each in (answer, together, compared):
+                assert each.hits[0].score == pytest.approx(1, abs=1e-6) and len(each.hits) == 5
+                assert set(each.hits[0].paths) == shown
+                assert "is byte for byte in the index: " in each.notes[0] and each.hits[0].path in each.notes[0]
+        content = answer.hits[0].content_id
+        (alone,) = (hit for hit in searcher.search(pictures / "08.png", k=100) if hit.content_id == content)
+        assert set(alone.paths) == everything
+        for subject in (content, pictures / "09.png"):  # an id means all files of a content; 09 has no copy
+            answer = searcher.answer(Query(subject, k=100))
+            own = searcher.search(subject, k=1, include_self=True)[0].content_id
+            assert own not in [hit.content_id for hit in answer.hits] and answer.notes == []
+        for copy in copies:
+            Path(copy).unlink()
+        assert content not in [hit.content_id for hit in searcher.search(pictures / "07.png", k=100)]
 
 
 def test_two_stages_agree_with_the_exact_search(searcher, gallery):
@@ -86,7 +124,10 @@ def test_few_candidates_are_the_first_ones(searcher, gallery):
 
 def test_an_indexed_picture_and_a_copy_elsewhere_get_the_same_answer(searcher, gallery, tmp_path):
     copy = shutil.copy(gallery / "pictures" / "07.png", tmp_path / "copy.png")
-    assert searcher.search(copy, k=100) == searcher.search(gallery / "pictures" / "07.png", k=100)
+    original = gallery / "pictures" / "07.png"
+    found = searcher.search(copy, k=100)
+    assert found == searcher.search(original, k=100, include_self=True)
+    assert found[0].path == str(original) and len(found) == 30
 
 
 def test_an_outside_picture_scores_as_if_it_were_indexed(searcher, gallery, tmp_path):

@@ -60,16 +60,19 @@ def test_drawings_without_a_relative() -> None:
     network = load_network(find_model("mini"), request.settings.dtype, "cpu")
     kit = make_space(network, request.settings)
     names = [(subject, style) for subject in SUBJECTS for style in STYLES]
-    pixels = np.stack([np.array(draw(subject, style, 0, 128)) for subject, style in names])
+    pixels = np.stack([np.array(draw(subject, style, 0, request.settings.size)) for subject, style in names])
     (features,) = Extractor(network, [kit]).extract(pixels)
     records = [picture.tokens for picture in features]
-    (tap,) = kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
+    taps = kit.attention(decode_tokens(records, kit.shapes, kit.settings.tier))
     alarms = []
     for row in range(0, len(names), 3):
         strangers = [i for i, name in enumerate(names) if name[0] != names[row][0] and name[1] != names[row][1]]
-        gallery = AttentionFeatures(tap.query[strangers], tap.key[strangers], tap.value[strangers], tap.map[strangers])
+        gallery = [
+            AttentionFeatures(tap.query[strangers], tap.key[strangers], tap.value[strangers], tap.map[strangers])
+            for tap in taps
+        ]
         with torch.inference_mode():
-            scores = score([tap[row : row + 1]], [gallery], [1.0]).numpy()
+            scores = score([tap[row : row + 1] for tap in taps], gallery, kit.weights).numpy()
         tail = fit_tail(scores)
         assert tail is not None
         alarms.append(min(tail.expected(scores, len(scores))) < 0.05)

@@ -380,7 +380,9 @@ def test_the_defaults_of_a_folder_are_those_of_its_kind(tmp_path: Path) -> None:
     assert (sdxl.size, sdxl.adapter) == (512, "ip-adapter-plus-sdxl")
     assert sdxl.profiles == defaults_of("sdxl").profiles
     assert (dit.size, dit.prompt, dit.adapter) == (64, "", "")
-    assert [dit.profiles[name] for name in PROFILES] == [Tap("transformer_blocks.2", step) for step in (101, 251, 501)]
+    assert [dit.profiles[name] for name in PROFILES] == [
+        (Tap("transformer_blocks.2", step),) for step in (101, 251, 501)
+    ]
     shutil.copytree(TINY / "unet", tmp_path / "unet")
     edit_json(tmp_path / "unet" / "config.json", cross_attention_dim=1024, sample_size=64)
     assert (defaults_of(str(tmp_path)).size, defaults_of(str(tmp_path)).adapter) == (512, "")

@@ -71,7 +71,7 @@ def assert_equal_features(kit: SpaceKit, ours: list[PictureFeatures], theirs: li
 
 
 def mini_taps() -> tuple[Tap, ...]:
-    return tuple(known_families().presets["mini"].profiles.values())
+    return tuple({tap for taps in known_families().presets["mini"].profiles.values() for tap in taps})
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,10 @@ def test_tokens_are_what_enters_the_layer(size: int) -> None:
     handle = block.norm1.register_forward_hook(lambda module, args, output: seen.append(output))
     with torch.inference_mode():
         x = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
-        latents = net.latents.autoencoder.encode(x).latent_dist.mode() * net.latents.autoencoder.config.scaling_factor
+        latents = (
+            net.latents.autoencoder.model.encode(x).latent_dist.mode()
+            * net.latents.autoencoder.model.config.scaling_factor
+        )
         signal = net.latents.signal[501].float()
         noisy = signal.sqrt() * latents + (1 - signal).sqrt() * kit.constants["noise"]
         net.unet(noisy, 501, encoder_hidden_states=kit.constants["conditioning"].expand(2, -1, -1))
@@ -377,7 +380,7 @@ def test_half_precision_files_alone_are_enough(tmp_path: Path) -> None:
     folder = Path(shutil.copytree(TINY, tmp_path / "half", ignore=shutil.ignore_patterns("*.safetensors")))
     low = load_network(TINY, "float16", "cpu")
     low.unet.save_pretrained(folder / "unet", variant="fp16")
-    low.latents.autoencoder.half().save_pretrained(folder / "vae", variant="fp16")
+    low.latents.autoencoder.model.half().save_pretrained(folder / "vae", variant="fp16")
     CLIPTextModel.from_pretrained(TINY / "text_encoder").save_pretrained(folder / "text_encoder", variant="fp16")
     assert (folder / "unet" / "diffusion_pytorch_model.fp16.safetensors").is_file()
     half = load_network(folder, "float32", "cpu")
@@ -421,7 +424,7 @@ def test_half_precision_is_close(dtype: str, within: float) -> None:
     """float16 with the autoencoder in bfloat16, as its configuration asks (force_upcast)."""
     low = network(TINY, dtype)
     assert low.unet.dtype == low.dtype == getattr(torch, dtype)
-    assert low.latents.autoencoder.dtype == torch.bfloat16
+    assert low.latents.autoencoder.model.dtype == torch.bfloat16
     assert low.weights == network().weights
     check_close(low, network(), within)
     kit = space(dtype=dtype)

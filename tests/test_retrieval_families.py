@@ -16,8 +16,9 @@ from indexing import Ran, diffsim, problem
 from safetensors.torch import save_file
 
 from diffsim.indexer.requests import requested_spaces
+from diffsim.query.text import size_text
 from diffsim.retrieval.errors import BadNetwork
-from diffsim.retrieval.families import Family, Preset, known_families, load_network
+from diffsim.retrieval.families import Family, Preset, find_model, known_families, load_network
 from diffsim.retrieval.settings import InvalidSpace, Tap
 
 PROJECT = Path(__file__).parent.parent
@@ -248,14 +249,15 @@ def test_a_package_s_family_goes_before_those_of_this_program(pictures: Path, tm
 
 def test_a_package_s_own_networks_are_listed_and_found_by_name(network: Path, pictures: Path, tmp_path: Path) -> None:
     code = (
-        "look = {'look': Tap('patches', 0)}\n"
+        "look = {'look': (Tap('patches', 0),)}\n"
         f"tiles = Preset(64, look, noises=0, name='tiles', about='Tiles', bundled=Path({str(network)!r}))\n"
         "far = Preset(32, look, name='far', about='Far', local_only='it is secret; ask for it')\n"
     )
     plugin = with_plugins(plug_in(tmp_path / "site", "toy-family", code + changed(presets="(tiles, far)")))
     listed = diffsim("models", "list", before=plugin).out.decode()
-    assert f"tiles                  64 px  Tiles (toy-family 1.0; {network})\n" in listed
-    assert "far                    32 px  Far (toy-family 1.0; not here; only a local copy works)\n" in listed
+    size = size_text(sum(path.stat().st_size for path in network.rglob("*")))
+    assert f"tiles                  64 px {size:>8}  Tiles (toy-family 1.0; here: {network})\n" in listed
+    assert "far                    32 px           Far (toy-family 1.0; not here; only a local copy works)\n" in listed
     for command in ("path", "fetch"):
         assert diffsim("models", command, "tiles", before=plugin).out.decode().strip() == str(network)
     ran = diffsim("score", pictures / "1.png", pictures / "1.png", "--model", "tiles", "--json", *CPU, before=plugin)
@@ -286,7 +288,12 @@ def test_the_variants_of_this_program_s_families(model: str, choices: str) -> No
 def test_the_families_of_this_program_need_no_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("diffsim.retrieval.families.registry.entry_points", lambda **_: ())
     found = known_families.__wrapped__()
-    assert [member.family.name for member in found.members] == ["stable-diffusion", "dit", "vision-transformer"]
+    assert [member.family.name for member in found.members] == [
+        "stable-diffusion",
+        "feature-maps",
+        "dit",
+        "vision-transformer",
+    ]
     assert {member.package for member in found.members} == {""} and not found.broken
     assert next(iter(found.presets)) == "mini" and "dinov2-small" in found.presets
 
@@ -296,15 +303,14 @@ def test_a_folder_of_no_family_is_one_sentence(tmp_path: Path) -> None:
         load_network(tmp_path, "float32", "cpu")
 
 
-def test_a_trained_network_that_does_not_say_how_it_is_read(tmp_path: Path) -> None:
-    shutil.copytree(TINY / "unet", tmp_path / "unet")
-    (tmp_path / "diffsim.json").write_text('{"size": 128}')
-    with pytest.raises(BadNetwork, match=r"diffsim.json does not say .* copy the network's folder again\.$"):
-        requested_spaces(str(tmp_path))
+def test_a_network_trained_here_is_read_like_the_bundled_one(tmp_path: Path) -> None:
+    shutil.copytree(find_model("mini"), tmp_path / "trained")
+    ours, bundled = (requested_spaces(str(model), ["style"])[0] for model in (tmp_path / "trained", "mini"))
+    assert ours.name == "trained/style" and ours.settings == bundled.settings
 
 
 def test_a_family_is_checked_when_it_is_made() -> None:
-    parts = (lambda folder: True, lambda folder: Preset(8, {"look": Tap("a", 0)}), lambda *_: None)
+    parts = (lambda folder: True, lambda folder: Preset(8, {"look": (Tap("a", 0),)}), lambda *_: None)
     assert Family("a-1", "x", *parts).stamped("0f") == "a-1:1:0f"  # type: ignore[arg-type]
     for name in ("", "A", "a b", "a:b"):
         with pytest.raises(ValueError, match="is not a valid family name"):

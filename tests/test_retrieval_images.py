@@ -247,8 +247,10 @@ def test_other_formats_are_never_reduced(format_name):
 
 def test_the_reduced_picture_is_no_smaller_than_it_must_be(monkeypatch):
     sizes = []
-    to_rgb = images._to_rgb
-    monkeypatch.setattr(images, "_to_rgb", lambda picture: (sizes.append(picture.size), to_rgb(picture))[1])
+    to_rgb = images.to_rgb
+    monkeypatch.setattr(
+        images, "to_rgb", lambda picture, depth: (sizes.append(picture.size), to_rgb(picture, depth))[1]
+    )
     for width, height in ((1280, 1280), (1279, 1280), (640, 5000), (319, 5000), (4000, 3000)):
         decode(encoded(gradient(width, height), "JPEG"), 40)
     assert sizes == [(160, 160), (320, 320), (160, 1250), (319, 5000), (500, 375)]

@@ -15,9 +15,9 @@ S, C = ".transformer_blocks.0.attn1", ".transformer_blocks.0.attn2"
 
 SPACES = {
     # As the first released version of this program computed them: an index is found by these digits.
-    "2d64b81903de": FeatureSpace(SpaceSettings((Tap("a.attn1", 101), Tap("b.attn1", 251)), 512), "w", "c"),
+    "2d64b81903de": FeatureSpace(SpaceSettings((Tap("a.attn1", 101), Tap("b.attn1", 251)), 512), "w", "c", 2),
     "2de0ec9e99ae": FeatureSpace(
-        SpaceSettings((Tap(f"up_blocks.1.attentions.1{S}", 51),), 128, tier="int8"), "9f" * 32, "0a" * 32
+        SpaceSettings((Tap(f"up_blocks.1.attentions.1{S}", 51),), 128, tier="int8"), "9f" * 32, "0a" * 32, 2
     ),
     "fb4737033231": FeatureSpace(
         SpaceSettings(
@@ -32,9 +32,12 @@ SPACES = {
         ),
         "9f" * 32 + "+" + "77" * 32,
         "c",
+        2,
     ),
-    "cd2261fb820d": FeatureSpace(SpaceSettings((TAP,), 224, "crop 256", noises=0, dtype="float16"), "v", "e"),
-    "c53b311ed479": FeatureSpace(SpaceSettings((), 224, "crop 224", noises=0, variant="global", tier="int8"), "v", "e"),
+    "cd2261fb820d": FeatureSpace(SpaceSettings((TAP,), 224, "crop 256", noises=0, dtype="float16"), "v", "e", 2),
+    "c53b311ed479": FeatureSpace(
+        SpaceSettings((), 224, "crop 224", noises=0, variant="global", tier="int8"), "v", "e", 2
+    ),
     "4e704c556acf": FeatureSpace(SpaceSettings((Tap("a", 1),), 64, prompt="Ein Haus – ü"), "w", "c", 7, 9),
 }
 
@@ -81,7 +84,7 @@ def test_what_is_outside_is_one_sentence(changes: dict, said: str) -> None:
 def test_a_request_is_the_network_s_defaults_and_what_was_changed() -> None:
     (plain,) = requested_spaces("sd15", ["style"])
     preset = known_families().presets["sd15"]
-    assert plain.settings == SpaceSettings((preset.profiles["style"],), 512, prompt="High quality image")
+    assert plain.settings == SpaceSettings(preset.profiles["style"], 512, prompt="High quality image")
     changes = {"size": 256, "prompt": "", "seed": 5, "noises": 3, "dtype": "bfloat16", "tier": "int8"}
     (changed,) = requested_spaces("sd15", ["style"], **changes)
     assert asdict(changed.settings) == asdict(plain.settings) | changes

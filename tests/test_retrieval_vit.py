@@ -279,9 +279,9 @@ def test_a_folder_says_how_it_is_asked(vits: dict[str, Path]) -> None:
         "dinov3": (224, "squash"),
     }
     assert all((preset.prompt, preset.noises) == ("", 0) for preset in asked.values())
-    taps = [defaults_of(str(vits["clip"])).tap(profile) for profile in PROFILES]
+    taps = [defaults_of(str(vits["clip"])).taps(profile)[0] for profile in PROFILES]
     assert taps == [Tap("layers.0", 0), Tap("layers.2", 0), Tap("layers.1", 0)]
-    assert [defaults_of("dinov2-base").tap(profile).module for profile in PROFILES] == [
+    assert [defaults_of("dinov2-base").taps(profile)[0].module for profile in PROFILES] == [
         "layers.3",
         "layers.10",
         "layers.6",

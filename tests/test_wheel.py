@@ -1,15 +1,26 @@
 """What is installed: the wheel and the source distribution, built from a copy of this tree."""
 
+import ast
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
 import tarfile
+import time
+import urllib.error
+import urllib.request
+import venv
 import zipfile
+from email.message import Message
+from email.parser import Parser
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 from conftest import random_picture
+from packaging.requirements import Requirement
 
 PROJECT = Path(__file__).parent.parent
 ROOMS = ("db", "indexer", "query", "retrieval")
@@ -43,8 +54,10 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder.mkdir()
     for name in ("diffsim", *ROOMS):
         shutil.copytree(PROJECT / name, folder / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
+    for name in ("setup.cfg", "pyproject.toml", "MANIFEST.in", "CHANGELOG.md", "constraints.txt", "LICENSE"):
         shutil.copy(PROJECT / name, folder)
+    (folder / "docs").mkdir()
+    shutil.copy(PROJECT / "docs" / "package.md", folder / "docs")
     return folder
 
 
@@ -98,3 +111,134 @@ def test_it_works_beside_a_user_s_own_modules_of_common_names(installed: Path, t
     python(*command, "index", "pictures", "--index", "index", cwd=tmp_path, path=installed)
     asked = ("query", "pictures/1.png", "--index", "index", "--format", "paths")
     assert len(python(*command, *asked, cwd=tmp_path, path=installed).splitlines()) == 2
+
+
+# ------------------------------------------------------------------------------------------- what it says of itself
+
+BY_EXTRA = {
+    "pillow_heif": "heif",
+    "matplotlib": "plot",
+    "fastapi": "web",
+    "jinja2": "web",
+    "starlette": "web",
+    "uvicorn": "web",
+}
+"""Modules that only an extra brings."""
+ASKED_FOR = {"pandas", "pyarrow"}
+"""Modules that docs/python.md tells to install, for tables."""
+
+
+@pytest.fixture(scope="module")
+def metadata(wheel: Path) -> Message:
+    with zipfile.ZipFile(wheel) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
+        return Parser().parsestr(archive.read(name).decode("utf-8"))
+
+
+def documented() -> list[Requirement]:
+    """What the documentation tells to give to `pip install`, of this project, each once."""
+    pages = [PROJECT / "README.md", *(PROJECT / "docs").glob("*.md")]
+    text = "\n".join(page.read_text(encoding="utf-8") for page in pages)
+    found = {shlex.split(line)[0] for line in re.findall(r"pip install ('?diffsim-search[^`\n;]*)", text)}
+    return [Requirement(line) for line in sorted(found)]
+
+
+def imported(folder: Path) -> set[str]:
+    """The top-level modules that the files below a folder import, save those of the standard library and its own."""
+    found = set()
+    for file in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                found |= {name.name.partition(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom) and not node.level:
+                found.add((node.module or "").partition(".")[0])
+    return found - set(sys.stdlib_module_names) - {"diffsim"}
+
+
+def plain(name: str) -> str:
+    return re.sub("[-_.]+", "-", name).lower()
+
+
+def test_everything_that_is_imported_is_declared(installed: Path, metadata: Message) -> None:
+    required: dict[str, set[str]] = {}
+    for line in metadata.get_all("Requires-Dist") or []:
+        requirement = Requirement(line)
+        extra = next((e for e in metadata.get_all("Provides-Extra") or [] if f'extra == "{e}"' in line), "")
+        required.setdefault(extra, set()).add(plain(requirement.name))
+    providers = packages_distributions()
+    modules = imported(installed / "diffsim") - ASKED_FOR
+    assert {"faiss", "huggingface_hub", "torch", "PIL", "fastapi"} <= modules
+    for module in modules:
+        names = {plain(name) for name in providers.get(module, [module])}
+        assert names & required[BY_EXTRA.get(module, "")], f"{module} comes from {names}, which nothing requires"
+
+
+def test_every_documented_pip_line_names_what_there_is(metadata: Message) -> None:
+    lines = documented()
+    assert {(line.name, *line.extras) for line in lines} >= {("diffsim-search",), ("diffsim-search", "web")}
+    for line in lines:
+        assert plain(line.name) == plain(metadata["Name"])
+        assert line.extras <= set(metadata.get_all("Provides-Extra") or []), line
+
+
+def test_the_metadata_stands_alone(metadata: Message) -> None:
+    assert metadata["Author"] and metadata["Summary"] and metadata["Project-URL"]
+    assert metadata["License-File"] and metadata["Keywords"]
+    assert "Typing :: Typed" in (metadata.get_all("Classifier") or [])
+    text = metadata.get_payload()
+    assert isinstance(text, str) and "pip install diffsim-search" in text
+    links = re.findall(r"\]\(([^)]+)\)", text)
+    assert links and all(link.startswith("https://") for link in links)
+
+
+def test_the_version_is_that_of_the_wheel(installed: Path, metadata: Message, tmp_path: Path) -> None:
+    found = python("-c", "import diffsim; print(diffsim.__version__)", cwd=tmp_path, path=installed)
+    assert found.strip() == metadata["Version"]
+
+
+@pytest.mark.skipif(
+    not os.environ.get("DIFFSIM_FRESH_INSTALL"),
+    reason="installs all that is required; continuous integration sets DIFFSIM_FRESH_INSTALL",
+)
+@pytest.mark.parametrize("line", documented(), ids=str)
+def test_a_documented_pip_line_in_a_fresh_environment(line: Requirement, wheel: Path, tmp_path: Path) -> None:
+    venv.create(tmp_path / "venv", with_pip=True)
+    bin_folder = tmp_path / "venv" / "bin"
+    extras = f"[{','.join(sorted(line.extras))}]" if line.extras else ""
+
+    def run(program: str, *arguments: object) -> str:
+        command = [str(bin_folder / program), *map(str, arguments)]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    run("python", "-m", "pip", "install", "--quiet", "-c", PROJECT / "constraints.txt", f"{wheel}{extras}")
+    (tmp_path / "pictures").mkdir()
+    for number in range(4):
+        random_picture(number).save(tmp_path / "pictures" / f"{number}.png")
+    run("diffsim", "index", "pictures", "--index", "index")
+    asked = run("diffsim", "query", "pictures/1.png", "--index", "index", "--format", "paths")
+    assert len(asked.splitlines()) == 3
+    assert run("python", "-c", "import diffsim; print(len(diffsim.open('index').search('pictures/1.png')))") == "3\n"
+    for module in (module for module, extra in BY_EXTRA.items() if extra in line.extras):
+        run("python", "-c", f"import {module}")
+    if "web" in line.extras:
+        page = [str(bin_folder / "diffsim"), "browse", "--index", "index", "--port", "0", "--no-open"]
+        with subprocess.Popen(page, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as server:
+            assert server.stdout is not None
+            address = next(found[0] for text in server.stdout if (found := re.search(r"http://\S+", text.decode())))
+            assert page_of(address)
+            server.terminate()
+
+
+def page_of(address: str) -> bytes:
+    """The page, which may be served a moment after its address is printed."""
+    for _ in range(100):
+        try:
+            with urllib.request.urlopen(address, timeout=30) as answer:
+                return bytes(answer.read())
+        except urllib.error.URLError as problem:
+            if not isinstance(problem.reason, ConnectionRefusedError):
+                raise
+            time.sleep(0.1)
+    raise TimeoutError(address)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="A feature space by name or fingerprint, as `diffsim status` lists them; repeatable.  [default: all]",
 )
-@click.option("--include-self", is_flag=True, help="List the query picture itself too.")
+@click.option("--include-self", is_flag=True, help="List the query picture itself too; else its other copies only.")
 @click.option("--json", "as_json", is_flag=True, help="JSON Lines, one hit per line, as from `query`, with its space.")
 @output_option("--sheet", "Also draw the query and a row for each space into this .png or .jpg.")
 @device_option

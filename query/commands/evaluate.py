@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import click
-import platformdirs
 
 from diffsim.retrieval.names import BENCHMARKS, PROTOCOLS
+from diffsim.retrieval.user_folders import user_cache
 
 from ..text import printable
 from .files import output_option
-from .options import device_option
+from .options import Choice, FilePath, device_option
 from .progress import progress
 
 _SHOWN_FIGURES = ("mAP", "precision@1", "precision@5", "precision@10", "recall@10")
@@ -27,7 +27,7 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--json", "as_json", is_flag=True, help="One JSON object per line."),
         click.option(
             "--cache",
-            type=click.Path(path_type=Path, file_okay=False),
+            type=FilePath(file_okay=False),
             help="Index that keeps the features.  [default: in the platform's user cache folder]",
         ),
         click.option("--seed", type=int, default=SEED, show_default=True, help="For draws, samples and intervals."),
@@ -36,8 +36,8 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(min=1),
             help="Maximum number of triplets or queries, a seeded sample.  [default: all]",
         ),
-        click.argument("root", type=click.Path(exists=True, path_type=Path)),
-        click.argument("bench", type=click.Choice(BENCHMARKS), metavar="BENCH"),
+        click.argument("root", type=FilePath(exists=True)),
+        click.argument("bench", type=Choice(BENCHMARKS), metavar="BENCH"),
     ):
         command = option(command)
     return command
@@ -57,7 +57,7 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
 @click.option("--prompt", help="Prompt for the networks.  [default: each network's]")
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=Choice(PROTOCOLS),
     default="engine",
     show_default=True,
     help="engine: as an index scores. paper: triplets as DiffSim's released code scores them, reference first.",
@@ -121,7 +121,7 @@ def note(sentence: str) -> None:
 
 def evaluation_cache() -> Path:
     """Where features are kept by default."""
-    return platformdirs.user_cache_path("diffsim") / "evaluation"
+    return user_cache() / "evaluation"
 
 
 @contextmanager

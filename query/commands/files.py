@@ -15,6 +15,7 @@ import click
 from diffsim.retrieval.regular_files import MAX_FILE_BYTES
 
 from ..errors import QueryError
+from .options import FilePath
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,13 +49,31 @@ class Picture(click.ParamType):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> GivenPicture:
         if isinstance(value, GivenPicture):
             return value
-        return given_picture(value)
+        if not value:
+            self.fail("the path is empty; name a picture, or - for standard input.", param, ctx)
+        return _given(value)
 
 
-def given_picture(path: str) -> GivenPicture:
+class WeighedPicture(Picture):
+    """A picture with a weight before a colon, as in rclip; a file name that begins like that is written ./2:cat.png."""
+
+    def convert(  # type: ignore[override]
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, GivenPicture]:
+        if isinstance(value, tuple):
+            return value
+        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
+        weight, path = (float(found[1]), found[2]) if found else (1.0, value)
+        if not weight:
+            self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
+        return weight, super().convert(path, param, ctx)
+
+
+WEIGHED_PICTURE = WeighedPicture()
+
+
+def _given(path: str) -> GivenPicture:
     """Raises NoPictureThere."""
-    if not path:
-        raise NoPictureThere("The path of a picture is empty; give the path of a picture.")
     if path == _STDIN:
         if sys.stdin is None or sys.stdin.isatty():
             raise NoPictureThere("Nothing is piped into standard input; write for example: diffsim query - < cat.jpg.")
@@ -109,6 +128,6 @@ def output_option(name: str, help: str) -> Callable[[Command], Command]:
     def decorate(command: Command) -> Command:
         about = f"Let {name} replace a file that this program did not write."
         forced = click.option("--force", is_flag=True, help=about)(command)
-        return click.option(name, type=click.Path(path_type=Path), help=help)(forced)
+        return click.option(name, type=FilePath(), help=help)(forced)
 
     return decorate

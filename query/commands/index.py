@@ -1,6 +1,7 @@
 """`diffsim index`: build or update."""
 
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +10,8 @@ import click
 from diffsim.retrieval.names import PROFILES
 
 from ..text import printable, size_text, time_text
-from .options import device_option, index_option, memory_option, space_options
-from .progress import progress
+from .options import Choice, FilePath, device_option, index_option, memory_option, space_options
+from .progress import stages
 
 if TYPE_CHECKING:
     from diffsim.indexer.build import IndexReport
@@ -19,13 +20,13 @@ _SHOWN_FAILURES = 20
 
 
 @click.command()
-@click.argument("folders", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("folders", nargs=-1, type=FilePath())
 @index_option
 @click.option(
     "--by",
     "profiles",
     multiple=True,
-    type=click.Choice(PROFILES),
+    type=Choice(PROFILES),
     help="What similar means; repeatable.  [default: look]",
 )
 @space_options(without=("prompt", "seed"))
@@ -35,12 +36,19 @@ _SHOWN_FAILURES = 20
 )
 @memory_option
 @click.option(
+    "--exclude",
     "--exclude-dir",
-    "exclude_dirs",
+    "exclude",
     multiple=True,
-    help="Name of folders to leave out, in addition to the default ones; repeatable.",
+    metavar="PATTERN",
+    help="Leave out what matches a pattern of .gitignore: private/, '*.gif', /2020/raw; !PATTERN takes one back. "
+    "Remembered for these folders, see `diffsim status`; repeatable.",
 )
-@click.option("--include-hidden", is_flag=True, help="Include hidden files and folders.")
+@click.option(
+    "--include-hidden/--exclude-hidden",
+    default=None,
+    help="Whether hidden files and folders belong to the index; remembered.  [default: no]",
+)
 @click.option("--retry-failed", is_flag=True, help="Retry files that failed before, even if they have not changed.")
 @click.option(
     "--shard-pictures",
@@ -57,8 +65,8 @@ def index(
     device: str,
     batch_size: int,
     memory: int,
-    exclude_dirs: tuple[str, ...],
-    include_hidden: bool,
+    exclude: tuple[str, ...],
+    include_hidden: bool | None,
     retry_failed: bool,
     shard_pictures: int | None,
     dry_run: bool,
@@ -78,11 +86,10 @@ def index(
     from diffsim.indexer.build import IndexOptions, index_folders
     from diffsim.indexer.estimate import estimate
     from diffsim.indexer.requests import requested_spaces
-    from diffsim.indexer.walk import DEFAULT_EXCLUDE_DIRS
 
     requests = requested_spaces(profiles=profiles, **asked) if profiles or asked else []
     options = IndexOptions(
-        exclude_dirs=DEFAULT_EXCLUDE_DIRS | {os.fsencode(name) for name in exclude_dirs},
+        exclude=exclude,
         include_hidden=include_hidden,
         device=device,
         batch_size=batch_size,
@@ -91,15 +98,18 @@ def index(
         shard_pictures=shard_pictures,
     )
     if dry_run:
-        found = estimate(index_path, folders, requests, options)
+        with stages() as on_work:
+            found = estimate(index_path, folders, requests, options, on_work)
         click.echo(f"{found.pictures} pictures on disk, {found.known} of them indexed.")
         click.echo(f"To do: {found.todo}, about {time_text(found.seconds)} and {size_text(found.disk)} of disk.")
         for skipped in found.skipped:
             click.echo(f"skipped  {skipped}")
+        _print_unmatched(found.unmatched)
         return
     try:
-        with progress() as on_progress:
-            report = index_folders(IndexFolder.create(index_path), folders, requests, options, on_progress=on_progress)
+        with stages() as on_work, IndexFolder.begin(index_path) as begun:
+            extracting = partial(on_work, "Extracting pictures")
+            report = index_folders(begun, folders, requests, options, on_progress=extracting, on_work=on_work)
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, index_path)
@@ -123,6 +133,7 @@ def _print_report(report: "IndexReport", where: Path) -> None:
         click.echo(
             "excluded " + ", ".join(f"{count} {reason}" for reason, count in sorted(account.excluded_by_reason.items()))
         )
+    _print_unmatched(report.unmatched)
     for path, reason in account.failures[:_SHOWN_FAILURES]:
         click.echo(f"failed   {printable(os.fsdecode(path))}: {reason}")
     if len(account.failures) > _SHOWN_FAILURES:
@@ -136,3 +147,8 @@ def _print_report(report: "IndexReport", where: Path) -> None:
         click.echo(f"recall   {recall.space.name}: {recall.snapshot.factory} over {recall.pictures} pictures{loss}")
     rate = f", {report.extracted / report.seconds:.1f} pictures/s" if report.extracted else ""
     click.echo(f"{report.extracted} pictures extracted in {time_text(report.seconds)}{rate}; index in {where}")
+
+
+def _print_unmatched(patterns: list[str]) -> None:
+    for pattern in patterns:
+        click.echo(f"excluded nothing by {printable(pattern)}: no file or folder there matches this pattern")

@@ -6,7 +6,8 @@ from pathlib import Path
 import click
 
 from ..text import printable
-from .options import index_option, memory_option
+from .options import FilePath, index_option, memory_option
+from .progress import stages
 
 
 @click.command()
@@ -17,7 +18,8 @@ def verify(index_path: Path, memory: int) -> None:
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.maintain import verify_index
 
-    found = verify_index(IndexFolder.open(index_path), memory)
+    with stages() as on_work:
+        found = verify_index(IndexFolder.open(index_path), memory, on_work)
     for space in found.spaces:
         orphans = f", {space.orphans} orphans (harmless)" if space.orphans else ""
         click.echo(f"{space.name}: {space.pictures} pictures, {len(space.damaged)} damaged{orphans}")
@@ -40,7 +42,7 @@ def verify(index_path: Path, memory: int) -> None:
     "--folder",
     "folders",
     multiple=True,
-    type=click.Path(path_type=Path),
+    type=FilePath(),
     help="Forget this indexed folder, present or not, and what only it holds; repeatable.",
 )
 @memory_option

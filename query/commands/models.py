@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from ..text import size_text
+
 
 @click.group()
 def models() -> None:
@@ -13,36 +15,48 @@ def models() -> None:
 
 @models.command(name="list")
 def list_models() -> None:
-    """List the networks and IP-Adapters available by name, and whether they are on this machine.
+    """List the networks and IP-Adapters available by name.
 
-    Those provided by other installed packages are listed below them with the package's name; a broken package is
-    named on stderr.
+    Each with the side of its pictures in pixels, its size (on disk, or about what is downloaded), what it is for, and
+    whether it is on this machine. Those provided by other installed packages are listed with the package's name; a
+    broken package is named on stderr.
     """
     from diffsim.retrieval.families import find_adapter, find_model, known_families
 
-    for member in known_families().members:
-        origin = f"{member.package}; " if member.package else ""
+    members = known_families().members
+    for member in members:
         for preset in member.family.presets:
             missing = "not here; only a local copy works" if preset.local_only else _not_here(preset.name)
-            place = _place(find_model, preset.name) or missing
-            click.echo(f"{preset.name:20} {preset.size:4d} px  {preset.about} ({origin}{place})")
-    for member in known_families().members:
-        origin = f"{member.package}; " if member.package else ""
+            place = _place(find_model, preset.name)
+            _say(preset.name, f"{preset.size} px", preset.download, preset.about, member.package, place, missing)
+    for member in members:
         for adapter in member.family.adapters:
-            place = _place(find_adapter, adapter.name) or _not_here(adapter.name)
-            click.echo(f"{adapter.name:20} {'':7}  {adapter.about} ({origin}{place})")
+            place = _place(find_adapter, adapter.name)
+            _say(adapter.name, "", adapter.download, adapter.about, member.package, place, _not_here(adapter.name))
     for sentence in known_families().broken:
         click.echo(sentence, err=True)
 
 
-def _place(find: Callable[[str], Path], name: str) -> str:
-    """Its path, empty if it is not on this machine."""
+def _say(name: str, side: str, download: int, about: str, package: str, place: Path | None, missing: str) -> None:
+    size = _on_disk(place) if place else download
+    origin = f"{package}; " if package else ""
+    where = f"here: {place}" if place else missing
+    click.echo(f"{name:20} {side:>7} {size_text(size) if size else '':>8}  {about} ({origin}{where})")
+
+
+def _place(find: Callable[[str], Path], name: str) -> Path | None:
+    """Where it is on this machine, if it is."""
     from diffsim.retrieval.families import UnknownModel
 
     try:
-        return str(find(name))
+        return find(name)
     except UnknownModel:
-        return ""
+        return None
+
+
+def _on_disk(place: Path) -> int:
+    """Bytes of a folder's files, or of a file."""
+    return sum(path.stat().st_size for path in (place, *place.rglob("*")) if path.is_file())
 
 
 def _not_here(name: str) -> str:
@@ -52,10 +66,20 @@ def _not_here(name: str) -> str:
 @models.command()
 @click.argument("name")
 def fetch(name: str) -> None:
-    """Download the network or IP-Adapter NAME at its pinned revision."""
+    """Download the network or IP-Adapter NAME at its pinned revision.
+
+    Every file is checked against the checksum that the hub declares. An interrupted download goes on where it stopped.
+    """
     from diffsim.retrieval.families.fetch import fetch as fetch_model
 
-    click.echo(fetch_model(name))
+    from .progress import downloading
+
+    try:
+        with downloading(name) as on_progress:
+            place = fetch_model(name, on_progress)
+    except KeyboardInterrupt:
+        raise click.ClickException("Interrupted; what arrived is kept: run the same command again to go on.") from None
+    click.echo(place)
 
 
 @models.command()

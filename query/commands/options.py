@@ -1,19 +1,53 @@
 """Options and formats that several commands share."""
 
-import re
 from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import click
-import platformdirs
 
+from diffsim.errors import did_you_mean
 from diffsim.retrieval.names import DEFAULT_DTYPE, DEFAULT_SEED, DEFAULT_TIER, DTYPES, TIERS, VARIANTS
-
-from .files import GivenPicture, given_picture
+from diffsim.retrieval.user_folders import user_data
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class FilePath(click.Path):
+    """A pathlib.Path. An empty text, which pathlib takes for the current folder, is wrong usage."""
+
+    def __init__(self, **checks: bool) -> None:
+        super().__init__(path_type=Path, **checks)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        if value == "":
+            self.fail("the path is empty; name a file or folder, or . for the current folder.", param, ctx)
+        return cast(Path, super().convert(value, param, ctx))
+
+
+class Choice(click.Choice):
+    """One of a few words; a mistyped one is answered with the nearest."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter as problem:
+            self.fail(f"{problem.message.removesuffix('.')}{did_you_mean(str(value), self.choices)}.", param, ctx)
+
+
+class Date(click.DateTime):
+    """A day, or a moment of one, in local time."""
+
+    def __init__(self) -> None:
+        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        try:
+            return super().convert(value, param, ctx)
+        except click.BadParameter:
+            wanted = "write it as 2026-07-31, or with the time as 2026-07-31T18:05"
+            self.fail(f"{value!r} is not a day; {wanted}.", param, ctx)
 
 
 def index_option(command: Command) -> Command:
@@ -21,8 +55,8 @@ def index_option(command: Command) -> Command:
     return click.option(
         "--index",
         "index_path",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=lambda: platformdirs.user_data_path("diffsim") / "index",
+        type=FilePath(file_okay=False),
+        default=lambda: user_data() / "index",
         envvar="DIFFSIM_INDEX",
         show_envvar=True,
         help="Folder of the index.  [default: the platform's user data folder]",
@@ -74,12 +108,12 @@ _SPACE_OPTIONS: dict[str, Callable[[Any], Any]] = {
     "prompt": click.option("--prompt", help="Prompt that conditions the network.  [default: the network's]"),
     "seed": click.option("--seed", type=int, help=f"Seed of the noise.  [default: {DEFAULT_SEED}]"),
     "dtype": click.option(
-        "--dtype", type=click.Choice(DTYPES), help=f"Precision of the network.  [default: {DEFAULT_DTYPE}]"
+        "--dtype", type=Choice(DTYPES), help=f"Precision of the network.  [default: {DEFAULT_DTYPE}]"
     ),
     "tier": click.option(
         "--tier",
-        type=click.Choice(TIERS),
-        help=f"Precision of the stored tokens, see docs/tiers.md.  [default: {DEFAULT_TIER}]",
+        type=Choice(TIERS),
+        help=f"Precision of the stored tokens.  [default: int8 for mini and lite, else {DEFAULT_TIER}]",
     ),
 }
 """The settings of a network's feature space, named as the parameters of `indexer.requests.requested_spaces`."""
@@ -113,22 +147,6 @@ def memory_option(command: Command) -> Command:
     )(command)
 
 
-class Day(click.DateTime):
-    """A day, or a moment of it."""
-
-    def __init__(self) -> None:
-        super().__init__(["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"])
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        try:
-            return super().convert(value, param, ctx)
-        except click.BadParameter:
-            self.fail(f"{value!r} is not a day; write for example 2024-05-31, or 2024-05-31T14:30.", param, ctx)
-
-
-DATE = Day()
-
-
 class Region(click.ParamType):
     """X,Y,W,H; the query checks whether they are a box in a picture."""
 
@@ -146,25 +164,7 @@ class Region(click.ParamType):
         return numbers
 
 
-class WeighedPicture(click.ParamType):
-    """A picture with a weight before a colon, as in rclip; a file name that begins like that is written ./2:cat.png."""
-
-    name = "picture"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, GivenPicture]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
-        weight, path = (float(found[1]), found[2]) if found else (1.0, value)
-        if not weight:
-            self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
-        return weight, given_picture(path)
-
-
 REGION = Region()
-WEIGHED_PICTURE = WeighedPicture()
 
 
 class ByteSize(click.ParamType):

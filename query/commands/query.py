@@ -13,8 +13,8 @@ import click
 from diffsim.retrieval.names import PROFILES
 
 from ..text import chance_text, likeness_ended, printable
-from .files import GivenPicture, Picture, output_option
-from .options import DATE, REGION, WEIGHED_PICTURE, device_option, index_option
+from .files import WEIGHED_PICTURE, GivenPicture, Picture, output_option
+from .options import REGION, Choice, Date, FilePath, device_option, index_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     "--by",
     "profiles",
     multiple=True,
-    type=click.Choice(PROFILES),
+    type=Choice(PROFILES),
     help="What similar means; several are combined.  [default: the first space of the index]",
 )
 @click.option(
@@ -65,11 +65,9 @@ if TYPE_CHECKING:
     metavar="[WEIGHT:]PICTURE",
     help="Push away what is similar.",
 )
-@click.option(
-    "--folder", "folders", type=click.Path(path_type=Path), multiple=True, help="Only pictures below this folder."
-)
-@click.option("--after", type=DATE, help="Only files modified on this day or later.")
-@click.option("--before", type=DATE, help="Only files modified before this day.")
+@click.option("--folder", "folders", type=FilePath(), multiple=True, help="Only pictures below this folder.")
+@click.option("--after", type=Date(), help="Only files modified on this day or later.")
+@click.option("--before", type=Date(), help="Only files modified before this day.")
 @click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with both sides at least this many pixels.")
 @click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
@@ -80,11 +78,11 @@ if TYPE_CHECKING:
     type=click.FloatRange(min=0),
     help="Drop hits with more than this many matches expected by chance.",
 )
-@click.option("--include-self", is_flag=True, help="List the query picture itself too.")
+@click.option("--include-self", is_flag=True, help="List the query picture itself too; else its other copies only.")
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["table", "json", "csv", "paths"]),
+    type=Choice(["table", "json", "csv", "paths"]),
     default="table",
     show_default=True,
     help="json is JSON Lines, one hit per line.",

@@ -10,7 +10,7 @@ from diffsim.retrieval.names import METRICS, PROFILES, PROTOCOLS
 
 from ..text import printable, telling
 from .files import GivenPicture, Picture, output_option
-from .options import device_option, space_options
+from .options import Choice, device_option, space_options
 
 if TYPE_CHECKING:
     from ..score_pictures import ScoredPair
@@ -19,18 +19,18 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", type=Picture())
 @click.argument("b", type=Picture())
-@click.option("--by", "profile", type=click.Choice(PROFILES), help="What similar means.  [default: look]")
+@click.option("--by", "profile", type=Choice(PROFILES), help="What similar means.  [default: look]")
 @space_options(without=("tier",))
 @click.option(
     "--protocol",
-    type=click.Choice(PROTOCOLS),
+    type=Choice(PROTOCOLS),
     default="engine",
     show_default=True,
     help="engine: symmetric, as in an index. paper: as in DiffSim's released code, noise by role, both branches.",
 )
 @click.option(
     "--metric",
-    type=click.Choice(METRICS),
+    type=Choice(METRICS),
     default="cosine",
     show_default=True,
     help="cosine: larger is more similar. mse: mean squared error of the attention maps, smaller is more similar.",

@@ -20,7 +20,6 @@ def status(index_path: Path) -> None:
     from diffsim.indexer.choose import answering
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.roots import offline_roots
-    from diffsim.retrieval.families.locate import models_folder
 
     index = IndexFolder.open(index_path)
     with index.catalog(readonly=True) as catalog:
@@ -29,7 +28,7 @@ def status(index_path: Path) -> None:
         offline = offline_roots(catalog)
     visible = {count.space_id: count.visible for count in state.spaces}
     click.echo(f"index    {index.path}, {size_text(index.disk_bytes())} on disk")
-    click.echo(f"networks {models_folder()}")
+    click.echo(f"networks {_networks()}")
     for count in state.spaces:
         space = spaces[count.space_id]
         waiting = state.files - len(state.failed) - count.files
@@ -42,10 +41,25 @@ def status(index_path: Path) -> None:
         away = f", offline: {offline[root.root.id]}" if root.root.id in offline else ""
         missing = f", {root.missing} missing" if root.missing else ""
         click.echo(f"folder   {printable(os.fsdecode(root.root.path))}: {root.files} files{missing}{away}")
+        if root.root.left_out:
+            click.echo(f"         leaves out {printable(', '.join(root.root.left_out))}")
+        if root.root.include_hidden:
+            click.echo("         takes in hidden files")
     if state.missing:
         click.echo(f"missing  {state.missing} files; `diffsim prune` forgets them")
     for failed in state.failed:
         click.echo(f"failed   {printable(os.fsdecode(failed.path))}: {failed.reason}")
+
+
+def _networks() -> str:
+    """The folder of fetched networks, or why there is none."""
+    from diffsim.retrieval.families.locate import models_folder
+    from diffsim.retrieval.user_folders import NoHome
+
+    try:
+        return str(models_folder())
+    except NoHome:
+        return "none can be fetched: this user has no home folder, and $DIFFSIM_MODELS names none"
 
 
 def _standing(space: "KnownSpace", answers: "KnownSpace") -> str:

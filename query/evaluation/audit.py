@@ -17,7 +17,7 @@ from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.rerank import rank
 
 from ..collection import Collection
-from ..stages import recall_candidates
+from ..stages import examples_of, recall_candidates
 
 COUNTS = (25, 50, 100, 200, 400, 800)
 """Numbers of candidates to try, as far as the collection has more pictures."""
@@ -71,6 +71,7 @@ def audit(
 
     The same seed selects the same query pictures while the collection stays the same. on_progress: queries done, all.
     """
+    on_progress(0, queries)  # what comes first takes a while too
     collection.refresh([space])
     pictures = collection.ids(space.fingerprint)
     asking = np.random.default_rng(seed).permutation(pictures)[:queries].tolist()
@@ -92,7 +93,7 @@ def audit(
         found, took = [], []
         for count in counts:
             started = perf_counter()
-            recalled, _ = recall_candidates(collection, [query], count)
+            recalled, _ = recall_candidates(collection, [query], count, left_out=examples_of([query]))
             collection.score([query], recalled)
             took.append(perf_counter() - started)
             found.append(float(np.isin(nearest, recalled).mean()))

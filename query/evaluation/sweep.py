@@ -44,7 +44,7 @@ def settings(
     if changes.get("variant") == "global":
         raise InvalidSpace("A global embedding has no layers to compare; leave out --variant global.")
     defaults = defaults_of(model)
-    of_profiles = {tap.timestep for tap in defaults.profiles.values()}
+    of_profiles = {tap.timestep for taps in defaults.profiles.values() for tap in taps}
     timesteps = timesteps or (TIMESTEPS if defaults.noises or len(of_profiles) > 1 else tuple(of_profiles))
     (asked,) = requested_spaces(model, **changes)
     network = Networks(choose_device(device)).get(asked.network, asked.settings.dtype, asked.adapter)
@@ -55,7 +55,7 @@ def settings(
         _setting(model, layer, timestep, size, changes)
         for size in sorted(set(sizes)) or [defaults.size]
         for layer in names
-        for timestep in sorted(set(timesteps))
+        for timestep in sorted({network.resolve(Tap(layer, timestep)).timestep for timestep in timesteps})
     ]
 
 

@@ -18,7 +18,6 @@ from typing import IO, Literal
 import diffsim
 from diffsim.indexer.index_folder import IndexFolder
 
-from ..commands import progress
 from .problems import Problem
 
 _PATIENCE_S = 20.0
@@ -72,7 +71,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 process_group=0,
-                env={**os.environ, "PYTHONPATH": paths, progress.VARIABLE: progress.OFF},
+                env={**os.environ, "PYTHONPATH": paths},
             )
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)

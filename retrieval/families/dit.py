@@ -35,7 +35,7 @@ _DIT_XL = Preset(
     256,
     released("transformer_blocks.14"),
     name="dit-xl-2-256",
-    about="DiT-XL/2, a diffusion transformer trained on ImageNet's classes",
+    about="DiT-XL/2, a diffusion transformer trained on ImageNet, for kinds of things",
     local_only="facebook/DiT-XL-2-256 holds its weights as pickles, which are never loaded; save them as safetensors "
     "with diffusers' DiTPipeline.save_pretrained",
 )

@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import platformdirs
+from diffsim.errors import did_you_mean
 
 from ..errors import BadNetwork, RetrievalError
+from ..user_folders import NoHome, user_data
 from .family import Family
 from .preset import Preset
 from .registry import Member, known_families
@@ -48,8 +49,8 @@ class LocatedNetwork:
 
 
 def models_folder() -> Path:
-    """Where fetched networks are kept: $DIFFSIM_MODELS, else the platform's user data folder."""
-    return Path(os.environ.get("DIFFSIM_MODELS") or platformdirs.user_data_path("diffsim") / "models")
+    """Where fetched networks are kept: $DIFFSIM_MODELS, else the platform's user data folder. Raises NoHome."""
+    return Path(os.environ.get("DIFFSIM_MODELS") or user_data() / "models")
 
 
 def known_network(reference: str) -> KnownNetwork:
@@ -77,7 +78,7 @@ def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
     known.require(made_by)
     if preset := known.presets.get(reference):
         member = known.of_preset(reference)
-        for folder in (preset.bundled, models_folder() / reference):
+        for folder in (preset.bundled, _fetched(reference)):
             if folder and member.claims(folder):
                 return LocatedNetwork(folder, member)
         if preset.local_only:
@@ -86,7 +87,7 @@ def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
             f"The network {reference} is not on this machine; fetch it with `diffsim models fetch {reference}`, "
             "or give a local copy with --model FOLDER."
         )
-    folder = Path(reference).expanduser()
+    folder = _expanded(reference)
     found = known.of_folder(folder, made_by)
     if found:
         return LocatedNetwork(folder.resolve(), found)
@@ -97,7 +98,8 @@ def locate(reference: str, made_by: str | None = None) -> LocatedNetwork:
             f"The folder {reference} {_holds_none()}{broken}; --model takes {names} or the folder of such a network."
         )
     raise UnknownModel(
-        f"The network {reference!r} is unknown{broken}; choose one of {names}, or give a network's folder."
+        f"The network {reference!r} is unknown{did_you_mean(reference, known.presets)}{broken}; choose one of {names}, "
+        "or give a network's folder."
     )
 
 
@@ -117,8 +119,8 @@ def load_network(folder: Path, dtype: str, device: str, adapter: str = "") -> "N
 def find_adapter(reference: str) -> Path:
     """The file or folder of an IP-Adapter, by preset or path. Raises UnknownModel."""
     preset = reference in known_families().adapters
-    path = models_folder() / reference if preset else Path(reference).expanduser()
-    if path.exists():
+    path = _fetched(reference) if preset else _expanded(reference)
+    if path and path.exists():
         return path.resolve()
     if preset:
         raise UnknownModel(
@@ -131,6 +133,24 @@ def find_adapter(reference: str) -> Path:
 def not_published(preset: Preset) -> str:
     """Why a preset with `local_only` cannot be fetched."""
     return f"The network {preset.name} cannot be fetched: {preset.local_only}, and give the folder with --model FOLDER."
+
+
+def _fetched(name: str) -> Path | None:
+    """Where a fetched network is, if it is there; None where none can be."""
+    try:
+        return models_folder() / name
+    except NoHome:
+        return None
+
+
+def _expanded(reference: str) -> Path:
+    """A path in which `~` may stand for a home folder. Raises UnknownModel."""
+    if not reference:
+        raise UnknownModel("An empty text names no network; give a name of `diffsim models list` or a folder.")
+    try:
+        return Path(reference).expanduser()
+    except RuntimeError:  # no such user, or one without a home
+        return Path(reference)
 
 
 def _holds_none() -> str:

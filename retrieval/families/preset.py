@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..names import DEFAULT_TIER
 from ..pictures.images import crop_side
 from ..settings import InvalidSpace, SpaceSettings, Tap
 
@@ -25,26 +26,28 @@ class Source:
 class Preset:
     """How a network is read by default, and, for one available by name, what it is and where it comes from.
 
-    size: side of its pictures, pixels. profiles: a tap for each of style, instance and look, or for some of them; empty
-    only for networks without taps. prompt, noises, fit: as in SpaceSettings.
+    size: side of its pictures, pixels. profiles: the taps of style, instance and look, or of some of them; empty only
+    for networks without taps. prompt, noises, fit, tier: as in SpaceSettings.
     name, about: empty for the defaults of a folder. sources: what is fetched into one folder; empty for a network in
     the folder `bundled`, and for one that `local_only` says cannot be fetched. adapter: the IP-Adapter preset that
-    DiffSim-C uses if none is named.
+    DiffSim-C uses if none is named. download: about how many bytes are fetched; 0 if that is not known.
     """
 
     size: int
-    profiles: dict[str, Tap]
+    profiles: dict[str, tuple[Tap, ...]]
     prompt: str = ""
     noises: int = 1
     fit: str = "squash"
+    tier: str = DEFAULT_TIER
     name: str = ""
     about: str = ""
     sources: tuple[Source, ...] = ()
     bundled: Path | None = None
     local_only: str = ""
     adapter: str = ""
+    download: int = 0
 
-    def tap(self, profile: str) -> Tap:
+    def taps(self, profile: str) -> tuple[Tap, ...]:
         """The profile's taps. Raises InvalidSpace."""
         if profile not in self.profiles:
             raise InvalidSpace(f"The profile {profile!r} is unknown; choose one of {', '.join(self.profiles)}.")
@@ -55,7 +58,10 @@ class Preset:
         SpaceSettings; None keeps a default. Raises InvalidSpace."""
         chosen = {name: value for name, value in changes.items() if value is not None}
         size = chosen.setdefault("size", self.size)
-        return SpaceSettings(taps, **{"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, **chosen})
+        return SpaceSettings(taps, **{**self._usual(size), **chosen})
+
+    def _usual(self, size: int) -> dict[str, Any]:
+        return {"fit": self._fit(size), "prompt": self.prompt, "noises": self.noises, "tier": self.tier}
 
     def _fit(self, size: int) -> str:
         """The fit for pictures of another size: `crop N` keeps cutting away the same share."""
@@ -65,13 +71,14 @@ class Preset:
 
 @dataclass(frozen=True)
 class AdapterPreset:
-    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder."""
+    """An IP-Adapter: its one file and its `image_encoder/` are fetched into one folder. download: as in Preset."""
 
     name: str
     about: str
     sources: tuple[Source, ...]
+    download: int = 0
 
 
-def released(module: str) -> dict[str, Tap]:
+def released(module: str) -> dict[str, tuple[Tap, ...]]:
     """The released settings: 101 (step index 900) for style, 251 (750) for instance, 501 (500) for look."""
-    return {"style": Tap(module, 101), "instance": Tap(module, 251), "look": Tap(module, 501)}
+    return {"style": (Tap(module, 101),), "instance": (Tap(module, 251),), "look": (Tap(module, 501),)}

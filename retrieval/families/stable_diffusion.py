@@ -4,7 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import COPY_AGAIN, BadNetwork
 from ..json_table import read_table
 from ..settings import Tap
 from .family import Family
@@ -15,24 +14,15 @@ if TYPE_CHECKING:
 
 BUNDLED = Path(__file__).parents[1] / "models"
 
-READ_AS = "diffsim.json"
-"""In the folder of a network trained by this project: the size of its pictures and the taps of its profiles."""
-
 
 def matches(folder: Path) -> bool:
     return (folder / "unet").is_dir()  # loading reports what the configuration lacks
 
 
 def defaults(folder: Path) -> Preset:
-    """Read from the folder for a network trained here, SDXL and Stable Diffusion 2.x; any other is treated as 1.x."""
-    if trained_here := read_table(folder / READ_AS, {}):
-        try:
-            taps = {profile: Tap(module, timestep) for profile, (module, timestep) in trained_here["profiles"].items()}
-            return Preset(int(trained_here["size"]), taps)
-        except (AttributeError, KeyError, TypeError, ValueError) as problem:
-            raise BadNetwork(
-                f"{folder / READ_AS} does not say the pictures' size and the profiles' taps; {COPY_AGAIN}"
-            ) from problem
+    """Those of a network trained by this project, of SDXL and of Stable Diffusion 2.x; any other is treated as 1.x."""
+    if read_table(folder / "vae" / "config.json", {}).get("_class_name") == "FeatureMaps":
+        return _MINI
     unet = read_table(folder / "unet" / "config.json", {})
     if unet.get("addition_embed_type") == "text_time":
         return _SDXL
@@ -63,14 +53,15 @@ _TAP = "up_blocks.1.attentions.2"
 _PROMPT = "High quality image"
 
 _MINI = Preset(
-    128,
+    224,
     {
-        "style": Tap("up_blocks.1.attentions.1", 51),
-        "instance": Tap("up_blocks.0.attentions.1", 51),
-        "look": Tap("up_blocks.1.attentions.0", 51),
+        "style": (Tap("encoder.stride_8", 0), Tap("up_blocks.0.attentions.1", 51)),
+        "instance": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.0", 51)),
+        "look": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.1", 51)),
     },
+    tier="int8",
     name="mini",
-    about="bundled: a small latent diffusion model trained on open pictures",
+    about="bundled: a small diffusion model over an encoder's feature maps, trained on open pictures",
     bundled=BUNDLED / "mini",
 )
 _SD15 = Preset(
@@ -78,11 +69,20 @@ _SD15 = Preset(
     released(_TAP),
     _PROMPT,
     name="sd15",
-    about="Stable Diffusion 1.5, the paper's network",
+    about="Stable Diffusion 1.5, the paper's network, for style, instance and look",
     sources=(_SD15_FILES,),
     adapter="ip-adapter-plus-sd15",
+    download=4_270_000_000,
 )
-_SD21 = Preset(768, released(_TAP), _PROMPT, name="sd21", about="Stable Diffusion 2.1 (768 px)", sources=(_SD21_FILES,))
+_SD21 = Preset(
+    768,
+    released(_TAP),
+    _PROMPT,
+    name="sd21",
+    about="Stable Diffusion 2.1, the same for small detail of large pictures",
+    sources=(_SD21_FILES,),
+    download=5_160_000_000,
+)
 _SDXL = Preset(
     # Its first training also used 512 px pictures, conditioned on their size; a quarter of the tokens of 1024 px are
     # stored, as many as for sd15. The paper's released code also reads it at 512.
@@ -90,13 +90,13 @@ _SDXL = Preset(
     # InstantStyle and B-LoRA find style in the second attention here and content in the first. Which of its ten blocks
     # is best was not measured, because no trained weights were available.
     {
-        "style": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),
-        "instance": Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),
-        "look": Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),
+        "style": (Tap("up_blocks.0.attentions.1.transformer_blocks.3", 101),),
+        "instance": (Tap("up_blocks.0.attentions.0.transformer_blocks.3", 251),),
+        "look": (Tap("up_blocks.0.attentions.1.transformer_blocks.3", 501),),
     },
     _PROMPT,
     name="sdxl",
-    about="Stable Diffusion XL 1.0",
+    about="Stable Diffusion XL 1.0, with layers of its own for style and for content",
     sources=(
         Source(
             "stabilityai/stable-diffusion-xl-base-1.0",
@@ -106,10 +106,11 @@ _SDXL = Preset(
         ),
     ),
     adapter="ip-adapter-plus-sdxl",
+    download=6_940_000_000,
 )
 
 
-def _cleandift(version: str, size: int, base: Source) -> Preset:
+def _cleandift(version: str, size: int, base: Source, download: int) -> Preset:
     """The student's U-Net, and the rest of the network that it was made from. A network trained without noise separates
     style from content by layer only, so every profile uses its training timestep, 261."""
     file = f"cleandift_sd{version}_unet.safetensors"
@@ -122,22 +123,23 @@ def _cleandift(version: str, size: int, base: Source) -> Preset:
     places = {"style": "up_blocks.2.attentions.2", "instance": "up_blocks.1.attentions.0", "look": _TAP}
     return Preset(
         size,
-        {profile: Tap(module, 261) for profile, module in places.items()},
+        {profile: (Tap(module, 261),) for profile, module in places.items()},
         noises=0,
         name=f"cleandift-sd{version}",
-        about=f"CleanDIFT: a Stable Diffusion {version[0]}.{version[1]} that reads pictures without noise",
+        about=f"CleanDIFT: Stable Diffusion {version[0]}.{version[1]} without noise, for style and objects",
         sources=(replace(base, files=("unet/config.json", *_files(*_REST))), student),
+        download=download,
     )
 
 
-def _ip_adapter(name: str, network: str, folder: str, file: str) -> AdapterPreset:
+def _ip_adapter(name: str, network: str, folder: str, file: str, download: int) -> AdapterPreset:
     source = Source(
         "h94/IP-Adapter",
         "018e402774aeeddd60609b4ecdb7e298259dc729",
         (f"{folder}/{file}", "models/image_encoder/config.json", "models/image_encoder/model.safetensors"),
         ((f"{folder}/{file}", file), ("models/image_encoder", "image_encoder")),
     )
-    return AdapterPreset(name, f"IP-Adapter Plus for {network}, for variant C", (source,))
+    return AdapterPreset(name, f"IP-Adapter Plus for {network}, for variant C", (source,), download)
 
 
 FAMILY = Family(
@@ -147,11 +149,24 @@ FAMILY = Family(
     defaults,
     load,
     ("S", "C"),
-    (_MINI, _SD15, _SD21, _SDXL, _cleandift("15", 512, _SD15_FILES), _cleandift("21", 768, _SD21_FILES)),
     (
-        _ip_adapter("ip-adapter-plus-sd15", "Stable Diffusion 1.5", "models", "ip-adapter-plus_sd15.safetensors"),
+        _MINI,
+        _SD15,
+        _SD21,
+        _SDXL,
+        _cleandift("15", 512, _SD15_FILES, _SD15.download),
+        _cleandift("21", 768, _SD21_FILES, _SD21.download),
+    ),
+    (
         _ip_adapter(
-            "ip-adapter-plus-sdxl", "Stable Diffusion XL", "sdxl_models", "ip-adapter-plus_sdxl_vit-h.safetensors"
+            "ip-adapter-plus-sd15", "Stable Diffusion 1.5", "models", "ip-adapter-plus_sd15.safetensors", 2_630_000_000
+        ),
+        _ip_adapter(
+            "ip-adapter-plus-sdxl",
+            "Stable Diffusion XL",
+            "sdxl_models",
+            "ip-adapter-plus_sdxl_vit-h.safetensors",
+            3_380_000_000,
         ),
     ),
 )

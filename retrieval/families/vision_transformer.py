@@ -130,47 +130,51 @@ def _rgb(values: Any) -> tuple[float, float, float]:
     return red, green, blue
 
 
-def _by_depth(layers: int) -> dict[str, Tap]:
+def _by_depth(layers: int) -> dict[str, tuple[Tap, ...]]:
     """Shallow layers see strokes and textures, deep ones what an object is, and the middle both. Studies of these
     networks agree on that; the choice of layer is worth some 20 points in the paper's own tables. The best one was not
     measured here, because no trained weights were available."""
     places = {"style": layers // 4, "instance": layers * 5 // 6, "look": layers // 2}
-    return {profile: Tap(f"layers.{number}", 0) for profile, number in places.items()}
+    return {profile: (Tap(f"layers.{number}", 0),) for profile, number in places.items()}
 
 
-def _published(name: str, about: str, repository: str, revision: str, fit: str = "squash") -> Preset:
+def _published(name: str, about: str, repository: str, revision: str, download: int, fit: str = "squash") -> Preset:
     files = ("config.json", "preprocessor_config.json", "model.safetensors")
     sources = (Source(repository, revision, files),)
-    return Preset(224, _by_depth(12), noises=0, fit=fit, name=name, about=about, sources=sources)
+    return Preset(224, _by_depth(12), noises=0, fit=fit, name=name, about=about, sources=sources, download=download)
 
 
 _PRESETS = (
     _published(
         "clip-vit-b32",
-        "CLIP ViT-B/32",
+        "CLIP ViT-B/32, for what a picture is about",
         "openai/clip-vit-base-patch32",
         "b97b0100e55e367c057773c2a614676470b0d575",
+        606_000_000,
         "crop 224",
     ),
     _published(
         "dinov2-small",
-        "DINOv2 ViT-S/14",
+        "DINOv2 ViT-S/14, for objects and their parts; the smallest",
         "facebook/dinov2-small",
         "ed25f3a31f01632728cabb09d1542f84ab7b0056",
+        88_000_000,
         "crop 256",
     ),
     _published(
         "dinov2-base",
-        "DINOv2 ViT-B/14",
+        "DINOv2 ViT-B/14, for objects and their parts",
         "facebook/dinov2-base",
         "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
+        346_000_000,
         "crop 256",
     ),
     _published(
         "siglip-base",
-        "SigLIP ViT-B/16",
+        "SigLIP ViT-B/16, for what a picture is about",
         "google/siglip-base-patch16-224",
         "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
+        813_000_000,
     ),
     # No preset for DINOv3: its repositories are gated, so a fetch would be refused. A local copy works.
 )

@@ -52,10 +52,10 @@ class DitNetwork:
         precision = DTYPES[dtype]
         transformer = load_component(diffusers.DiTTransformer2DModel, folder / "transformer", precision)
         latents = Latents.load(folder, precision, device)
-        if transformer.config.in_channels != latents.channels:
+        if transformer.config.in_channels != latents.autoencoder.channels:
             raise BadNetwork(
                 f"The transformer in {folder} takes {transformer.config.in_channels} channels where its autoencoder "
-                f"makes {latents.channels}."
+                f"makes {latents.autoencoder.channels}."
             )
         transformer = transformer.to(device).eval().requires_grad_(False)
         weights = hash_network(folder, ("transformer", "vae"))
@@ -83,7 +83,7 @@ class DitNetwork:
         return Projection.of(attention, attention.to_q, attention.to_k, attention.to_v)
 
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
-        return {"latents": self.latents.encode(pixels)}
+        return self.latents.autoencoder.encode(pixels)
 
     def read(self, encoded: dict[str, Tensor], taps: Sequence[Tap], constants: dict[str, Tensor]) -> Read:
         return self.latents.read(encoded["latents"], taps, constants.get("noise"), self._enter)

@@ -4,7 +4,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import diffusers
 import torch
@@ -13,11 +12,15 @@ from torch import Tensor
 from ..errors import COPY_AGAIN, BadNetwork
 from ..json_table import read_table
 from ..settings import SpaceSettings, Tap
-from .files import first_line, load_component
+from .autoencoder import Autoencoder
+from .feature_maps import FeatureMaps
+from .files import first_line
 from .network import BadSize, Read, TapPlace
-from .patch_autoencoder import PatchAutoencoder
 
-AUTOENCODERS: dict[str, Any] = {"AutoencoderKL": diffusers.AutoencoderKL, "PatchAutoencoder": PatchAutoencoder}
+AUTOENCODERS: dict[str, type[Autoencoder] | type[FeatureMaps]] = {
+    "AutoencoderKL": Autoencoder,
+    "FeatureMaps": FeatureMaps,
+}
 
 Enter = Callable[[Sequence[str], Tensor, int], dict[str, tuple[Tensor, ...]]]
 """Modules, latents [pictures, channels, height, width] and timestep -> what enters each of the modules."""
@@ -25,10 +28,9 @@ Enter = Callable[[Sequence[str], Tensor, int], dict[str, tuple[Tensor, ...]]]
 
 @dataclass(frozen=True)
 class Latents:
-    """An autoencoder (one of AUTOENCODERS) and alphas_cumprod [1000], float64: the share of the picture's variance at
-    each DDPM timestep."""
+    """An autoencoder and alphas_cumprod [1000], float64: the share of the picture's variance at each DDPM timestep."""
 
-    autoencoder: Any
+    autoencoder: Autoencoder | FeatureMaps
     signal: Tensor
 
     @classmethod
@@ -40,36 +42,7 @@ class Latents:
                 f"The autoencoder class {name!r} in {folder / 'vae'} is not supported; "
                 f"it must be one of {', '.join(AUTOENCODERS)}."
             )
-        autoencoder = load_component(AUTOENCODERS[name], folder / "vae", _autoencoder_dtype(folder, precision))
-        return cls(autoencoder.to(device).eval().requires_grad_(False), _load_signal(folder / "scheduler"))
-
-    @property
-    def channels(self) -> int:
-        count: int = self.autoencoder.config.latent_channels
-        return count
-
-    @property
-    def factor(self) -> int:
-        """Pixels per latent along one side."""
-        levels = getattr(self.autoencoder.config, "block_out_channels", None)
-        side: int = 2 ** (len(levels) - 1) if levels else self.autoencoder.config.patch_size
-        return side
-
-    def encode(self, pixels: Tensor) -> Tensor:
-        """Latents [pictures, channels, height, width], float32, of pixels uint8 [pictures, size, size, 3]: the scaled
-        mean of the autoencoder's posterior."""
-        return self.scaled(self.posterior(pixels).mean.float())
-
-    def posterior(self, pixels: Tensor) -> Any:
-        """The autoencoder's distribution over unscaled latents."""
-        pictures = pixels.permute(0, 3, 1, 2).float() / 127.5 - 1
-        return self.autoencoder.encode(pictures.to(self.autoencoder.dtype)).latent_dist
-
-    def scaled(self, latents: Tensor) -> Tensor:
-        """Latents as the denoising network was trained on them."""
-        shift: float = getattr(self.autoencoder.config, "shift_factor", None) or 0.0
-        scale: float = self.autoencoder.config.scaling_factor
-        return (latents - shift) * scale
+        return cls(AUTOENCODERS[name].load(folder / "vae", precision, device), _load_signal(folder / "scheduler"))
 
     def noised(self, latents: Tensor, noise: Tensor, timestep: int) -> Tensor:
         """Latents at a noise level: sqrt(alpha_bar) x latents + sqrt(1 - alpha_bar) x noise."""
@@ -78,10 +51,10 @@ class Latents:
 
     def side(self, size: int, unit: int) -> int:
         """Latents along one side of a picture; raises BadSize if `size` is not a multiple of `unit` latents."""
-        pixels = self.factor * unit
+        pixels = self.autoencoder.factor * unit
         if size < pixels or size % pixels:
             raise BadSize(f"The picture size {size} does not suit this network; choose a multiple of {pixels}.")
-        return size // self.factor
+        return size // self.autoencoder.factor
 
     def draw(self, settings: SpaceSettings, unit: int) -> dict[str, Tensor]:
         """`noise` [noises, channels, side, side], drawn on the CPU from the seed; an empty dictionary for 0 noises.
@@ -92,7 +65,7 @@ class Latents:
         if not settings.noises:
             return {}
         generator = torch.Generator("cpu").manual_seed(settings.seed)
-        return {"noise": torch.randn((settings.noises, self.channels, side, side), generator=generator)}
+        return {"noise": torch.randn((settings.noises, self.autoencoder.channels, side, side), generator=generator)}
 
     def read(self, latents: Tensor, taps: Sequence[Tap], noises: Tensor | None, enter: Enter) -> Read:
         """One pass of `enter` per timestep and noise collects all its taps; returns the mean over the noises of what
@@ -106,12 +79,6 @@ class Latents:
                 over_noises = zip(*(done[module] for done in passes), strict=True)
                 found[TapPlace(module, timestep)] = tuple(torch.stack(each).mean(0) for each in over_noises)
         return found
-
-
-def _autoencoder_dtype(folder: Path, precision: torch.dtype) -> torch.dtype:
-    """bfloat16 instead of float16 if the configuration requests upcasting: SDXL's autoencoder overflows in float16."""
-    upcast = precision is torch.float16 and read_table(folder / "vae" / "config.json").get("force_upcast", False)
-    return torch.bfloat16 if upcast else precision
 
 
 def _load_signal(folder: Path) -> Tensor:

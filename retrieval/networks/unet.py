@@ -17,10 +17,11 @@ from torch import Tensor
 from ..errors import BadNetwork
 from ..projection import Projection
 from ..settings import SpaceSettings, Tap
+from . import feature_maps
 from .files import DTYPES, hash_network, load_component
 from .ip_adapter import IPAdapter
 from .latents import Latents
-from .network import Read
+from .network import Read, TapPlace
 from .prompts import embed_prompt
 from .taps import block_attentions, hidden_states, resolve_module, run_to_taps, shortest
 
@@ -63,10 +64,10 @@ class UNetNetwork:
                 "use a Stable Diffusion 1.x, 2.x or XL network."
             )
         latents = Latents.load(folder, precision, device)
-        if unet.config.in_channels != latents.channels:
+        if unet.config.in_channels != latents.autoencoder.channels:
             raise BadNetwork(
                 f"The U-Net in {folder} takes {unet.config.in_channels} channels where its autoencoder makes "
-                f"{latents.channels}; inpainting, depth and upscaling networks are not supported."
+                f"{latents.autoencoder.channels}; inpainting, depth and upscaling networks are not supported."
             )
         weights = hash_network(folder, _PARTS)
         installed = None
@@ -87,9 +88,12 @@ class UNetNetwork:
     @property
     def layers(self) -> tuple[str, ...]:
         valid = self._attentions()
-        return tuple(sorted((shortest(name, valid) for name in valid), key=lambda name: name[0]))  # down, mid, up
+        own = sorted((shortest(name, valid) for name in valid), key=lambda name: name[0])  # down, mid, up
+        return (*self.latents.autoencoder.layers, *own)
 
     def resolve(self, tap: Tap) -> Tap:
+        if tap.module in self.latents.autoencoder.layers:
+            return replace(tap, timestep=0)  # before any noise
         return replace(tap, module=resolve_module(self._attentions(), tap.module))
 
     def _attentions(self) -> list[str]:
@@ -109,6 +113,8 @@ class UNetNetwork:
         return noise | embedded | {"time_ids": time_ids}
 
     def projection(self, module: str) -> Projection:
+        if module in self.latents.autoencoder.layers:
+            return feature_maps.projection(module)
         attention = self.unet.get_submodule(module)
         if self.adapter is None:
             return Projection.of(attention, attention.to_q, attention.to_k, attention.to_v)
@@ -119,7 +125,7 @@ class UNetNetwork:
         raise NotImplementedError("a U-Net has no global embedding")
 
     def encode(self, pixels: Tensor) -> dict[str, Tensor]:
-        encoded = {"latents": self.latents.encode(pixels)}
+        encoded = self.latents.autoencoder.encode(pixels)
         if self.adapter:
             encoded["image"] = self.adapter.see(pixels)
         return encoded
@@ -128,7 +134,10 @@ class UNetNetwork:
         def enter(modules: Sequence[str], noisy: Tensor, timestep: int) -> dict[str, tuple[Tensor, ...]]:
             return self.enter(modules, noisy, timestep, constants, encoded.get("image"))
 
-        return self.latents.read(encoded["latents"], taps, constants.get("noise"), enter)
+        of_encoder = {tap.module for tap in taps} & set(self.latents.autoencoder.layers)
+        found: Read = {TapPlace(module, 0): (encoded[module],) for module in of_encoder}
+        rest = [tap for tap in taps if tap.module not in of_encoder]
+        return found | self.latents.read(encoded["latents"], rest, constants.get("noise"), enter)
 
     def enter(
         self,

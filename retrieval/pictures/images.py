@@ -1,11 +1,13 @@
 """Bytes of a picture file -> RGB pixels. All decoding with Pillow is here.
 
 A picture is what a viewer shows first: frame one, turned as its EXIF orientation says, transparent parts on white,
-deep pixels scaled to 8 bit. Colour profiles are ignored, as in DiffSim's released code. Pillow reads a closed list of
-formats and identifies them by content, never by name. Hostile files can still hang or crash a C decoder: for untrusted
-files, `diffsim.retrieval.pictures.decode_pool` calls this module in worker processes.
+deep pixels scaled to 8 bit, colours by their profile in sRGB. A file that lacks nothing of its pixels is decoded even
+where Pillow refuses it. Pillow reads a closed list of formats and identifies them by content, never by name. Hostile
+files can still hang or crash a C decoder: for untrusted files, `diffsim.retrieval.pictures.decode_pool` calls this
+module in worker processes.
 """
 
+import hashlib
 import io
 import re
 import threading
@@ -34,10 +36,13 @@ from PIL import (  # noqa: F401  isort: skip
 )
 
 from ..errors import RetrievalError
+from .colour import to_rgb
+from .mend import MOST_TEXT, mended
 
-DECODE_REVISION = 2
-"""Part of every feature space: raised whenever a change in this module changes a pixel. 2: large JPEGs are decoded at a
-reduced scale, which is several times as fast, and pictures are turned after resizing."""
+DECODE_REVISION = 3
+"""Part of every feature space: raised whenever a change in this package changes a pixel. 2: large JPEGs are decoded at
+a reduced scale, which is several times as fast, and pictures are turned after resizing. 3: colours are converted to
+sRGB by their profiles, and deep greys of TIFF and transparent ones of PNG are shown as meant."""
 
 MAX_PIXELS = 500_000_000
 """Largest declared width x height that is decoded. Decoding takes 4 to 9 bytes of memory per pixel."""
@@ -71,7 +76,6 @@ _TURNS = {
 }
 _SWAPPING = {_TURNS[orientation] for orientation in (5, 6, 7, 8)}  # width and height
 _EXIF_ORIENTATION = 0x0112
-_ROWS_AT_ONCE = 256
 _LONGEST = 16  # times the short side
 
 _pillow_globals = threading.Lock()
@@ -201,16 +205,46 @@ def _load(data: bytes, size: int | None = None) -> _Loaded:
     if not data:
         raise UnreadableImage("the file is empty")
     try:
-        with _our_limit():
-            picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
-            format_name = picture.format or "?"
-            declared, draft = picture.size, None
-            if size is not None and format_name == "JPEG":
-                draft = picture.draft(None, (_REDUCED * size, _REDUCED * size))
-            picture.load()
-            # TIFF turns itself while loading and then no longer reports an orientation.
-            whole, box = (declared, draft[1]) if draft else (picture.size, (0, 0, *picture.size))
-            return _Loaded(_to_rgb(picture), box, whole, _turn(picture), format_name)
+        return _read(data, size)
+    except UnreadableImage:
+        whole = _mended(data)
+        if whole is None:
+            raise
+        return _read(whole, size)
+
+
+def _read(data: bytes, size: int | None) -> _Loaded:
+    with _problems_named(), _our_limits():
+        picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
+        format_name = picture.format or "?"
+        declared, draft = picture.size, None
+        if size is not None and format_name == "JPEG":
+            draft = picture.draft(None, (_REDUCED * size, _REDUCED * size))
+        picture.load()
+        # TIFF turns itself while loading and then no longer reports an orientation.
+        whole, box = (declared, draft[1]) if draft else (picture.size, (0, 0, *picture.size))
+        depth = data[24] if format_name == "PNG" else 8
+        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name)
+
+
+def _mended(data: bytes) -> bytes | None:
+    """The bytes of the same picture as Pillow takes them, None where something of it is missing."""
+
+    def look(attempt: bytes) -> bytes:
+        with _problems_named(), _our_limits(), Image.open(io.BytesIO(attempt), formats=["JPEG"]) as picture:
+            return hashlib.sha256(picture.tobytes()).digest()
+
+    try:
+        return mended(data, look)
+    except UnreadableImage:
+        return None
+
+
+@contextmanager
+def _problems_named() -> Iterator[None]:
+    """Raise what Pillow raises as UnreadableImage, or MemoryError."""
+    try:
+        yield
     except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError:
@@ -222,16 +256,18 @@ def _load(data: bytes, size: int | None = None) -> _Loaded:
 
 
 @contextmanager
-def _our_limit() -> Iterator[None]:
-    """Make Pillow refuse more than MAX_PIXELS (also inside containers, such as a PNG in an ICO), without warnings."""
+def _our_limits() -> Iterator[None]:
+    """Make Pillow refuse more than MAX_PIXELS (also inside containers, such as a PNG in an ICO), without warnings, and
+    no text or profile of a PNG that browsers take."""
     with _pillow_globals, warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        before = Image.MAX_IMAGE_PIXELS
+        before = Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
         Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above its limit and refuses above twice that
+        PngImagePlugin.MAX_TEXT_CHUNK = PngImagePlugin.MAX_TEXT_MEMORY = MOST_TEXT
         try:
             yield
         finally:
-            Image.MAX_IMAGE_PIXELS = before
+            Image.MAX_IMAGE_PIXELS, PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY = before
 
 
 def _formats(data: bytes) -> list[str]:
@@ -259,36 +295,6 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
-
-
-def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode in ("I", "F") or picture.mode.startswith("I;16"):
-        picture = _to_8_bit(picture)
-    if not picture.has_transparency_data:
-        return picture if picture.mode == "RGB" else picture.convert("RGB")
-    picture = picture.convert("RGBA")
-    flat = Image.new("RGB", picture.size, "white")
-    flat.paste(picture, mask=picture)
-    return flat
-
-
-def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """Scale deep greys to 0..255; Pillow's own conversion would clip at 255.
-
-    Black and white are 0 and 65535 for integers, 0 and 1 (or 0 and 255) for floats; values beyond those have no
-    standard meaning, so such a picture is stretched over the range that it uses.
-    """
-    values = np.asarray(picture)
-    finite = values[np.isfinite(values)] if picture.mode == "F" else values
-    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
-    whites = (1.0, 255.0) if picture.mode == "F" else (65535.0,)
-    black, white = next(((0.0, white) for white in whites if low >= 0 and high <= white), (low, high))
-    grey = np.empty(values.shape, np.uint8)
-    for top in range(0, len(values), _ROWS_AT_ONCE):  # by rows, because float64 takes eight times the memory
-        rows = values[top : top + _ROWS_AT_ONCE].astype(np.float64)
-        rows = np.nan_to_num(rows, copy=False, nan=black, posinf=white, neginf=black)
-        grey[top : top + _ROWS_AT_ONCE] = np.rint((rows - black) * (255 / ((white - black) or 1)))
-    return Image.fromarray(grey)
 
 
 def _too_large(error: Exception) -> str:

@@ -2,117 +2,114 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
+from .encoded import Encoded
 from .pictures import Pictures
 from .recipe import Recipe
-from .treatments import Look, coloured_paper
-
-Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """pixels: float32 [n,3,H,W] in [-1,1]: several subjects, each in all of several styles.
+    """latents: float32 [n, channels, side, side], standardised. subjects, styles: int64 [n], of each picture.
 
-    subjects, styles: int64 [n], of each picture.
+    deep: float32 [n, channels], the encoder's deepest features, where the score is to follow them; else None.
     """
 
-    pixels: Tensor
+    latents: Tensor
     subjects: Tensor
     styles: Tensor
+    deep: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Batch:
-    """denoised: float32 [n,3,H,W]. grids: subjects and styles to distinguish, within each grid."""
+    """denoised: float32 [n, channels, side, side]. grids: subjects and styles to distinguish, within each grid."""
 
     denoised: Tensor
     grids: tuple[Grid, ...]
 
 
-def draw_batch(pictures: Pictures, recipe: Recipe, step: int) -> Batch:
-    """The pictures of step number `step`."""
-    rng = np.random.default_rng([recipe.seed, step])
-    denoised = [
-        augment(pictures.one_of(pictures.kind(rng), rng), recipe.picture_size, rng) for _ in range(recipe.denoised)
-    ]
-    grids = [draw_painted(pictures, recipe, rng)]
-    if pictures.motifs:
-        grids.append(draw_motifs(pictures, recipe, rng))
-    return Batch(to_network(denoised), tuple(grids))
+class Batches:
+    """Draws batches from encoded pictures."""
+
+    def __init__(self, pictures: Pictures, encoded: Encoded, recipe: Recipe) -> None:
+        self.pictures, self.encoded, self.recipe = pictures, encoded, recipe
+        self._all = list(pictures.by_collection().values())
+        self._motifs = list(pictures.motifs().values())
+        self._kinds = list(pictures.kinds(recipe.kinds[1]).values())
+
+    def draw(self, step: int) -> Batch:
+        """The pictures of step number `step`."""
+        rng = np.random.default_rng([self.recipe.seed, 0, step])
+        rows = [int(rng.choice(self._all[rng.integers(len(self._all))])) for _ in range(self.recipe.denoised)]
+        grids = [self._painted(rng)]
+        grids += [self._motif_grid(rng)] if self._motifs else []
+        grids += [self._kind_grid(rng)] if self._kinds else []
+        return Batch(self._latents(rows, rng)[0], tuple(grids))
+
+    def _motif_grid(self, rng: np.random.Generator) -> Grid:
+        """Subjects in their own styles. Not every subject is in every style."""
+        subjects, styles = self.recipe.motifs
+        cells = self._motifs[rng.integers(len(self._motifs))]
+        chosen = _choose(sorted({style for _, style in cells}), styles, rng)
+        names = _choose(sorted({subject for subject, _ in cells}), len(cells), rng)
+        found = [[cells[name, style] for style in chosen if (name, style) in cells] for name in names]
+        fullest = sorted(found, key=len, reverse=True)[:subjects]
+        rows = [row for of_subject in fullest for row in of_subject]
+        return self._grid(rows, rng, keep=False)
+
+    def _kind_grid(self, rng: np.random.Generator) -> Grid:
+        """Several pictures of each of some subjects, from one or two collections."""
+        subjects, each = self.recipe.kinds
+        some = rng.choice(len(self._kinds), size=min(2, len(self._kinds)), replace=False)
+        rows = []
+        for place in some:
+            kinds = self._kinds[place]
+            for subject in _choose(sorted(kinds), subjects // len(some), rng):
+                rows += [int(row) for row in rng.choice(kinds[subject], size=each, replace=False)]
+        return self._grid(rows, rng, keep=True)
+
+    def _grid(self, rows: list[int], rng: np.random.Generator, *, keep: bool) -> Grid:
+        latents, deep = self._latents(rows, rng)
+        subjects = _numbered([f"{self.pictures.collections[row]}\n{self.pictures.subjects[row]}" for row in rows])
+        styles = _numbered([self.pictures.styles[row] for row in rows])
+        return Grid(latents, subjects, styles, deep if keep else None)
+
+    def _painted(self, rng: np.random.Generator) -> Grid:
+        number = rng.integers(len(self.encoded.painted))
+        latents = self._standardised(self.encoded.painted[number])
+        subjects, looks = self.recipe.painted
+        places = torch.arange(subjects * looks)
+        kinds = torch.from_numpy(np.array(self.encoded.kinds[number])).repeat_interleave(looks)
+        return Grid(_mirrored(latents, rng), places // looks, kinds * looks + places % looks)
+
+    def _latents(self, rows: list[int], rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Of a random version of each, sometimes mirrored (all of them or none), with the deep features."""
+        versions = rng.integers(self.recipe.versions, size=len(rows))
+        latents = np.stack([self.encoded.latents[row, version] for row, version in zip(rows, versions, strict=True)])
+        deep = np.stack([self.encoded.deep[row, version] for row, version in zip(rows, versions, strict=True)])
+        return _mirrored(self._standardised(latents), rng), torch.from_numpy(deep.astype(np.float32))
+
+    def _standardised(self, latents: NDArray[np.float16]) -> Tensor:
+        statistics = self.encoded.statistics
+        mean, deviation = (part[:, None, None] for part in (statistics.latent_mean, statistics.latent_deviation))
+        return (torch.from_numpy(latents.astype(np.float32)) - mean) / deviation
 
 
-def draw_motifs(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Subjects in their own styles; sometimes a whole style on coloured paper, or under a random look."""
-    subjects, styles = recipe.motifs
-    all_styles = sorted({style for _, style in pictures.motifs})
-    chosen = list(rng.choice(all_styles, size=min(styles, len(all_styles)), replace=False))
-    names = sorted({subject for subject, _ in pictures.motifs})
-    complete = [name for name in names if all((name, style) in pictures.motifs for style in chosen)]
-    papers = [coloured_paper(rng) if rng.random() < 0.3 else None for _ in chosen]
-    looks = [Look.draw(rng) if rng.random() < 0.25 else Look() for _ in chosen]
-    rows = []
-    for name in rng.choice(complete, size=min(subjects, len(complete)), replace=False) if complete else ():
-        for style, paper, look in zip(chosen, papers, looks, strict=True):
-            pixels = crop(pictures.pixels[pictures.motifs[str(name), str(style)]], recipe.picture_size, rng, 0.8)
-            if paper is not None:
-                pixels = (pixels * paper).astype(np.uint8)
-            rows.append(look.paint(pixels, rng))
-    places = torch.arange(len(rows))
-    return Grid(to_network(rows), places // len(chosen), places % len(chosen))
+def _choose(among: list[str], count: int, rng: np.random.Generator) -> list[str]:
+    return [str(one) for one in rng.choice(among, size=min(count, len(among)), replace=False)]
 
 
-def draw_painted(pictures: Pictures, recipe: Recipe, rng: np.random.Generator) -> Grid:
-    """Random pictures, each under all of several looks, and each time in another crop. Half of the time (if there are
-    two folders) half of them are of another kind: a photograph and a drawing under one look still differ in style."""
-    subjects, styles = recipe.painted
-    mixed = len(pictures.shares) > 1 and rng.random() < 0.5
-    kinds = pictures.two_kinds(rng) if mixed else (pictures.kind(rng),)
-    of_a_kind = max(2, math.ceil(subjects / len(kinds)))  # a style needs two pictures
-    looks = [Look.draw(rng) for _ in range(styles)]
-    rows = []
-    for kind in kinds:
-        for _ in range(of_a_kind):
-            picture = pictures.one_of(kind, rng)
-            seen = mirrored(crop(picture, len(picture), rng, 0.6), rng)
-            rows += [look.paint(crop(seen, recipe.picture_size, rng, 0.8), rng) for look in looks]
-    places = torch.arange(len(rows))
-    kind_of = places // (of_a_kind * styles)
-    return Grid(to_network(rows), places // styles, kind_of * styles + places % styles)
+def _numbered(names: list[str]) -> Tensor:
+    numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    return torch.tensor([numbers[name] for name in names])
 
 
-def augment(picture: Pixels, size: int, rng: np.random.Generator) -> Pixels:
-    """A random crop, sometimes mirrored; a white background is sometimes coloured."""
-    pixels = mirrored(crop(picture, size, rng, 0.7), rng)
-    full = len(picture)
-    if picture[:: full - 1, :: full - 1].min() > 250 and rng.random() < 0.5:  # all four corners are white
-        pixels = (pixels * coloured_paper(rng)).astype(np.uint8)
-    return pixels
-
-
-def crop(picture: Pixels, size: int, rng: np.random.Generator, least: float) -> Pixels:
-    """A square of at least `least` of the side (all of it at least a quarter of the time), resized to `size`."""
-    full = len(picture)
-    side = min(full, int(rng.integers(int(least * full), int(1.1 * full) + 1)))
-    top, left = rng.integers(0, full - side + 1, 2)
-    square = Image.fromarray(picture[top : top + side, left : left + side])
-    return np.asarray(square.resize((size, size), Image.Resampling.BILINEAR))
-
-
-def mirrored(pixels: Pixels, rng: np.random.Generator) -> Pixels:
-    """Mirrored half the time."""
-    return np.ascontiguousarray(pixels[:, ::-1]) if rng.random() < 0.5 else pixels
-
-
-def to_network(pixels: Sequence[Pixels]) -> Tensor:
-    """uint8 [H,W,3] each -> float32 [n,3,H,W] in [-1,1]."""
-    return torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2).float() / 127.5 - 1
+def _mirrored(latents: Tensor, rng: np.random.Generator) -> Tensor:
+    return latents.flip(3) if rng.random() < 0.5 else latents

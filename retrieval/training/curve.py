@@ -6,7 +6,12 @@ import csv
 import importlib.util
 from pathlib import Path
 
-_PANELS = {"denoising": "denoising error", "subject": "same subject, by the score", "style": "same style, by the score"}
+_PANELS = {
+    "denoising": "denoising error",
+    "subject": "same subject, by the score",
+    "style": "same style, by the score",
+    "keeping": "departure from the encoder",
+}
 
 
 def draw_losses(log: Path, out: Path) -> bool:
@@ -19,7 +24,7 @@ def draw_losses(log: Path, out: Path) -> bool:
     from matplotlib.figure import Figure  # not pyplot: no window and no global state
 
     steps = [int(row["step"]) for row in rows]
-    sheet = Figure(figsize=(9, 2.8), layout="constrained", facecolor="white")
+    sheet = Figure(figsize=(11, 2.8), layout="constrained", facecolor="white")
     for axes, (column, title) in zip(sheet.subplots(1, len(_PANELS)), _PANELS.items(), strict=True):
         axes.plot(steps, [float(row[column]) for row in rows], color="#0072B2")
         axes.set_title(title, loc="left", fontsize=10)

@@ -1,4 +1,4 @@
-"""The two training objectives: denoising, and a score that finds what belongs together."""
+"""The training objectives: denoising, a score that finds what belongs together, and keeping what the encoder knows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 
 def denoising_errors(predicted: Tensor, target: Tensor, alphas_cumprod: Tensor, snr_limit: float) -> Tensor:
@@ -45,12 +46,37 @@ def score_matrix(attention: Any, tokens: Tensor) -> Tensor:
 
 def contrastive_loss(scores: Tensor, labels: Tensor, temperature: float) -> Tensor:
     """Supervised contrastive loss (Khosla et al., arXiv 2004.11362, the outer sum): each picture's positives are those
-    with its label; all others of the grid should score lower.
+    with its label; all others of the grid should score lower. Pictures without a positive are only negatives.
 
-    scores: float32 [n,n]. labels: int64 [n], at least two different ones, each at least twice.
+    scores: float32 [n,n]. labels: int64 [n]. Returns 0 where no picture has both positives and negatives.
     """
-    itself = torch.eye(len(scores), dtype=torch.bool, device=scores.device)
-    logits = (scores / temperature).masked_fill(itself, -torch.inf)
-    logs = logits - logits.logsumexp(1, keepdim=True)
-    partners = (labels[:, None] == labels) & ~itself
-    return -(logs.masked_fill(~partners, 0).sum(1) / partners.sum(1)).mean()
+    logs = _log_shares(scores, temperature)
+    partners = (labels[:, None] == labels) & ~_diagonal(scores)
+    counts = partners.sum(1)
+    asking = (counts > 0) & (counts < len(labels) - 1)
+    means = logs.masked_fill(~partners, 0).sum(1) / counts.clamp(min=1)
+    return -(means * asking).sum() / asking.sum().clamp(min=1)
+
+
+def keeping_loss(scores: Tensor, deep: Tensor, temperature: float, keep_temperature: float) -> Tensor:
+    """How far the scores of a grid depart from the encoder's own similarities: the Kullback-Leibler divergence of each
+    picture's shares, the mean over the pictures (a relational distillation, Park et al., arXiv 1904.05068).
+
+    scores: float32 [n,n]. deep: float32 [n,channels], compared by cosine, less their mean over the grid.
+    """
+    directions = functional.normalize(deep - deep.mean(0), dim=1)
+    wanted = _log_shares(directions @ directions.T, keep_temperature)
+    shares = _log_shares(scores, temperature)
+    off = ~_diagonal(scores)
+    divergences: Tensor = (wanted.exp() * (wanted - shares)).masked_fill(~off, 0).sum(1)
+    return divergences.mean()
+
+
+def _log_shares(scores: Tensor, temperature: float) -> Tensor:
+    """Logarithms of each picture's softmax over all others; finite numbers without meaning on the diagonal."""
+    others = (scores / temperature).masked_fill(_diagonal(scores), -1e9)
+    return others - others.logsumexp(1, keepdim=True)
+
+
+def _diagonal(scores: Tensor) -> Tensor:
+    return torch.eye(len(scores), dtype=torch.bool, device=scores.device)

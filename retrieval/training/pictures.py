@@ -1,111 +1,82 @@
-"""The folders' pictures as one array, with what their paths tell: shares, and subjects in several styles."""
+"""The pictures to train on: a table of files with what each shows and in which style."""
 
-from __future__ import annotations
-
+import csv
 from collections import defaultdict
-from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import RetrievalError
-from ..pictures.images import PICTURE_SUFFIXES, UnreadableImage, decode
+
+COLUMNS = ("file", "collection", "style", "subject")
 
 
 class TrainingError(RetrievalError):
-    """The training cannot start: no pictures, an unreadable one, or a checkpoint of another run."""
+    """The training cannot start: a faulty table, an unreadable picture, or a checkpoint of another run."""
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """pixels: uint8 [pictures, size, size, 3].
+    """files: one per row. collections, styles, subjects: of each row, "" where unknown.
 
-    shares: rows by folder and subfolder; every folder is drawn from equally often, and within it every subfolder,
-    regardless of their sizes. motifs: (subject, style) -> row, see `find_motifs`.
+    Every collection is drawn from equally often, regardless of its size.
     """
 
-    pixels: NDArray[np.uint8]
-    shares: tuple[tuple[NDArray[np.int64], ...], ...]
-    motifs: dict[tuple[str, str], int]
+    files: tuple[Path, ...]
+    collections: tuple[str, ...]
+    styles: tuple[str, ...]
+    subjects: tuple[str, ...]
 
-    def kind(self, rng: np.random.Generator) -> NDArray[np.int64]:
-        """The rows of a random subfolder."""
-        return self._kind_of(rng.integers(len(self.shares)), rng)
+    def by_collection(self) -> dict[str, NDArray[np.int64]]:
+        """The rows of each collection."""
+        rows = defaultdict(list)
+        for row, collection in enumerate(self.collections):
+            rows[collection].append(row)
+        return {collection: np.array(found) for collection, found in rows.items()}
 
-    def two_kinds(self, rng: np.random.Generator) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """The rows of one subfolder from each of two random folders. There must be at least two folders."""
-        first, second = rng.choice(len(self.shares), size=2, replace=False)
-        return self._kind_of(first, rng), self._kind_of(second, rng)
+    def motifs(self) -> dict[str, dict[tuple[str, str], int]]:
+        """By collection, (subject, style) -> row: of the collections that have subjects in several styles, those
+        subjects."""
+        cells: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
+        styles: dict[tuple[str, str], set[str]] = defaultdict(set)
+        for row, (collection, style, subject) in enumerate(
+            zip(self.collections, self.styles, self.subjects, strict=True)
+        ):
+            if subject and style:
+                cells[collection][subject, style] = row
+                styles[collection, subject].add(style)
+        several = {
+            collection: {cell: row for cell, row in rows.items() if len(styles[collection, cell[0]]) > 1}
+            for collection, rows in cells.items()
+        }
+        return {collection: rows for collection, rows in several.items() if rows}
 
-    def _kind_of(self, folder: np.int64, rng: np.random.Generator) -> NDArray[np.int64]:
-        share = self.shares[folder]
-        return share[rng.integers(len(share))]
-
-    def one_of(self, rows: NDArray[np.int64], rng: np.random.Generator) -> NDArray[np.uint8]:
-        """One of these pictures, at random."""
-        picture: NDArray[np.uint8] = self.pixels[rows[rng.integers(len(rows))]]
-        return picture
-
-
-def list_pictures(folders: Sequence[Path], without: Collection[Path] = ()) -> list[list[Path]]:
-    """The pictures below each folder, in the order of their names, except those left out (resolved paths)."""
-    listed = [
-        [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in PICTURE_SUFFIXES and p.resolve() not in without]
-        for folder in folders
-    ]
-    for folder, files in zip(folders, listed, strict=True):
-        if not files:
-            raise TrainingError(f"{folder} holds no pictures to train on; name folders with pictures")
-    return listed
-
-
-def read_pictures(folders: Sequence[Path], size: int, cache: Path, without: Collection[Path] = ()) -> Pictures:
-    """Decode the folders' pictures into the file `cache`, squashed to `size` x `size`; decoded again only for another
-    list of files. Raises TrainingError."""
-    listed = list_pictures(folders, without)
-    files = [file for some in listed for file in some]
-    row_of = {file: row for row, file in enumerate(files)}
-    shares = []
-    motifs: dict[tuple[str, str], int] = {}
-    for some in listed:
-        by_parent = defaultdict(list)
-        for file in some:
-            by_parent[file.parent].append(row_of[file])
-        shares.append(tuple(np.array(rows) for rows in by_parent.values()))
-        motifs |= {key: row_of[file] for key, file in find_motifs(some).items()}
-    return Pictures(_cached(files, size, cache), tuple(shares), motifs)
+    def kinds(self, least: int) -> dict[str, dict[str, NDArray[np.int64]]]:
+        """By collection, subject -> its rows: of the collections whose subjects are in one style each, those with at
+        least `least` pictures."""
+        others = set(self.collections) - set(self.motifs())
+        rows: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+        for row, (collection, subject) in enumerate(zip(self.collections, self.subjects, strict=True)):
+            if collection in others and subject:
+                rows[collection][subject].append(row)
+        enough = {
+            collection: {subject: np.array(found) for subject, found in subjects.items() if len(found) >= least}
+            for collection, subjects in rows.items()
+        }
+        return {collection: subjects for collection, subjects in enough.items() if len(subjects) > 1}
 
 
-def find_motifs(files: Sequence[Path]) -> dict[tuple[str, str], Path]:
-    """(subject, style) -> file, for names that are in several subfolders: `noto/cat.webp` and `twemoji/cat.webp`
-    show one subject in two styles."""
-    by_name = defaultdict(list)
-    for file in files:
-        by_name[file.stem].append(file)
-    return {
-        (name, str(file.parent)): file
-        for name, same in by_name.items()
-        if len({file.parent for file in same}) > 1
-        for file in same
-    }
-
-
-def _cached(files: Sequence[Path], size: int, cache: Path) -> NDArray[np.uint8]:
-    """[files, size, size, 3], memory-mapped."""
-    names = "".join(f"{file}\n" for file in files)
-    listing = cache.with_suffix(".txt")
-    if not (cache.exists() and listing.exists() and listing.read_text() == names):
-        listing.unlink(missing_ok=True)
-        shape = (len(files), size, size, 3)
-        pictures = np.lib.format.open_memmap(cache, mode="w+", dtype=np.uint8, shape=shape)
-        for row, file in zip(pictures, files, strict=True):
-            try:
-                row[:] = decode(file.read_bytes(), size).pixels
-            except UnreadableImage as error:
-                raise TrainingError(f"{file} cannot be decoded ({error}); remove it and start again") from error
-        pictures.flush()
-        listing.write_text(names)
-    return cast("NDArray[np.uint8]", np.load(cache, mmap_mode="r"))
+def read_pictures(table: Path) -> Pictures:
+    """Read a CSV with the COLUMNS; files are relative to its folder. Raises TrainingError."""
+    with table.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not set(COLUMNS) <= rows[0].keys():
+        raise TrainingError(f"{table} must be a CSV of pictures with the columns {', '.join(COLUMNS)}.")
+    files = tuple(table.parent / row["file"] for row in rows)
+    missing = [path for path in files if not path.is_file()]
+    if missing:
+        raise TrainingError(f"{table} lists {len(missing)} files that do not exist, the first is {missing[0]}.")
+    collections, styles, subjects = (tuple(row[column] for row in rows) for column in COLUMNS[1:])
+    return Pictures(files, collections, styles, subjects)

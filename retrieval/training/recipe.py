@@ -17,37 +17,38 @@ SCHEDULE: dict[str, Any] = {
 class Recipe:
     """The network, its batches and its optimizer.
 
-    A step sees three parts: `denoised` pictures at every timestep, a grid of `motifs` in their own styles (where the
-    folders have any) and a grid of `painted` pictures, both (subjects, styles) and at one timestep of 1 to
-    `contrast_timestep`.
+    A step sees `denoised` pictures at every timestep, and grids at one timestep each, of 1 to `contrast_timestep`:
+    `motifs`, subjects in their own styles; `painted`, pictures under the same looks; `kinds`, several pictures of each
+    of some subjects. Grids are given as (subjects, styles) and (subjects, pictures of each).
     """
 
-    steps: int = 3000
+    steps: int = 1400
     seed: int = 0
+    # the pictures' features
+    picture_size: int = 224  # pixels
+    versions: int = 2  # of each picture: as it is, and augmented
+    painted_grids: int = 240
     # the network
-    picture_size: int = 128  # pixels; crops of the cached pictures are resized to it
-    cached_size: int = 160  # pixels
-    patch_size: int = 8
-    latent_channels: int = 16
-    block_out_channels: tuple[int, ...] = (64, 128, 160)
+    block_out_channels: tuple[int, ...] = (64, 224)
     layers_per_block: int = 1
     head_channels: int = 32
     cross_attention_dim: int = 64
-    subject_tap: str = "up_blocks.0.attentions.1"
-    style_tap: str = "up_blocks.1.attentions.1"
-    look_tap: str = "up_blocks.1.attentions.0"  # read for the profile, not trained by the score
+    subject_tap: str = "up_blocks.0.attentions.0"
+    style_tap: str = "up_blocks.0.attentions.1"
     read_at: int = 51  # the timestep of the profiles
     # batches
-    denoised: int = 12
-    motifs: tuple[int, int] = (7, 4)
-    painted: tuple[int, int] = (5, 4)
+    denoised: int = 14
+    motifs: tuple[int, int] = (5, 4)
+    painted: tuple[int, int] = (4, 4)
+    kinds: tuple[int, int] = (8, 3)
     contrast_timestep: int = 200
     # losses
     snr_limit: float = 5.0  # min-SNR-gamma, arXiv 2303.09556
     subject_temperature: float = 0.03
     style_temperature: float = 0.05
     contrast_weight: float = 0.2
-    grid_denoising: float = 0.25  # the weight of denoising the grids, which are all at early timesteps
+    keep_temperature: float = 0.1  # of the encoder's own similarities
+    keep_weight: float = 0.2
     # optimizer
     learning_rate: float = 6e-4
     warm_up_steps: int = 100

@@ -1,56 +1,52 @@
-"""A whole run: from folders of pictures to a model folder, with a log, checkpoints and snapshots."""
+"""A whole run: from a table of pictures to a model folder, with a log, checkpoints and snapshots."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Collection, Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from .curve import draw_losses
-from .model_folder import export, start_from
+from .encoded import encode_pictures
+from .model_folder import export
 from .pictures import read_pictures
 from .recipe import Recipe
-from .trainer import Trainer
+from .trainer import Losses, Trainer
 
-_LOG_EVERY = 50
-_CHECKPOINT_EVERY = 250
+_LOG_EVERY = 25
+_CHECKPOINT_EVERY = 100
 
 
 def train(
-    folders: Sequence[Path],
+    table: Path,
     out: Path,
     recipe: Recipe,
     *,
     until: int | None = None,
-    without: Collection[Path] = (),
     snapshots: int = 0,
-    start: Path | None = None,
     resume: bool = False,
     device: str = "cpu",
 ) -> Trainer:
     """Train for `recipe.steps` steps, or only to step `until` of them, and write the model folder OUT.
 
-    without: pictures (resolved paths) to leave out. snapshots: also write OUT.step-N at this interval of steps.
-    start: a model folder whose weights to start from. Raises TrainingError.
+    table: see `read_pictures`. snapshots: also write OUT.step-N at this interval of steps. Raises TrainingError,
+    BadNetwork.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = {
-        kind: out.with_name(f"{out.name}.{kind}") for kind in ("pictures.npy", "checkpoint.pt", "loss.csv", "loss.png")
+        kind: out.with_name(f"{out.name}.{kind}") for kind in ("features", "checkpoint.pt", "loss.csv", "loss.png")
     }
-    pictures = read_pictures(folders, recipe.cached_size, beside["pictures.npy"], without)
-    trainer = Trainer(recipe, pictures, device)
-    if start is not None:
-        start_from(trainer, start)
+    pictures = read_pictures(table)
+    trainer = Trainer(recipe, pictures, encode_pictures(pictures, recipe, beside["features"], device), device)
     if resume:
         trainer.load_checkpoint(beside["checkpoint.pt"])
     kept = _log_until(beside["loss.csv"], trainer.step) if resume else []
     with beside["loss.csv"].open("w", newline="") as file:
         rows = csv.writer(file)
-        rows.writerows([["step", "seconds", "denoising", "subject", "style"], *kept])
+        rows.writerows([["step", "seconds", *(field.name for field in fields(Losses))], *kept])
         seen: list[list[float]] = []
         while trainer.step < (recipe.steps if until is None else until):
-            losses = trainer.train_step()
-            seen.append([float(loss.detach()) for loss in (losses.denoising, losses.subject, losses.style)])
+            seen.append(trainer.train_step().values())
             if trainer.step % _LOG_EVERY == 0:
                 means = [round(sum(column) / len(seen), 5) for column in zip(*seen, strict=True)]
                 rows.writerow([trainer.step, round(trainer.seconds), *means])

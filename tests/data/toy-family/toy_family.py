@@ -62,7 +62,7 @@ FAMILY = Family(
     name="patches",
     layout=FILE,
     matches=lambda folder: (folder / FILE).is_file(),
-    defaults=lambda folder: Preset(size=64, profiles={"look": Tap("patches", 0)}, noises=0),
+    defaults=lambda folder: Preset(size=64, profiles={"look": (Tap("patches", 0),)}, noises=0),
     load=load,
     variants=("S", "global"),
 )
