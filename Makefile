@@ -40,7 +40,7 @@ demo: .venv/installed
 	@$(BIN)/python -m diffsim.retrieval.drawings demo/gallery
 	@$(BIN)/diffsim index demo/gallery --index demo/index --by style --by instance
 	@echo; echo "Same style as the query:"
-	@$(BIN)/diffsim query demo/gallery/$(DEMO) --index demo/index --by style --top 7 --sheet demo/sheet.png
+	@$(BIN)/diffsim query demo/gallery/$(DEMO) --index demo/index --by style --top 7 --sheet demo/sheet.png --force
 	@echo; echo "The ranked neighbours as a picture: demo/sheet.png"
 
 # The page is tested in a real browser. Without one these tests are skipped, and the end of the run says so.

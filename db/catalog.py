@@ -371,6 +371,18 @@ class Catalog:
                         damaged.add(content_id)
         return found
 
+    def has_file(self, path: bytes) -> bool:
+        """Whether a file of the index is at this path, present or missing."""
+        with self._database.reading() as connection:
+            for root_id, root in connection.execute(select(Root.id, Root.path)):
+                below = os.path.join(root, b"")
+                if not path.startswith(below):
+                    continue
+                found = select(File.id).where(File.root_id == root_id, File.path == path[len(below) :])
+                if connection.scalar(found) is not None:
+                    return True
+        return False
+
     def picture_order(self, before: PictureOrder | None = None) -> PictureOrder:
         """Every content that was decoded once and has a present file, by its first path. before: an earlier answer;
         then only what changed since is read, unless that is much."""

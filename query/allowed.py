@@ -22,7 +22,8 @@ class Allowed:
 
     def ids(self, filters: Filters) -> np.ndarray:
         """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
-        never decoded, and so is not in any feature space, may be absent."""
+        never decoded, and so is not in any feature space, may be absent. Raises BadFilter for a folder of which the
+        index knows nothing."""
         known = self._known.pop(filters, None)
         self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
         if len(self._known) > _KEPT:

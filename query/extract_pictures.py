@@ -11,11 +11,11 @@ import numpy as np
 from diffsim.db.catalog import KnownSpace
 from diffsim.errors import Error
 from diffsim.retrieval.features import PictureFeatures
-from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job, why_not
+from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, why_not
 from diffsim.retrieval.pictures.images import UnreadableImage
 
 from .collection import Collection
-from .picture_files import PictureFile, picture_file, sha256_of
+from .picture_files import PictureFile, picture_file
 from .query import ExtractedPicture, Subject
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class PictureExtractor:
             for subject in subjects:
                 try:
                     file = opened.enter_context(picture_file(subject))
-                    sha256 = sha256_of(file.path)
+                    sha256 = file.sha256()
                 except Error as problem:
                     found.append(problem)
                 else:
@@ -111,10 +111,7 @@ class PictureExtractor:
         if shape not in self._decoders:
             self._decoders[shape] = DecodePool(_DECODERS, shape[0], fit=shape[1])
         hashes = list(files)
-        jobs = [
-            Job(number, os.fsencode(os.path.realpath(file.path)), sha256)
-            for number, (sha256, file) in enumerate(files.items())
-        ]
+        jobs = [file.job(number, sha256) for number, (sha256, file) in enumerate(files.items())]
         found: dict[bytes, Decoded | Error] = {}
         for result in self._decoders[shape].run(jobs):
             sha256 = hashes[result.job.content_id]

@@ -1,8 +1,9 @@
-"""Makes a query's picture available as a file: the guarded decoders read files, and a file's hash is its identity."""
+"""Opens a query's picture for the guarded decoders, which read open files, and for its hash, which is its identity."""
 
 import hashlib
 import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,30 +15,50 @@ from PIL import Image, ImageOps
 
 from diffsim.indexer.paths import given_path
 from diffsim.retrieval.pictures.colour import to_rgb
-from diffsim.retrieval.regular_files import NotRegular, open_regular
+from diffsim.retrieval.pictures.decode_pool import Job
+from diffsim.retrieval.regular_files import MAX_FILE_BYTES, NotRegular, open_regular
 
 from .query import BadQuery, Subject
 
 
 @dataclass(frozen=True)
 class PictureFile:
-    """A picture as a file, for the guarded decoders. name: what messages call it."""
+    """A picture as an open regular file. name: what messages call it."""
 
-    path: Path
+    file: io.BufferedIOBase
     name: str
+
+    def sha256(self) -> bytes:
+        """Of its bytes. Raises BadQuery."""
+        try:
+            self.file.seek(0)
+            return hashlib.file_digest(self.file, "sha256").digest()
+        except OSError as problem:
+            raise _unreadable(self.name, problem.strerror or str(problem)) from problem
+
+    def job(self, number: int = 0, sha256: bytes = b"") -> Job:
+        """For a decoder; the file must stay open until it has answered."""
+        return Job(number, os.fsencode(self.name), sha256, self.file.fileno())
 
 
 @contextmanager
 def picture_file(subject: Subject) -> Iterator[PictureFile]:
-    """A picture, not an id, as a file; one in memory becomes a private temporary file. Raises BadQuery."""
+    """A picture, not an id, as a file; links are followed, because the user named it. Raises BadQuery."""
     if isinstance(subject, str | os.PathLike):
-        yield PictureFile(given_path(subject), os.fspath(subject))
+        with _opened(given_path(subject)) as file:
+            yield PictureFile(file, os.fspath(subject))
         return
-    data = subject if isinstance(subject, bytes) else _png(subject)
-    with tempfile.NamedTemporaryFile(prefix="diffsim-") as file:
+    with nameless_file(subject if isinstance(subject, bytes) else _png(subject)) as file:
+        yield PictureFile(file, "the picture")
+
+
+@contextmanager
+def nameless_file(data: bytes) -> Iterator[io.BufferedIOBase]:
+    """Bytes as an open file without a name, which is gone when this process ends, however it ends."""
+    with open(os.memfd_create("diffsim"), "w+b") if sys.platform == "linux" else tempfile.TemporaryFile() as file:
         file.write(data)
         file.flush()
-        yield PictureFile(Path(file.name), "the picture")
+        yield file
 
 
 _PNG_MODES = ("1", "L", "LA", "I", "I;16", "P", "RGB", "RGBA")
@@ -72,13 +93,25 @@ def _png(picture: object) -> bytes:
     return file.getvalue()
 
 
-def sha256_of(picture: Path) -> bytes:
-    """SHA-256 of a file's bytes; links are followed. Raises BadQuery."""
+def _opened(picture: Path) -> io.BufferedReader:
+    """Raises BadQuery."""
     try:
-        with open_regular(picture, follow_links=True) as file:
-            return hashlib.file_digest(file, "sha256").digest()
+        file = open_regular(picture, follow_links=True)
     except NotRegular:
         raise BadQuery(f"{picture} is not a file; give the path of a picture.") from None
     except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise BadQuery(f"The picture {picture} cannot be read ({reason}); give the path of a picture.") from problem
+        raise _unreadable(picture, problem.strerror or str(problem)) from problem
+    if (size := os.fstat(file.fileno()).st_size) > MAX_FILE_BYTES:
+        file.close()
+        raise _unreadable(picture, f"{size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
+    return file
+
+
+def sha256_of(picture: Path) -> bytes:
+    """SHA-256 of a file's bytes; links are followed. Raises BadQuery."""
+    with picture_file(picture) as opened:
+        return opened.sha256()
+
+
+def _unreadable(picture: object, reason: str) -> BadQuery:
+    return BadQuery(f"The picture {picture} cannot be read ({reason}); give the path of a picture.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 
 from diffsim.indexer.paths import given_path
 from diffsim.indexer.requests import SpaceRequest
@@ -17,8 +16,7 @@ from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.extractor import Extractor
 from diffsim.retrieval.names import METRICS, PROTOCOLS
 from diffsim.retrieval.paper import PaperProtocol
-from diffsim.retrieval.pictures.decode_pool import DecodePool
-from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
+from diffsim.retrieval.pictures.decode_pool import DecodePool, decode_whole
 from diffsim.retrieval.score import PairScore, score_pair
 
 from .errors import QueryError
@@ -81,7 +79,7 @@ def score_pictures(
         network = networks.get(request.network, request.settings.dtype, request.adapter)
         extractor = Extractor(network, [kit])
         with DecodePool(1, extractor.size, fit=extractor.fit) as pool:
-            pictures = [pool.decode(file.path, file.name).pixels for file in files]
+            pictures = [pool.decode_job(file.job(), file.name).pixels for file in files]
     features = [extractor.extract(pixels[None])[0][0] for pixels in pictures]
     if not kit.has_tokens:
         if metric != "cosine":
@@ -96,20 +94,11 @@ def score_pictures(
     )
 
 
-def _open(file: PictureFile) -> Image.Image:
-    """The whole picture, the input of the released code's own preprocessing."""
-    try:
-        return open_picture(file.path.read_bytes())[0]
-    except OSError as problem:
-        raise BadPair(f"Cannot read {file.name} ({problem.strerror}); give the path of a picture.") from problem
-    except UnreadableImage as problem:
-        raise BadPair(f"Cannot read {file.name}: {problem}.") from problem
-
-
 def _by_paper(a: PictureFile, b: PictureFile, request: SpaceRequest, networks: Networks, metric: str) -> ScoredPair:
     network = networks.get(request.network, request.settings.dtype, request.adapter)
     paper = PaperProtocol(network, request.settings)
-    first = (paper.features(_open(a), "A"),)
-    second = (paper.features(_open(b), "B"),)
+    # The released code's own preprocessing starts from the whole picture.
+    first = (paper.features(decode_whole(a.job(), a.name), "A"),)
+    second = (paper.features(decode_whole(b.job(), b.name), "B"),)
     found = score_pair(first, second, (1.0,), metric)
     return ScoredPair(found, paper.fingerprint, request, Pair.of(first, second, (1.0,), request.settings.variant))

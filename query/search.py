@@ -43,12 +43,12 @@ class Searcher:
     def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
         self.index = IndexFolder.open(given_path(index))
         chosen = choose_device(device)
-        self._catalog = self.index.catalog(readonly=True)
-        self.collection = Collection(self.index, self._catalog, chosen)
+        self.catalog = self.index.catalog(readonly=True)
+        self.collection = Collection(self.index, self.catalog, chosen)
         self._pictures = PictureExtractor(self.collection, chosen)
-        self._encoder = Encoder(self._catalog, self.collection, self._pictures)
-        self._allowed = Allowed(self._catalog)
-        self._chooser = SpaceChooser(self.index.path, self._catalog)
+        self._encoder = Encoder(self.catalog, self.collection, self._pictures)
+        self._allowed = Allowed(self.catalog)
+        self._chooser = SpaceChooser(self.index.path, self.catalog)
 
     def close(self) -> None:
         """Release the index's files and end the decoding processes. Closing twice is harmless; a query to a closed
@@ -97,7 +97,7 @@ class Searcher:
         found = recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        return present(self._catalog, self.collection, asked, found, ranking)
+        return present(self.catalog, self.collection, asked, found, ranking)
 
     @overload
     def search_many(
@@ -168,10 +168,10 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        yield present(self._catalog, self.collection, asked, found, first_order(asked, found))
+        yield present(self.catalog, self.collection, asked, found, first_order(asked, found))
         if query.rerank:
             ranking = rerank(self.collection, asked, found)
-            yield present(self._catalog, self.collection, asked, found, ranking)
+            yield present(self.catalog, self.collection, asked, found, ranking)
 
     def encode(self, query: Query) -> EncodedQuery:
         """The first step: brings the spaces up to date and gives every example's features in each of its spaces.
@@ -184,7 +184,7 @@ class Searcher:
         own = NOTHING_LEFT_OUT
         if not query.include_self:
             ends = accumulate(len(each) for _, each in examples)
-            own = own_files(self._catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
+            own = own_files(self.catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
         return EncodedQuery(query, spaces, parts, allowed, own)
 
     def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
@@ -208,13 +208,14 @@ class Searcher:
         self.collection.refresh(spaces)
         return without_errors(self._encoder.prepared([(example, spaces) for example in examples], problems))
 
-    def pair(self, a: Subject, b: Subject, space: str | None = None) -> Pair:
+    def pair(self, a: Subject, b: Subject, space: str | None = None, region: Box | None = None) -> Pair:
         """Two pictures in one space (None: the index's first), from their stored tokens if they are indexed: which
-        parts of each are found in the other, and where attention falls. Raises BadQuery, ..."""
+        parts of each are found in the other, and where attention falls. region: the box of `a` that is compared, as in
+        an Example. Raises BadQuery, BadRegion, ..."""
         chosen = self.choose(space)
         self.collection.refresh([chosen])
-        first, second = self._encoder.encode([(Example(subject), [chosen]) for subject in (a, b)])
-        return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens)
+        first, second = self._encoder.encode([(Example(a, region=region), [chosen]), (Example(b), [chosen])])
+        return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens, first.region)
 
     def embeddings(self, space: str | None = None) -> Embeddings:
         """The descriptors of all pictures of a space (None: the index's first) that can be hits, for other uses:
@@ -225,7 +226,7 @@ class Searcher:
         paths = [
             os.fsdecode(files[0].path) if files else None
             for some in chunks(ids.tolist())
-            for files in self._catalog.files_of(some).values()
+            for files in self.catalog.files_of(some).values()
         ]
         there = np.array([path is not None for path in paths], np.bool_)
         return Embeddings(

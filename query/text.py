@@ -1,6 +1,9 @@
 """Text for people: names, sizes, durations, and similarity against chance."""
 
+import os
 import unicodedata
+from collections.abc import Sequence
+from pathlib import PurePath
 
 
 def chance_text(by_chance: float) -> str:
@@ -30,6 +33,22 @@ def _escape(char: str) -> str:
     if 0xDC80 <= code <= 0xDCFF:
         return f"\\x{code - 0xDC00:02x}"
     return char.encode("unicode_escape").decode() if code > 31 or char in "\n\r\t" else f"\\x{code:02x}"
+
+
+def telling(paths: Sequence[str]) -> list[str]:
+    """As much of the end of each path as tells it from the others: its name, or its last folders too."""
+    parts = {path: PurePath(path).parts for path in paths}
+    kept = dict.fromkeys(parts, 1)
+    while True:
+        tails = {path: os.path.join("", *parts[path][-kept[path] :]) for path in parts}
+        alike: dict[str, list[str]] = {}
+        for path, tail in tails.items():
+            alike.setdefault(tail, []).append(path)
+        unclear = [path for some in alike.values() if len(some) > 1 for path in some if kept[path] < len(parts[path])]
+        if not unclear:
+            return [tails[path] for path in paths]
+        for path in unclear:
+            kept[path] += 1
 
 
 def size_text(count: float) -> str:

@@ -75,6 +75,7 @@ def agreement(
     grids: Sequence[Grid] | None = None,
     prefix: int = 0,
     regions: int = 4,
+    within: Tensor | None = None,
 ) -> Agreement:
     """Compare two pictures token by token.
 
@@ -82,7 +83,8 @@ def agreement(
     grids: rows and columns of each tap's tokens; None: they are square. prefix: leading tokens that are not places (the
         CLS and register tokens of a ViT): they take part in attention, but are not drawn.
     regions: the maximum number. The keys of DiffSim-C are not places in B; if they happen to be as many as the
-        queries, which cannot be detected here, give 0.
+        queries, which cannot be detected here, give 0. within: bool [rows, columns] on the finest grid, the places of A
+        among which they are chosen; None: all.
     Several taps: the weighted mean of their maps, brought to the finest grid (bilinear). Raises NoGrid.
     """
     given: Sequence[Grid | None] = grids or [None] * len(a)
@@ -94,7 +96,8 @@ def agreement(
         a_from_b += share * _resized(token_agreement(tap_a, tap_b)[prefix:].view(shape), finest)
         b_from_a += share * _resized(token_agreement(tap_b, tap_a)[prefix:].view(shape), finest)
     places = all(tap.key.shape[2] == tap.query.shape[2] for tap in b)
-    found = _regions(a, b, shapes, shares, prefix, a_from_b, regions if places else 0)
+    chosen_from = a_from_b if within is None else a_from_b.masked_fill(~within, -math.inf)
+    found = _regions(a, b, shapes, shares, prefix, chosen_from, regions if places else 0)
     return Agreement(float(score(a, b, weights)), a_from_b, b_from_a, tuple(found))
 
 
@@ -192,6 +195,8 @@ def _regions(
         if len(chosen) == count:
             break
         row, column = divmod(place, columns)
+        if values[row, column] == -math.inf:
+            break
         if any(math.dist((row, column), (region.row, region.column)) <= apart for region in chosen):
             continue
         attention = attention_map(a, b, shares, (row, column), grids=shapes, prefix=prefix)

@@ -101,6 +101,7 @@ class SpaceKit:
             "shapes": self.shapes,
         }
         details["details"] = _details_hash(details)
+        # Not by save_file, whose files are for their owner alone: an index may be shared.
         (folder / "space.safetensors.part").write_bytes(data)
         (folder / "space.json.part").write_text(json.dumps(details, indent=1) + "\n", encoding="utf-8")
         for name in ("space.safetensors", "space.json"):

@@ -6,6 +6,9 @@ import stat
 from io import BufferedReader
 from pathlib import Path
 
+MAX_FILE_BYTES = 1 << 30
+"""No picture file is larger."""
+
 
 class NotRegular(OSError):
     """The path is a folder, a pipe, a socket or a device."""
@@ -26,6 +29,17 @@ def open_regular(path: bytes | str | Path, *, follow_links: bool = False) -> Buf
     except BaseException:
         os.close(descriptor)
         raise
+
+
+def read_whole(descriptor: int) -> bytes:
+    """All bytes of an open regular file, wherever its position is, which others may share. Raises NotRegular."""
+    whole = os.fstat(descriptor)
+    if not stat.S_ISREG(whole.st_mode):
+        raise NotRegular
+    data = bytearray()
+    while piece := os.pread(descriptor, max(1 << 16, whole.st_size - len(data)), len(data)):
+        data += piece
+    return bytes(data)
 
 
 def plain_reason(error: OSError) -> str:

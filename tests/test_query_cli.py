@@ -134,7 +134,7 @@ def test_a_sheet_is_drawn(work, tmp_path):
         assert drawn.format == "PNG" and drawn.width > drawn.height
     nowhere = tmp_path / "none" / "sheet.png"
     ran = diffsim("query", work / "pictures" / "07.png", "--index", work / "index", "--sheet", nowhere)
-    assert "No such file" in problem(ran)
+    assert "no folder" in problem(ran)
 
 
 def test_an_outside_picture(work):
@@ -176,7 +176,7 @@ def test_a_store_that_is_gone_names_the_way_back(work, tmp_path):
 def test_unreadable_query_pictures(work, tmp_path):
     (tmp_path / "text.png").write_text("no picture")
     os.mkfifo(tmp_path / "pipe.png")
-    for name, reason in (("none", "No such file"), (".", "not a file"), ("pipe.png", "not a file"), ("text.png", "")):
+    for name, reason in (("none", "No such file"), (".", "not a file"), ("pipe.png", "gave nothing"), ("text.png", "")):
         text = problem(diffsim("query", tmp_path / name, "--index", work / "index"))
         assert str(tmp_path / name) in text and reason in text
 
@@ -415,7 +415,9 @@ def test_a_name_that_an_index_or_this_program_does_not_know(work):
     ask = ("query", work / "outside.png", "--index", work / "index")
     assert "no feature space of this index (did you mean look?); choose" in problem(diffsim(*ask, "--space", "lok"))
     assert "(did you mean JPEG?); choose one of" in problem(diffsim(*ask, "--type", "jpgg"))
-    assert "No file of the folder" in problem(diffsim(*ask, "--folder", work / "typo"))
+    text = problem(diffsim(*ask, "--folder", work, "--folder", work / "typo"))
+    assert f"No file of the folder {work / 'typo'}" in text
+    assert diffsim(*ask, "--folder", work).code == 0
     made = ("index", work / "pictures", "--index", work / "new")
     assert "unknown (did you mean mini?); choose one of" in problem(diffsim(*made, "--model", "minni"))
     assert not (work / "new").exists()
@@ -430,6 +432,7 @@ def test_a_name_that_an_index_or_this_program_does_not_know(work):
         ("query", "a.png", "--folder", ""),
         ("query", "a.png", "--add", ""),
         ("query", "a.png", "--add", "2:"),
+        ("query", "a.png", "--sheet", ""),
         ("score", "a.png", ""),
         ("compare", ""),
         ("status", "--index", ""),

@@ -16,7 +16,17 @@ from diffsim.indexer.choose import UnknownSpace
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.compare import NoSpaceAnswers, compare
-from diffsim.query.figures.sheet import CAPTION, CELL, GAP, HEADER, LABEL, MARGIN, SheetHit, draw_comparison
+from diffsim.query.figures.sheet import (
+    CAPTION,
+    CELL,
+    GAP,
+    HEADER,
+    LABEL,
+    MARGIN,
+    SheetExample,
+    SheetHit,
+    draw_comparison,
+)
 from diffsim.query.query import BadQuery, Query
 from diffsim.query.search import Searcher
 from diffsim.retrieval.pictures.images import UnreadableImage
@@ -113,7 +123,7 @@ def test_every_row_stands_in_its_place_and_ends_for_itself() -> None:
         ]
 
     rows = [("one", hits(2, 3)), ("none", []), ("\u202etwo\udcff", hits(0.1, 0.2, 4))]
-    sheet = np.asarray(draw_comparison(Image.new("RGB", (50, 50), "red"), rows, "title"))
+    sheet = np.asarray(draw_comparison([SheetExample(Image.new("RGB", (50, 50), "red"))], rows, "title"))
 
     def middle(row: int, column: int) -> tuple[int, ...]:
         y = HEADER + row * (LABEL + CELL + CAPTION + GAP) + LABEL + CELL // 2
@@ -122,5 +132,5 @@ def test_every_row_stands_in_its_place_and_ends_for_itself() -> None:
     assert tuple(sheet[HEADER + LABEL + CELL // 2, MARGIN + CELL // 2]) == (255, 0, 0)
     assert middle(2, 0) == (0, 0, 200) and middle(2, 1) == (0, 0, 201)
     assert all(min(middle(*place)) > 100 for place in ((0, 0), (0, 1), (2, 2)))  # dimmed
-    blank = draw_comparison(Image.new("RGB", (5, 5)), [], "")
+    blank = draw_comparison([SheetExample(Image.new("RGB", (5, 5)))], [], "")
     assert blank.width > CELL

@@ -79,7 +79,7 @@ def test_words_for_a_person(tmp_path: Path) -> None:
     ran = diffsim("score", tmp_path / name, tmp_path / name, *SETTINGS)
     assert ran.code == 0
     first, *directions = ran.out.decode().splitlines()
-    assert first.startswith("1.0000  cosine by tiny-sd15/look, engine protocol (")
+    assert first.startswith("1.0000  cosine by tiny-sd15/look, engine protocol, fp32 (")
     assert directions == ["1.0000  a\\nb.png rebuilt from a\\nb.png"] * 2
 
 

@@ -1,24 +1,28 @@
 import io
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
+from diffsim.query.figures.lettering import BOX, FONTS, boxes, fitted, font, lettered
 from diffsim.query.figures.sheet import (
+    ACCENT,
     CAPTION,
     CELL,
     CELL_GROUND,
     GAP,
     HEADER,
+    LABEL,
     MARGIN,
     PER_ROW,
+    SMALL,
+    SheetExample,
     SheetHit,
     draw_sheet,
-    fitted,
-    font,
-    plain,
 )
+from diffsim.query.text import telling
 
 
 def noise(width: int, height: int, seed: int = 0) -> Image.Image:
@@ -38,7 +42,7 @@ def cell(sheet: Image.Image, column: int, row: int = 0) -> np.ndarray:
 
 def test_query_and_hits_stand_unchanged_in_their_cells() -> None:
     query, neighbours = noise(CELL, CELL), hits(8)
-    sheet = draw_sheet(query, neighbours, "a title")
+    sheet = draw_sheet([SheetExample(query)], neighbours, "a title")
     assert sheet.mode == "RGB"
     assert (np.asarray(sheet.crop((MARGIN, HEADER, MARGIN + CELL, HEADER + CELL))) == np.asarray(query)).all()
     for i, hit in enumerate(neighbours):
@@ -46,7 +50,9 @@ def test_query_and_hits_stand_unchanged_in_their_cells() -> None:
 
 
 def test_the_sheet_grows_by_whole_rows() -> None:
-    sizes = [draw_sheet(noise(9, 9), hits(n), "").size for n in (0, 3, PER_ROW, PER_ROW + 1, 3 * PER_ROW)]
+    sizes = [
+        draw_sheet([SheetExample(noise(9, 9))], hits(n), "").size for n in (0, 3, PER_ROW, PER_ROW + 1, 3 * PER_ROW)
+    ]
     row = CELL + CAPTION + GAP
     assert [height - sizes[0][1] for _, height in sizes] == [0, 0, 0, row, 2 * row]
     assert sizes[1][0] < sizes[2][0] == sizes[3][0] == sizes[4][0]
@@ -58,7 +64,7 @@ def test_the_sheet_grows_by_whole_rows() -> None:
 )
 def test_pictures_keep_the_ratio_of_their_sides(size: tuple[int, int], covered: tuple[int, int]) -> None:
     red = Image.new("RGB", size, (200, 0, 0))
-    shown = cell(draw_sheet(red, [SheetHit(red, 1, 1.0, None, "red")], ""), 0)
+    shown = cell(draw_sheet([SheetExample(red)], [SheetHit(red, 1, 1.0, None, "red")], ""), 0)
     where = (shown == (200, 0, 0)).all(axis=2)
     assert (int(where.any(axis=0).sum()), int(where.any(axis=1).sum())) == covered
     assert (shown[~where] == CELL_GROUND).all()
@@ -67,16 +73,16 @@ def test_pictures_keep_the_ratio_of_their_sides(size: tuple[int, int], covered: 
 def test_hits_are_dimmed_and_marked_from_the_first_that_chance_explains() -> None:
     expected = [0.01, None, 1.0, 1.2, 0.9]
     neighbours = [SheetHit(noise(CELL, CELL, i), i + 1, 0.5, e, "n") for i, e in enumerate(expected)]
-    sheet = draw_sheet(noise(CELL, CELL), neighbours, "")
+    sheet = draw_sheet([SheetExample(noise(CELL, CELL))], neighbours, "")
     same = [bool((cell(sheet, i) == np.asarray(hit.picture)).all()) for i, hit in enumerate(neighbours)]
     assert same == [True, True, True, False, False]
-    assert cell(sheet, 3).std() < 0.5 * cell(sheet, 2).std()
+    assert 0.5 * cell(sheet, 2).std() < cell(sheet, 3).std() < 0.75 * cell(sheet, 2).std()  # and can be seen
     # One coloured rule, in the gap before the fourth hit; none where nothing ends.
     red = [x for x in range(sheet.width) if sheet.getpixel((x, HEADER + CELL + 30)) == (196, 77, 44)]
     fourth = MARGIN + CELL + 2 * GAP + 3 * (CELL + GAP)
     assert red
     assert fourth - GAP < min(red) <= max(red) < fourth
-    unmarked = np.asarray(draw_sheet(Image.new("RGB", (9, 9)), hits(0), ""))
+    unmarked = np.asarray(draw_sheet([SheetExample(Image.new("RGB", (9, 9)))], hits(0), ""))
     assert not (unmarked == (196, 77, 44)).all(axis=2).any()
 
 
@@ -98,23 +104,75 @@ ODD_NAMES = [
 def test_any_file_name_can_be_shown(name: str) -> None:
     odd = SheetHit(noise(20, 10), 1, math.nan, math.inf, name)
     file = io.BytesIO()
-    draw_sheet(noise(10, 20), [odd, odd], name).save(file, "PNG")
+    draw_sheet([SheetExample(noise(10, 20))], [odd, odd], name).save(file, "PNG")
     with Image.open(file) as picture:
         picture.load()
-    assert font(14).getlength(fitted(name, font(14), CELL)) <= CELL
+    drawn, face = fitted(name, 14, CELL)
+    assert face.getlength(drawn) <= CELL
 
 
-def test_names_are_written_in_the_glyphs_there_are() -> None:
+def test_names_are_written_in_a_font_that_has_their_letters() -> None:
+    assert lettered("cat 12.jpg", 14) == ("cat 12.jpg", font(14))
+    for name in ("Привет мир.jpg", "Ελλάδα.jpg", "Ångström été – Straße.jpg"):
+        drawn, face = lettered(name, 14)
+        found = any(_there(each) for each in FONTS)
+        assert (drawn == name and face is not font(14)) if found else not boxes("été")
+        assert boxes(name) == (BOX in drawn)
+
+
+def _there(name: str) -> bool:
+    try:
+        return ImageFont.truetype(name, 14) is not None
+    except OSError:
+        return False
+
+
+def test_without_such_a_font_there_are_look_alikes_and_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("diffsim.query.figures.lettering.FONTS", ())
+
+    def plain(text: str) -> str:
+        return lettered(text, 14)[0]
+
     assert plain("Ångström été.jpg") == "Angstrom ete.jpg"
     assert plain("Łódź – Straße") == "Lodz - Strasse"
     assert plain("a\u202eb\u200dc\u0301") == "abc"
     assert len(set(plain("日\udcff🎉\x07"))) == 1
     assert plain("x…y") == "x…y"
-    assert fitted("\u202eété", font(14), CELL) == "ete"
+    assert plain("\u202eété") == "ete"
+    assert boxes("Привет") and not boxes("Łódź \udcff 🎉")
 
 
 def test_a_long_name_keeps_both_its_ends() -> None:
-    name = fitted("holiday/2019/" + "very-" * 40 + "0042.jpeg", font(14), CELL)
+    name, _ = fitted("holiday/2019/" + "very-" * 40 + "0042.jpeg", 14, CELL)
     assert name.startswith("holiday")
     assert name.endswith("0042.jpeg")
     assert "…" in name
+
+
+def test_what_was_asked_is_drawn() -> None:
+    """The box, and what was added and subtracted; the sheet is high enough for all of them."""
+    white = Image.new("RGB", (100, 50), "white")
+    black = Image.new("RGB", (50, 100))
+    examples = [
+        SheetExample(black, region=(0.5, 0.5, 0.25, 0.25)),
+        *(SheetExample(white, weight) for weight in (1, -0.5, 2, 1, 1)),
+    ]
+    sheet = draw_sheet(examples, hits(1), "")
+    shown = np.asarray(sheet.crop((MARGIN, HEADER, MARGIN + CELL, HEADER + CELL)))
+    inside, outside = shown[CELL * 5 // 8, CELL * 9 // 16], shown[CELL // 4, CELL // 2]
+    assert (inside == 0).all() and (outside > 100).all()
+    edge = (shown == ACCENT).all(axis=2)
+    assert np.flatnonzero(edge.any(axis=1)).tolist() == list(range(CELL // 2, CELL // 2 + CELL // 4))
+    y = HEADER + CELL + CAPTION + 2 * (SMALL + LABEL) + SMALL // 2
+    assert sheet.getpixel((MARGIN + SMALL // 2, y)) == (255, 255, 255) and sheet.height > y + SMALL // 2
+    assert draw_sheet(examples[:1], hits(1), "").height < sheet.height
+
+
+def test_captions_say_which_of_several_files_of_one_name() -> None:
+    assert telling(["/a/x/cow.png", "/a/y/cow.png", "/a/y/pig.png"]) == ["x/cow.png", "y/cow.png", "pig.png"]
+    assert telling(["/a/x/z/1.png", "/b/x/z/1.png", "/b/q/1.png"]) == ["a/x/z/1.png", "b/x/z/1.png", "q/1.png"]
+    assert telling(["/1.png", "/a/1.png"]) == ["/1.png", "a/1.png"]
+    assert telling(["a/1.png", "a/1.png"]) == ["1.png", "1.png"] and telling([]) == []
+    folders = [replace(hit, folder="in somewhere") for hit in hits(2)]
+    tall, plain = (draw_sheet([SheetExample(noise(9, 9))], each, "") for each in (folders, hits(2)))
+    assert tall.height > plain.height

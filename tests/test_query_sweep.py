@@ -130,7 +130,7 @@ def test_mistakes_get_one_sentence(work, tmp_path):
 
     assert "choose one of" in told("--layer", "nowhere")
     assert ".svg" in told("--plot", tmp_path / "curves.pdf")
-    assert "does not exist" in told("--plot", tmp_path / "none" / "curves.png")
+    assert "no folder" in told("--plot", tmp_path / "none" / "curves.png")
     assert "no IP-Adapter" in told("--variant", "C", "--ip-adapter", tmp_path / "none")
     missing = {"before": lambda: sys.modules.update(matplotlib=None)}
     assert "pip install 'diffsim-search[plot]'" in told("--plot", tmp_path / "curves.png", **missing)

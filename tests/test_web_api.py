@@ -225,6 +225,30 @@ def test_why(asker, work):
     assert problem(asker.get(f"/api/why?a={first}&b=/etc/passwd"), 422)
 
 
+def test_why_has_the_score_of_the_search(asker, work):
+    """Of the region, and in every space that was asked."""
+    first = content_id(asker, "07.png")
+    region = [0.1, 0.2, 0.4, 0.5]
+    hit = answers(asker, picture=first, region=region)[-1]["hits"][2]
+    asked = f"/api/why?a={first}&b={hit['id']}"
+    found = asker.get(f"{asked}&region=0.1,0.2,0.4,0.5").json()
+    assert found["score"] == pytest.approx(hit["score"], abs=1e-5) and found["region"] == pytest.approx(region)
+    assert found["score"] != pytest.approx(asker.get(asked).json()["score"], abs=1e-5)
+    rows, columns = len(found["a_from_b"]), len(found["a_from_b"][0])
+    for part in found["regions"]:
+        assert 0.1 * rows - 1 < part["a"][0] < 0.7 * rows and 0.1 * columns - 1 < part["a"][1] < 0.5 * columns
+    for box in ("0,0,2,2", "a,b,c,d", "1,2,3", ""):
+        assert problem(asker.get(f"{asked}&region={box}"), 422)
+    names = [space["name"] for space in asker.get("/api/index").json()["spaces"]]
+    several = asker.get(asked + "".join(f"&space={name}" for name in names)).json()
+    assert [one["name"] for one in several["scores"]] == names and several["space"]["name"] == names[0]
+    for one in several["scores"]:
+        (same,) = [
+            each for each in answers(asker, picture=first, spaces=[one["name"]])[-1]["hits"] if each["id"] == hit["id"]
+        ]
+        assert one["score"] == pytest.approx(same["score"], abs=1e-5)
+
+
 # Uploads
 
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 from indexing import build, diffsim, draw
 
-from diffsim.query.web.server import _listen
+from diffsim.query.web.server import listen
 
 PROJECT = Path(__file__).parent.parent
 
@@ -73,5 +73,5 @@ def test_the_address_answers_as_soon_as_it_is_printed(page):
 
 def test_answers_are_sent_without_delay():
     """asyncio sets TCP_NODELAY only where the protocol is named; without it each answer takes 40 ms more."""
-    with _listen(0) as listening:
+    with listen(0) as listening:
         assert listening.proto == socket.IPPROTO_TCP

@@ -51,6 +51,22 @@ def test_the_token_becomes_a_cookie_and_leaves_the_address(stranger):
     assert stranger.get("/api/index").status_code == 200
 
 
+def test_a_followed_link_leads_on_from_here(stranger):
+    """A strict cookie is not sent where another page led here by redirection."""
+    link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+    first = stranger.get(f"/compare?q=2&by=a%22b&token={TOKEN}", headers=link)
+    assert first.status_code == 200 and "SameSite=strict" in first.headers["set-cookie"]
+    assert 'content="0;url=/compare?q=2&amp;by=a%22b"' in first.text and TOKEN not in first.text
+    assert stranger.get("/compare?q=2").status_code == 200
+
+
+def test_a_person_who_gets_lost_finds_back(stranger):
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    page = stranger.get("/nosuch", headers={**headers, "Accept": "text/html"})
+    assert page.status_code == 404 and 'href="/"' in page.text
+    problem(stranger.get("/nosuch", headers=headers), 404)
+
+
 def test_the_redirect_stays_here(stranger):
     assert (
         stranger.get(f"http://127.0.0.1:8765//elsewhere.example/?token={TOKEN}")

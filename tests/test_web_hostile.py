@@ -111,4 +111,4 @@ def test_the_names_in_an_archive_stay_in_its_folder(client):
         assert archive.testzip() is None
     assert len(names) == len(pictures) == len({name.lower() for name in names})
     assert not [name for name in names if "/" in name or "\\" in name or ":" in name or name in ("", ".", "..")]
-    assert all(name.isprintable() for name in names)
+    assert all(name.replace("\u200c", "").replace("\u200d", "").isprintable() for name in names)

@@ -18,6 +18,7 @@ from webs import TOKEN, served
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
+from diffsim.query.web.browser import LEADS
 from diffsim.retrieval.drawings.gallery import draw as drawing
 
 LOOK = (Path(__file__).parent / "look.js").read_text(encoding="utf-8")
@@ -120,6 +121,47 @@ def test_a_pasted_or_dropped_picture(page, how):
     });"""
     page.does(lambda: page.js(make.replace("arguments[0]", f"'{how}'")))
     assert "?q=u" in page.driver.current_url
+
+
+def test_several_pictures_are_asked_together(page, gallery):
+    """The first is the query, the others are examples; what cannot be read is named."""
+    names = ("outside.png", "gallery/dark/cat-neon.png", "gallery/light/cat-pencil.png")
+    there = [str(gallery / name) for name in names]
+    page.does(lambda: page.one("#file").send_keys("\n".join(there)))
+    page.until(lambda: page.texts(".head h1") and "…" not in page.texts(".head h1")[0], "no ranking came")
+    assert len(page.all(".examples li")) == 2
+    assert "3 pictures together" in page.one(".toast").text
+    page.shoot("several")
+    page.does(lambda: page.one("#file").send_keys(f"{gallery / 'gallery' / 'broken.png'}\n{gallery / 'outside.png'}"))
+    assert "broken.png: " in page.one(".toast.problem").text and "?q=u" in page.driver.current_url
+    page.driver.get_log("browser")  # the browser tells its console of the 422 too
+
+
+def test_why_of_a_region_and_of_several_spaces(page):
+    query = query_id(page, "cat-neon.png")
+    neighbour = query_id(page, "cat-ink.png")
+    page.open(f"/why?q={query}&b={neighbour}&box=0.1,0.2,0.4,0.5&by=tiny-sd15/style,tiny-sd15/instance")
+    assert "of the region" in page.one(".head .count").text
+    assert page.one(".layer .counted").size["width"] > 20
+    names = page.texts(".head .spaces a")
+    assert len(names) == 2 and all("0." in name for name in names)
+    first = page.one(".head h1").text
+    page.shoot("why-region")
+    page.does(lambda: page.click(".head .spaces a:not([aria-current])"))
+    assert "at=" in page.driver.current_url and "by=tiny-sd15/style,tiny-sd15/instance" in page.driver.current_url
+    assert page.one(".head h1").text != first and page.one(".head .spaces a[aria-current]").text == names[1]
+
+
+def test_the_page_opens_from_a_file_that_leads_to_it(page, address, tmp_path):
+    """As `diffsim browse` opens it: the token is on no command line."""
+    lead = tmp_path / "open.html"
+    lead.write_text(LEADS.format(address=f"{address}/?token={TOKEN}"))
+    page.driver.delete_all_cookies()
+    page.driver.get(lead.as_uri())
+    page.until(lambda: page.driver.current_url == f"{address}/", "the page did not come")
+    page.settle()
+    assert page.all(".tile")
+    page.driver.get_log("performance")  # the file itself was not of the page
 
 
 def test_what_is_no_picture_is_said(page, gallery):

@@ -9,12 +9,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-import uvicorn
 from fastapi.testclient import TestClient
 
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.query.web.app import create_app
-from diffsim.query.web.server import _listen
+from diffsim.query.web.server import Server, listen
 
 TOKEN = "the-token-of-the-tests"
 
@@ -31,9 +30,8 @@ def client(index: Path, **settings: Any) -> Iterator[TestClient]:
 @contextmanager
 def served(index: Path) -> Iterator[str]:
     """The address of a real server, without the token."""
-    listening = _listen(0)
-    app = create_app(index, token=TOKEN, device="cpu")
-    server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False, timeout_graceful_shutdown=3))
+    listening = listen(0)
+    server = Server(create_app(index, token=TOKEN, device="cpu"))
     thread = threading.Thread(target=server.run, args=([listening],))
     thread.start()
     while not server.started:

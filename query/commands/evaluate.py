@@ -12,6 +12,7 @@ from diffsim.retrieval.names import BENCHMARKS, PROTOCOLS
 from diffsim.retrieval.user_folders import user_cache
 
 from ..text import printable
+from .files import output_option
 from .options import Choice, FilePath, device_option
 from .progress import progress
 
@@ -61,7 +62,7 @@ def on_a_benchmark(command: Callable[..., None]) -> Callable[..., None]:
     show_default=True,
     help="engine: as an index scores. paper: triplets as DiffSim's released code scores them, reference first.",
 )
-@click.option("--save-triplets", type=FilePath(dir_okay=False), help="Write the triplets as a CSV.")
+@output_option("--save-triplets", "Write the triplets as a .csv.")
 @on_a_benchmark
 def evaluate(
     bench: str,
@@ -73,6 +74,7 @@ def evaluate(
     seed: int,
     cache: Path | None,
     save_triplets: Path | None,
+    force: bool,
     as_json: bool,
     device: str,
 ) -> None:
@@ -92,12 +94,16 @@ def evaluate(
 
     from ..evaluation.benchmark import Triplets, measure, measure_as_paper, read
     from ..evaluation.contenders import parse_spec
+    from ..outputs import check_output, write_output
+
+    if save_triplets:
+        check_output(save_triplets, (".csv",), force=force)
 
     contenders = [parse_spec(spec, prompt) for spec in specs]
     options = IndexOptions(device=device)
     benchmark = read(bench, root, limit, seed, note)
     if isinstance(benchmark, Triplets) and save_triplets:
-        benchmark.save(save_triplets)
+        write_output(save_triplets, benchmark.save)
     if isinstance(benchmark, Triplets) and protocol == "paper":
         rows = measure_as_paper(benchmark, contenders, options, progress)
     else:

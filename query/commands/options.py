@@ -1,6 +1,5 @@
 """Options and formats that several commands share."""
 
-import re
 from collections.abc import Callable, Collection
 from functools import wraps
 from pathlib import Path
@@ -165,25 +164,7 @@ class Region(click.ParamType):
         return numbers
 
 
-class WeighedPicture(click.ParamType):
-    """A picture with a weight before a colon, as in rclip; a file name that begins like that is written ./2:cat.png."""
-
-    name = "picture"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, Path]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
-        weight, path = (float(found[1]), found[2]) if found else (1.0, value)
-        if not path:
-            self.fail("the path is empty; name a picture.", param, ctx)
-        if not weight:
-            self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
-        return weight, Path(path)
-
-
 REGION = Region()
-WEIGHED_PICTURE = WeighedPicture()
 
 
 class ByteSize(click.ParamType):

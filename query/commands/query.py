@@ -13,17 +13,19 @@ import click
 from diffsim.retrieval.names import PROFILES
 
 from ..text import chance_text, likeness_ended, printable
-from .options import REGION, WEIGHED_PICTURE, Choice, Date, FilePath, device_option, index_option
+from .files import WEIGHED_PICTURE, GivenPicture, Picture, output_option
+from .options import REGION, Choice, Date, FilePath, device_option, index_option
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from ..figures.sheet import SheetHit
-    from ..query import Answer, Hit
+    from diffsim.indexer.index_folder import IndexFolder
+
+    from ..query import Answer, Example, Hit
 
 
 @click.command()
-@click.argument("image", type=FilePath())
+@click.argument("image", type=Picture())
 @index_option
 @click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many neighbours.")
 @click.option(
@@ -85,22 +87,18 @@ if TYPE_CHECKING:
     show_default=True,
     help="json is JSON Lines, one hit per line.",
 )
-@click.option(
-    "--sheet",
-    type=FilePath(dir_okay=False),
-    help="Also draw the query and its neighbours into this PNG.",
-)
+@output_option("--sheet", "Also draw the query and its neighbours into this .png or .jpg.")
 @device_option
 def query(
-    image: Path,
+    image: GivenPicture,
     index_path: Path,
     top: int,
     candidates: int,
     profiles: tuple[str, ...],
     spaces: tuple[str, ...],
     region: tuple[float, ...] | None,
-    add: tuple[tuple[float, Path], ...],
-    subtract: tuple[tuple[float, Path], ...],
+    add: tuple[tuple[float, GivenPicture], ...],
+    subtract: tuple[tuple[float, GivenPicture], ...],
     folders: tuple[Path, ...],
     after: "datetime | None",
     before: "datetime | None",
@@ -113,18 +111,20 @@ def query(
     include_self: bool,
     form: str,
     sheet: Path | None,
+    force: bool,
     device: str,
 ) -> None:
-    """Rank the pictures of the index by similarity to IMAGE."""
+    """Rank the pictures of the index by similarity to IMAGE: its path, or - for standard input."""
     from diffsim.db.filters import Filters
 
+    from ..outputs import check_output
     from ..query import Example, Query
     from ..search import Searcher
 
     examples = [
-        Example(image, region=region),  # type: ignore[arg-type]  # Example checks the box
-        *(Example(picture, weight) for weight, picture in add),
-        *(Example(picture, -weight) for weight, picture in subtract),
+        Example(image.subject, region=region),  # type: ignore[arg-type]  # Example checks the box
+        *(Example(picture.subject, weight) for weight, picture in add),
+        *(Example(picture.subject, -weight) for weight, picture in subtract),
     ]
     asked = Query(
         examples,
@@ -139,14 +139,16 @@ def query(
         fold=fold,
     )
     with Searcher(index_path, device) as searcher:
+        if sheet:
+            check_output(sheet, force=force, catalog=searcher.catalog)
         answer = searcher.answer(asked)
-    if sheet:
-        _draw(image, answer, sheet)
     stdout = sys.stdout.buffer
     stdout.write(_FORMATS[form](answer.hits))
     stdout.flush()
     for note in _notes(answer, form):
         click.echo(note, err=True)
+    if sheet:
+        _draw(examples, answer, f"{printable(image.name)} by {answer.name}", sheet, searcher.index)
 
 
 def _notes(answer: "Answer", form: str) -> list[str]:
@@ -208,19 +210,29 @@ def _paths(hits: list["Hit"]) -> bytes:
 _FORMATS = {"table": table, "json": _json, "csv": _csv, "paths": _paths}
 
 
-def _draw(image: Path, answer: "Answer", sheet: Path) -> None:
-    from ..figures.sheet import draw_sheet, save_png
-    from ..figures.thumbnails import thumbnail
+def _draw(examples: list["Example"], answer: "Answer", title: str, sheet: Path, index: "IndexFolder") -> None:
+    from ..figures.sheet import SheetExample, draw_sheet, sheet_hits
+    from ..figures.thumbnails import thumbnails
+    from ..outputs import save_picture
+    from ..picture_cache import shown_pictures
 
-    title = f"{printable(image.name)} by {answer.name}"
-    save_png(draw_sheet(thumbnail(image), sheet_hits(answer.hits), title), sheet)
-
-
-def sheet_hits(hits: list["Hit"]) -> list["SheetHit"]:
-    """The hits as rows of a sheet."""
-    from ..figures.sheet import SheetHit
-    from ..figures.thumbnails import thumbnail
-
-    return [
-        SheetHit(thumbnail(Path(hit.path)), hit.rank, hit.score, hit.by_chance, Path(hit.path).name) for hit in hits
+    shown = [
+        SheetExample(picture, example.weight, example.region)
+        for picture, example in zip(thumbnails([example.subject for example in examples]), examples, strict=True)
     ]
+    with shown_pictures(index) as pictures:
+        hits = sheet_hits(answer.hits, pictures)
+    save_picture(draw_sheet(shown, hits, title), sheet)
+    report_boxes([title, *(text for hit in hits for text in (hit.name, hit.folder))])
+
+
+def report_boxes(texts: list[str]) -> None:
+    """Say so where a sheet shows boxes in place of letters."""
+    from ..figures.lettering import boxes
+
+    if any(map(boxes, texts)):
+        click.echo(
+            "Some letters on the sheet are boxes, because no font with them was found; install for example DejaVu Sans "
+            "(Cyrillic, Greek, Arabic) or Noto Sans CJK (Chinese, Japanese, Korean).",
+            err=True,
+        )

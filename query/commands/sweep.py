@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from .evaluate import aligned, evaluation_cache, kept_when_interrupted, note, on_a_benchmark, percent
-from .options import FilePath, space_options
+from .files import output_option
+from .options import space_options
 from .progress import progress
 
 
@@ -28,7 +29,7 @@ from .progress import progress
     multiple=True,
     help="Side of the pictures in pixels, repeatable.  [default: the network's]",
 )
-@click.option("--plot", type=FilePath(dir_okay=False), help="Draw the curves into a .png or .svg.")
+@output_option("--plot", "Draw the curves into a .png or .svg.")
 @on_a_benchmark
 def sweep(
     bench: str,
@@ -41,6 +42,7 @@ def sweep(
     seed: int,
     cache: Path | None,
     plot: Path | None,
+    force: bool,
     as_json: bool,
     device: str,
 ) -> None:
@@ -52,7 +54,7 @@ def sweep(
     if plot:
         from ..evaluation.curves import check_plot
 
-        check_plot(plot)
+        check_plot(plot, force=force)
     from diffsim.indexer.build import IndexOptions
     from diffsim.indexer.requests import DEFAULT_MODEL
 

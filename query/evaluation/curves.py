@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import QueryError
+from ..outputs import MARK, check_output, write_output
 from .sweep import Setting
 
 # Okabe and Ito's colours, which colour-blind people can distinguish, each with its own marker.
@@ -23,12 +24,9 @@ class CannotPlot(QueryError):
     """The curves cannot be drawn."""
 
 
-def check_plot(path: Path) -> None:
-    """Check that the plot can be written, before the work is done. Raises CannotPlot."""
-    if path.suffix.lower() not in (".png", ".svg"):
-        raise CannotPlot(f"The plot {path} is neither .png nor .svg; name such a file.")
-    if not path.parent.is_dir():
-        raise CannotPlot(f"The folder of the plot {path} does not exist; make it, or name another file.")
+def check_plot(path: Path, *, force: bool = False) -> None:
+    """Check that the plot can be written, before the work is done. Raises CannotPlot, CannotWrite."""
+    check_output(path, (".png", ".svg"), force=force)
     if importlib.util.find_spec("matplotlib") is None:
         raise CannotPlot("A plot needs one more package: pip install 'diffsim-search[plot]'.")
 
@@ -38,9 +36,8 @@ def draw_curves(
 ) -> None:
     """Write a PNG or SVG. figures: of each point, with value, low and high in 0..1; name: of the figure.
 
-    If there is only one timestep, the layers are the horizontal axis of a single panel. Raises CannotPlot.
+    If there is only one timestep, the layers are the horizontal axis of a single panel.
     """
-    check_plot(path)
     from matplotlib import rc_context
     from matplotlib.figure import Figure  # not pyplot: no window and no global state
 
@@ -53,7 +50,9 @@ def draw_curves(
         sheet.supylabel(f"{name}, %", fontsize=9)
         sheet.suptitle(title, x=0.01, ha="left", fontsize=11)
         sheet.legend(*panel.get_legend_handles_labels(), loc="outside upper right", frameon=False, ncols=_ACROSS)
-        sheet.savefig(path, dpi=130, metadata={"Date": None} if path.suffix.lower() == ".svg" else None)
+        svg = path.suffix.lower() == ".svg"
+        metadata = {"Date": None, "Title": MARK} if svg else {"Software": MARK}
+        write_output(path, lambda part: sheet.savefig(part, dpi=130, metadata=metadata))
 
 
 def _by_timestep(sheet: Any, found: Figures) -> Any:

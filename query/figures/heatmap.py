@@ -8,7 +8,8 @@ from PIL import Image, ImageDraw
 
 from diffsim.retrieval.agreement import Agreement
 
-from .sheet import CELL_GROUND, GREY, GROUND, INK, MARGIN, fitted, font
+from .lettering import font
+from .sheet import CELL_GROUND, GREY, GROUND, INK, MARGIN, write
 
 PANEL = 440
 BETWEEN = 40
@@ -39,7 +40,7 @@ def draw_agreement(a: Image.Image, b: Image.Image, why: Agreement, title: str) -
     width = 2 * MARGIN + 2 * PANEL + BETWEEN
     drawing = Image.new("RGB", (width, TOP + 2 * (PANEL + LABEL) + BAR), GROUND)
     pen = ImageDraw.Draw(drawing)
-    pen.text((MARGIN, MARGIN), fitted(title, font(24), width - 2 * MARGIN), INK, font(24), anchor="lm")
+    write(pen, title, MARGIN, MARGIN, 24, INK, width - 2 * MARGIN)
     pen.text((MARGIN, MARGIN + 34), f"score {why.score:.3f}", GREY, font(18), anchor="lm")
     left, right, below = MARGIN, MARGIN + PANEL + BETWEEN, TOP + PANEL + LABEL
     in_a = [(region.row, region.column) for region in why.regions]

@@ -1,24 +1,38 @@
-"""Thumbnails for sheets: upright, on white, for any file."""
+"""Small pictures for sheets: upright, on white, for any file, from the guarded decoders."""
 
-from pathlib import Path
+from collections.abc import Sequence
+from contextlib import closing
 
 from PIL import Image
 
-from diffsim.retrieval.pictures.images import UnreadableImage, open_picture
+from diffsim.errors import Error
+from diffsim.retrieval.pictures.decode_pool import Decoded
 
-_SIDE = 384
+from ..decoders import THUMBNAIL_SIDE, Decoders, picture_of
+from ..picture_files import picture_file
+from ..query import Subject
 
 
-def thumbnail(path: Path) -> Image.Image:
-    """The picture at most 384 pixels wide and high; a plain grey square if the file cannot be read now."""
+def thumbnail(subject: Subject) -> Image.Image:
+    """A picture, not an id, at most 384 pixels wide and high; a plain grey square if it cannot be read now."""
+    return thumbnails([subject])[0]
+
+
+def thumbnails(subjects: Sequence[Subject]) -> list[Image.Image]:
+    """The same for several."""
+    with closing(Decoders(1)) as decoders:
+        return [_thumbnail(subject, decoders) for subject in subjects]
+
+
+def _thumbnail(subject: Subject, decoders: Decoders) -> Image.Image:
     try:
-        picture, _ = open_picture(path.read_bytes())
-    except (OSError, UnreadableImage):
+        with picture_file(subject) as file:
+            found = decoders.decode(file.job(), THUMBNAIL_SIDE)
+    except Error:
         return blank()
-    picture.thumbnail((_SIDE, _SIDE), Image.Resampling.LANCZOS)
-    return picture
+    return picture_of(found, THUMBNAIL_SIDE) if isinstance(found, Decoded) else blank()
 
 
 def blank() -> Image.Image:
     """The placeholder for a picture that cannot be read now."""
-    return Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
+    return Image.new("RGB", (THUMBNAIL_SIDE, THUMBNAIL_SIDE), (225, 225, 225))

@@ -45,6 +45,11 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
             "content": {problems.MEDIA_TYPE: {}},
             "description": "Not understood.",
         },
+        503: {
+            "model": schemas.Problem,
+            "content": {problems.MEDIA_TYPE: {}},
+            "description": "Busy; Retry-After says in how many seconds to ask again.",
+        },
     }
     app = FastAPI(
         title="diffsim browse",
@@ -57,7 +62,7 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
     )
     app.state.engine = engine
     app.state.token = token
-    problems.install(app)
+    problems.install(app, templates.get_template("missing.html").render())
     app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")
     page = templates.get_template("page.html")

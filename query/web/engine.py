@@ -1,14 +1,13 @@
 """One index behind the page: its pictures, searches, uploads and indexing runs.
 
-`search`, `compare` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any. All return
-values of the search core and the catalog; present.py turns these into JSON.
+`compare` and `extract` belong to a lane's thread, see lanes.py; the others may be called from any. All return values of
+the search core and the catalog; present.py turns these into JSON.
 """
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 
 from diffsim.db.catalog import Catalog, KnownSpace
@@ -17,15 +16,15 @@ from diffsim.db.status import Status
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.roots import offline_roots
 
+from ..decoders import Decoders
 from ..locate import Locator
 from ..pair import Pair
-from ..query import Answer, Example, ExtractedPicture, Query
+from ..picture_cache import PictureCache
+from ..query import Example, ExtractedPicture, Query
 from ..text import printable
 from . import schemas
-from .decoders import Decoders
 from .kept import Kept
-from .lanes import Lanes
-from .picture_cache import PictureCache
+from .lanes import Asker, Lanes
 from .picture_list import PictureList
 from .problems import Problem
 from .runs import Run, Runs
@@ -34,7 +33,6 @@ from .uploads import Uploads
 SHOWN_FAILURES = 1000
 _FOLDERS = 500
 _DECODERS = 2
-_PAIRS = 4
 _SIZE_S = 10.0
 """The size on disk is not measured more often than this."""
 
@@ -57,10 +55,11 @@ class Page:
 @dataclass(frozen=True)
 class Comparison:
     """Two pictures in a feature space. sizes: width and height of each in pixels. size, fit: how the network sees them,
-    see retrieval/region.py."""
+    see retrieval/region.py. scores: in each space that was asked."""
 
     pair: Pair
     space: KnownSpace
+    scores: Sequence[tuple[KnownSpace, float]]
     sizes: tuple[tuple[int, int], tuple[int, int]]
     size: int
     fit: str
@@ -88,7 +87,7 @@ class Engine:
         self.index = index
         self.catalog: Catalog = index.catalog(readonly=True)
         self.decoders = Decoders(_DECODERS)
-        self.pictures = PictureCache(index, self.decoders)
+        self.pictures = PictureCache(index, self.decoders, keep=True)
         self.uploads = Uploads(self.decoders)
         self.lanes = Lanes(index, device)
         self.runs = Runs(index)
@@ -96,7 +95,6 @@ class Engine:
         self._folders = Kept(self._read_folders, self.catalog.generation)
         self._counts = Kept(lambda: self.catalog.status(SHOWN_FAILURES), self.catalog.generation)
         self._bytes = Kept(index.disk_bytes, lambda: time.monotonic() // _SIZE_S)
-        self._pair = lru_cache(_PAIRS)(self._make_pair)
 
     def close(self) -> None:
         self.runs.close()
@@ -158,20 +156,17 @@ class Engine:
             upload.features.update(searcher.extract(upload.data, missing).features)
         return ExtractedPicture(upload.sha256, upload.width, upload.height, dict(upload.features))
 
-    def search(self, query: Query) -> Iterator[Answer]:
-        """The order of the first stage, then that of the full score."""
-        return self.lanes.searcher.answers(query)
-
-    def compare(self, a: Subject, b: Subject, space: str | None) -> Comparison:
-        """Two pictures, to compare part by part; the last few are kept, for a pointer that moves over them."""
-        chosen = self.lanes.searcher.choose(space)
+    def compare(
+        self, asker: Asker, a: Subject, b: Subject, spaces: Sequence[str], region: schemas.Box | None = None
+    ) -> Comparison:
+        """Two pictures, to compare part by part in the first of the spaces, and as a whole in all."""
+        chosen = asker.searcher.choose_all(spaces)
         indexed = isinstance(a, int) and isinstance(b, int)
-        pair = (self._pair if indexed else self._make_pair)(a, b, chosen.fingerprint)
-        seen = self.lanes.searcher.collection.kit(chosen).settings
-        return Comparison(pair, chosen, (self._size(a), self._size(b)), seen.size, seen.fit)
-
-    def _make_pair(self, a: Subject, b: Subject, space: str) -> Pair:
-        return self.lanes.searcher.pair(a, b, space)
+        make = asker.indexed_pair if indexed else asker.searcher.pair
+        pairs = [make(a, b, space.fingerprint, region) for space in chosen]
+        scores = [(space, pair.score()) for space, pair in zip(chosen, pairs, strict=True)]
+        seen = asker.searcher.collection.kit(chosen[0]).settings
+        return Comparison(pairs[0], chosen[0], scores, (self._size(a), self._size(b)), seen.size, seen.fit)
 
     def _size(self, subject: Subject) -> tuple[int, int]:
         found = self.pictures.known(subject) if isinstance(subject, int) else subject

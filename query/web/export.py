@@ -3,25 +3,29 @@
 import hashlib
 import io
 import os
+import re
+import time
+import unicodedata
 import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from PIL import Image
+from diffsim.retrieval.regular_files import MAX_FILE_BYTES, open_regular
 
-from diffsim.retrieval.pictures.decode_worker import MAX_FILE_BYTES
-from diffsim.retrieval.regular_files import open_regular
-
-from ..figures.sheet import SheetHit, draw_comparison, draw_sheet
-from ..figures.thumbnails import blank
+from ..figures.sheet import SheetExample, SheetHit, draw_comparison, draw_sheet, sheet_hits
+from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import printable
 from .engine import Engine
-from .picture_cache import PictureCache
-from .problems import Problem
 
 _CHUNK = 1 << 20
+_FIRST_DATE = (1980, 1, 1, 0, 0, 0)
+_NOT_IN_NAMES = frozenset('<>:"/\\|?*')
+_RESERVED = re.compile("con|prn|aux|nul|conin\\$|conout\\$|(com|lpt)[0-9¹²³]", re.IGNORECASE)
+_MOST_NAME = 240
+"""Bytes; file systems take 255, some of them less."""
+_MOST_SUFFIX = 20
 
 
 class _Pipe(io.RawIOBase):
@@ -55,7 +59,9 @@ def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
                 source = _unchanged(place.path, engine.pictures.known(content_id).sha256)
                 if source is None:
                     continue
-                with source, archive.open(_name(place.path, taken), "w", force_zip64=True) as target:
+                info = zipfile.ZipInfo(_name(place.path, taken), _date(os.fstat(source.fileno()).st_mtime))
+                info.external_attr = 0o644 << 16
+                with source, archive.open(info, "w", force_zip64=True) as target:
                     while piece := source.read(_CHUNK):
                         target.write(piece)
                         yield pipe.take()
@@ -79,27 +85,53 @@ def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:
     return None
 
 
+def _date(seconds: float) -> tuple[int, int, int, int, int, int]:
+    """A file's time as an archive can hold it: local, from 1980 to 2107."""
+    try:
+        year, month, day, hour, minute, second = time.localtime(seconds)[:6]
+    except (OverflowError, ValueError, OSError):
+        return _FIRST_DATE
+    return (year, month, day, hour, minute, second) if 1980 <= year <= 2107 else _FIRST_DATE
+
+
 def _name(path: bytes, taken: set[str]) -> str:
-    """A name in the archive: unique, and without a folder."""
-    name = Path(printable(os.fsdecode(path)).replace("\\", "_").replace(":", "_")).name or "picture"
-    stem, suffix = Path(name).stem, Path(name).suffix
-    unique, number = name, 1
+    """A name in the archive that every system can unpack: unique whatever the case of its letters, without a folder,
+    short enough, and none that Windows keeps for itself."""
+    name = "".join("_" if _is_odd(each) else each for each in Path(os.fsdecode(path)).name).rstrip(" .") or "picture"
+    if _RESERVED.fullmatch(name.partition(".")[0].rstrip()):
+        name = f"_{name}"
+    suffix = Path(name).suffix
+    suffix = suffix if len(suffix.encode()) <= _MOST_SUFFIX else ""
+    stem = name.removesuffix(suffix)
+    number, unique = 1, _short(stem, suffix)
     while unique.lower() in taken:
         number += 1
-        unique = f"{stem} ({number}){suffix}"
+        unique = _short(stem, f" ({number}){suffix}")
     taken.add(unique.lower())
     return unique
 
 
+def _is_odd(character: str) -> bool:
+    """Whether it is none for a name: not on every system, or not seen. Joiners are letters in some scripts."""
+    hidden = unicodedata.category(character) in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in "\u200c\u200d"
+    return hidden or character in _NOT_IN_NAMES
+
+
+def _short(stem: str, rest: str) -> str:
+    """The stem, cut where the name would be too long, and the rest."""
+    room = _MOST_NAME - len(rest.encode())
+    return stem.encode()[:room].decode("utf-8", "ignore").rstrip(" .") + rest
+
+
 def sheet(
-    query: Image.Image, answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
+    examples: Sequence[SheetExample], answers: Sequence[Answer], only: Sequence[int], top: int, pictures: PictureCache
 ) -> bytes:
-    """PNG: the query and its hits; a row for each answer if there are several."""
+    """PNG: the query, further examples and the hits; a row for each answer if there are several."""
     rows = [(answer.name, _chosen(answer.hits, only, top, pictures)) for answer in answers]
     if len(rows) == 1:
-        drawing = draw_sheet(query, rows[0][1], f"by {rows[0][0]}")
+        drawing = draw_sheet(examples, rows[0][1], f"by {rows[0][0]}")
     else:
-        drawing = draw_comparison(query, rows, "what each feature space finds similar")
+        drawing = draw_comparison(examples, rows, "what each feature space finds similar")
     file = io.BytesIO()
     drawing.save(file, "PNG")
     return file.getvalue()
@@ -107,15 +139,4 @@ def sheet(
 
 def _chosen(hits: Sequence[Hit], only: Sequence[int], top: int, pictures: PictureCache) -> list[SheetHit]:
     wanted = [hit for hit in hits if hit.content_id in only] if only else list(hits[:top])
-    return [
-        SheetHit(thumbnail(pictures, hit.content_id), hit.rank, hit.score, hit.by_chance, Path(hit.path).name)
-        for hit in wanted
-    ]
-
-
-def thumbnail(pictures: PictureCache, content_id: int) -> Image.Image:
-    """A plain grey square if the picture cannot be read now."""
-    try:
-        return Image.open(io.BytesIO(pictures.thumbnail(content_id)))
-    except Problem:
-        return blank()
+    return sheet_hits(wanted, pictures)

@@ -6,13 +6,16 @@ Origin and Sec-Fetch-Site, against other pages; and a policy that lets the page 
 are limited before anything reads them.
 """
 
+import asyncio
+import html
 import secrets
+import time
 from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qsl, urlencode
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
-from starlette.responses import RedirectResponse, Response
+from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from . import problems
@@ -21,6 +24,11 @@ HOSTS = ("127.0.0.1", "localhost", "[::1]")
 MAX_UPLOAD = 64 * 2**20
 MAX_BODY = 2**20
 UPLOADS = "/api/uploads"
+PIECE_S = 20.0
+BODY_S = 300.0
+"""Within these times the next piece of a body, and all of it, must be there."""
+
+_CLOSING = {"Connection": "close"}
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -31,6 +39,11 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "X-Frame-Options": "DENY",
 }
+_LEADS_ON = """<!doctype html>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0;url={address}">
+<title>diffsim browse</title>
+"""
 
 
 class Guard:
@@ -89,10 +102,14 @@ class Guard:
         )
 
     def _signed_in(self, scope: Scope, query: dict[str, str]) -> Response:
-        """Redirect to the same address without the token, which then neither stays in the history nor is shared."""
+        """Lead to the same address without the token, which then neither stays in the history nor is shared."""
         rest = urlencode([(name, value) for name, value in query.items() if name != "token"])
         # A path of two slashes would lead to another machine.
-        answer = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), 303)
+        answer: Response = RedirectResponse("/" + scope["path"].lstrip("/") + (f"?{rest}" if rest else ""), 303)
+        if Headers(scope=scope).get("sec-fetch-site") in ("cross-site", "same-site"):
+            # Somebody followed a link. Where another page led here by redirection, a strict cookie is not sent; where
+            # this page leads on, it is.
+            answer = HTMLResponse(_LEADS_ON.format(address=html.escape(answer.headers["location"])))
         answer.set_cookie(_cookie_name(scope), self._token, path="/", httponly=True, samesite="strict")
         return answer
 
@@ -113,16 +130,24 @@ class Guard:
 
 
 def _limited(scope: Scope, receive: Receive) -> Receive:
-    """Count the body's bytes, which Content-Length may state wrongly."""
+    """Count the body's bytes, which Content-Length may state wrongly, and do not wait for them for ever."""
     limit = _limit(scope)
-    taken = 0
+    taken, more = 0, True
+    end = time.monotonic() + BODY_S
 
     async def limited() -> Message:
-        nonlocal taken
-        message = await receive()
+        nonlocal taken, more
+        if not more:
+            return await receive()  # that the client leaves
+        try:
+            async with asyncio.timeout(min(PIECE_S, end - time.monotonic())):
+                message = await receive()
+        except TimeoutError:
+            raise HTTPException(408, "The rest of the request did not come; send it again.", _CLOSING) from None
+        more = message.get("more_body", False)
         taken += len(message.get("body", b""))
         if taken > limit:
-            raise HTTPException(413, _too_large(scope))
+            raise HTTPException(413, _too_large(scope), _CLOSING)
         return message
 
     return limited

@@ -8,11 +8,11 @@ from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.choose import answering
 from diffsim.retrieval.region import seen_part
 
+from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import chance_text, likeness_ended, printable
 from . import schemas
 from .engine import Comparison, IndexState, Page, Place
-from .picture_cache import PictureCache
 from .runs import Run
 
 # Pictures
@@ -97,6 +97,11 @@ def why_out(comparison: Comparison) -> schemas.WhyOut:
     seen_a, seen_b = (seen_part(*size, comparison.size, comparison.fit) for size in comparison.sizes)
     return schemas.WhyOut(
         score=round(found.score, 6),
+        scores=[
+            schemas.SpaceScoreOut(fingerprint=one.fingerprint, name=one.name, score=round(score, 6))
+            for one, score in comparison.scores
+        ],
+        region=comparison.pair.region,
         a_from_b=_rounded(found.a_from_b.tolist(), 4),
         b_from_a=_rounded(found.b_from_a.tolist(), 4),
         low=min(values),

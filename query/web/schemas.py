@@ -144,9 +144,13 @@ class UploadOut(BaseModel):
 class WhyOut(BaseModel):
     """rows of values in [-1, 1]: how well each part of a is rebuilt from b, and of b from a; low, high: ends of a
     colour scale for both. regions: parts of a that are found best, and where in b their attention peaks. seen_a,
-    seen_b: the box of each picture that the network sees. attends: whether attention falls on places."""
+    seen_b: the box of each picture that the network sees. attends: whether attention falls on places. region: the box
+    of a that was compared, in fractions of seen_a: then the score is that of the region, in one direction. scores: in
+    each space that was asked; the maps are of the first."""
 
     score: float
+    scores: list["SpaceScoreOut"]
+    region: Box | None
     a_from_b: list[list[float]]
     b_from_a: list[list[float]]
     low: float
@@ -156,6 +160,10 @@ class WhyOut(BaseModel):
     seen_b: Box
     attends: bool
     space: SpaceOut
+
+
+class SpaceScoreOut(SpaceOut):
+    score: float
 
 
 class RegionOut(BaseModel):

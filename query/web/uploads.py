@@ -1,22 +1,16 @@
-"""Pictures that were dropped, pasted or chosen: kept in memory for a while, never on disk.
-
-A decoder reads files, so the bytes are in a private temporary file while they are decoded.
-"""
+"""Pictures that were dropped, pasted or chosen: kept in memory for a while, never on disk under a name."""
 
 import hashlib
 import secrets
-import tempfile
 import threading
 from collections import OrderedDict
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 
-from .decoders import PREVIEW_SIDE, Decoders, encoded
+from ..decoders import PREVIEW_SIDE, Decoders, encoded
+from ..picture_files import nameless_file
 from .problems import Problem
 
 _MOST = 64
@@ -47,8 +41,8 @@ class Uploads:
     def add(self, data: bytes) -> tuple[str, Upload]:
         """Decode it as any hostile file. Raises Problem, with the reason, for what is not a picture."""
         sha256 = hashlib.sha256(data).digest()
-        with _private_file(data) as path:
-            result = self._decoders.decode(Job(0, bytes(path), sha256), PREVIEW_SIDE)
+        with nameless_file(data) as file:
+            result = self._decoders.decode(Job(0, b"", sha256, file.fileno()), PREVIEW_SIDE)
         if not isinstance(result, Decoded):
             reason = result.reason if isinstance(result, Failed) else "it changed while it was read"
             raise Problem(422, f"This file cannot be used as a picture: {reason}.")
@@ -67,11 +61,3 @@ class Uploads:
                 raise Problem(410, "This dropped picture is no longer in memory; drop it again.")
             self._kept.move_to_end(name)
             return self._kept[name]
-
-
-@contextmanager
-def _private_file(data: bytes) -> Iterator[Path]:
-    with tempfile.NamedTemporaryFile(prefix="diffsim-") as file:
-        file.write(data)
-        file.flush()
-        yield Path(file.name).resolve()

@@ -1,5 +1,6 @@
 """Scores of given pairs under the paper protocol, in which a picture's features depend on its role."""
 
+import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from ..paper import PaperProtocol, Role
-from ..pictures.images import UnreadableImage, open_picture
+from ..pictures.decode_pool import Job, decode_whole
+from ..pictures.images import UnreadableImage
 from ..score import AttentionFeatures, score_pair
 from .scorers import OnProgress
 
@@ -52,8 +54,8 @@ class PaperScorer:
 
     def _read(self, picture: Path, role: Role) -> AttentionFeatures | None:
         try:
-            upright, _ = open_picture(picture.read_bytes())
-        except (OSError, UnreadableImage):
+            upright = decode_whole(Job(0, os.fsencode(os.path.realpath(picture)), b""), os.fsdecode(picture))
+        except UnreadableImage:
             return None
         return self._protocol.features(upright, role)
 

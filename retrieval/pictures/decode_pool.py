@@ -14,12 +14,14 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
+from multiprocessing.reduction import send_handle
 from typing import Self
 
 import numpy as np
+from PIL import Image
 
 from .decoder_process import DecoderProcess, NoDecoder, cause_of_death
-from .images import DecodedPicture, UnreadableImage
+from .images import DecodedPicture, UnreadableImage, inside_size
 
 _JOBS_PER_WORKER = 3
 """One in progress and two waiting, so that a worker stays busy while the results are being used."""
@@ -30,11 +32,13 @@ _MAX_MESSAGE = 1 << 16
 
 @dataclass(frozen=True)
 class Job:
-    """A file to decode. `path`: absolute; `sha256`: the expected hash of its bytes, or empty to accept any."""
+    """A file to decode. `path`: absolute, links are not followed; `sha256`: the expected hash of its bytes, or empty to
+    accept any; `descriptor`: of an open file, which is read instead of the path."""
 
     content_id: int
     path: bytes
     sha256: bytes
+    descriptor: int | None = None
 
 
 @dataclass(frozen=True)
@@ -110,12 +114,15 @@ class DecodePool:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def decode(self, path: str | os.PathLike[str], name: str = "") -> DecodedPicture:
-        """Decode one picture; links are followed, because the user named the file. name: for errors, by default the
-        path. Raises UnreadableImage, NoDecoder."""
-        (result,) = self.run([Job(0, os.fsencode(os.path.realpath(path)), b"")])
+    def decode(self, path: str | os.PathLike[str]) -> DecodedPicture:
+        """Decode one picture; links are followed, because the user named the file. Raises as `decode_job`."""
+        return self.decode_job(Job(0, os.fsencode(os.path.realpath(path)), b""), os.fsdecode(path))
+
+    def decode_job(self, job: Job, name: str) -> DecodedPicture:
+        """Decode one picture. name: for errors. Raises UnreadableImage, NoDecoder."""
+        (result,) = self.run([job])
         if not isinstance(result, Decoded):
-            raise UnreadableImage(f"Cannot read {name or os.fsdecode(path)}: {why_not(result)}.")
+            raise UnreadableImage(f"Cannot read {name}: {why_not(result)}.")
         return DecodedPicture(result.pixels, result.format, result.width, result.height)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded | Failed | Changed]:
@@ -158,8 +165,11 @@ class DecodePool:
         elif not freest.jobs:
             freest.deadline = time.monotonic() + (self._timeout_s if freest.started else _START_S)
         freest.jobs.append(job)
+        slot, opened = freest.sent % _JOBS_PER_WORKER, job.descriptor is not None
         with contextlib.suppress(OSError):  # it is dead: _collect detects that, and that this job never began
-            freest.decoder.connection.send((freest.sent % _JOBS_PER_WORKER, job.path, job.sha256))
+            freest.decoder.connection.send((slot, job.path, job.sha256, opened))
+            if job.descriptor is not None:
+                send_handle(freest.decoder.connection, job.descriptor, freest.decoder.process.pid)
         freest.sent += 1
 
     def _collect(self, answers: deque[Decoded | Failed | Changed], again: deque[Job]) -> None:
@@ -224,6 +234,17 @@ class DecodePool:
     def _end(self, worker: _Worker) -> int | None:
         self._workers.remove(worker)
         return worker.decoder.end()
+
+
+def decode_whole(job: Job, name: str) -> Image.Image:
+    """The whole upright picture at full scale, RGB, decoded in a process of its own. Raises UnreadableImage."""
+    with DecodePool(1, 1, fit="inside") as probe:
+        sides = probe.decode_job(job, name)
+    side = max(sides.width, sides.height)
+    with DecodePool(1, side, fit="inside") as pool:
+        found = pool.decode_job(job, name)
+    width, height = inside_size(found.width, found.height, side)
+    return Image.fromarray(found.pixels[:height, :width])
 
 
 def _end_all(workers: list[_Worker]) -> None:

@@ -12,15 +12,14 @@ import resource
 import signal
 import sys
 from multiprocessing.connection import Connection
+from multiprocessing.reduction import recv_handle
 from typing import Any
 
 import numpy as np
 from PIL import AvifImagePlugin
 
-from ..regular_files import open_regular, plain_reason
+from ..regular_files import MAX_FILE_BYTES, open_regular, plain_reason, read_whole
 from .images import DecodedPicture, UnreadableImage, decode
-
-MAX_FILE_BYTES = 1 << 30
 
 
 def read_file(path: bytes) -> bytes:
@@ -30,10 +29,18 @@ def read_file(path: bytes) -> bytes:
     """
     try:
         with open_regular(path) as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
-                raise UnreadableImage(f"{size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
-            return file.read()
+            return read_opened(file.fileno())
+    except OSError as error:
+        raise UnreadableImage(plain_reason(error)) from None
+
+
+def read_opened(descriptor: int) -> bytes:
+    """All bytes of an open file. Raises UnreadableImage."""
+    size = os.fstat(descriptor).st_size
+    if size > MAX_FILE_BYTES:
+        raise UnreadableImage(f"{size / 2**30:,.1f} GB, over the limit of {MAX_FILE_BYTES >> 30} GB")
+    try:
+        return read_whole(descriptor)
     except OSError as error:
         raise UnreadableImage(plain_reason(error)) from None
 
@@ -41,7 +48,8 @@ def read_file(path: bytes) -> bytes:
 def main(
     connection_fd: int, pixels_fd: int, slots: int, size: int, memory_bytes: int, patience_s: float, fit: str
 ) -> None:
-    """Serve jobs (slot, path, sha256) until the other end closes. Pixels go to their slot of the shared memory."""
+    """Serve jobs (slot, path, sha256, whether a descriptor follows, which is read instead of the path) until the other
+    end closes. Pixels go to their slot of the shared memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     pixels = np.frombuffer(mmap.mmap(pixels_fd, slots * size * size * 3), np.uint8).reshape(slots, size, size, 3)
@@ -53,11 +61,12 @@ def main(
         # From here on, stderr would only carry messages of C libraries (libtiff, libpng) about unusual files.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
         while True:
-            slot, path, sha256 = connection.recv()
+            slot, path, sha256, opened = connection.recv()
+            descriptor = recv_handle(connection) if opened else None
             connection.send_bytes(b'"begun"')
             # The main process enforces the time limit. If it dies, the kernel ends this process, even in a C loop.
             signal.setitimer(signal.ITIMER_REAL, patience_s)
-            answer, picture = _answer(path, sha256, size, fit, memory_bytes)
+            answer, picture = _answer(path, descriptor, sha256, size, fit, memory_bytes)
             signal.setitimer(signal.ITIMER_REAL, 0)
             if picture is not None:
                 pixels[slot] = picture.pixels
@@ -67,10 +76,14 @@ def main(
 
 
 def _answer(
-    path: bytes, sha256: bytes, size: int, fit: str, memory_bytes: int
+    path: bytes, descriptor: int | None, sha256: bytes, size: int, fit: str, memory_bytes: int
 ) -> tuple[dict[str, Any], DecodedPicture | None]:
     try:
-        data = read_file(path)
+        if descriptor is None:
+            data = read_file(path)
+        else:
+            with open(descriptor, "rb"):
+                data = read_opened(descriptor)
         if sha256 and hashlib.sha256(data).digest() != sha256:
             return {"changed": True}, None
         picture = decode(data, size, fit)

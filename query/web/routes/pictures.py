@@ -8,8 +8,8 @@ from fastapi.responses import Response
 
 from diffsim.db.filters import NO_FILTERS
 
+from ...decoders import MEDIA_TYPE, PREVIEW_SIDE, THUMBNAIL_SIDE
 from .. import present, schemas
-from ..decoders import MEDIA_TYPE, PREVIEW_SIDE, THUMBNAIL_SIDE
 from ..guard import MAX_UPLOAD
 from ..problems import Problem
 from .common import WEBP, engine_of

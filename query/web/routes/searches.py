@@ -7,8 +7,10 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 from fastapi.responses import StreamingResponse
+from starlette.requests import ClientDisconnect
 
 from .. import present, problems, schemas
+from ..lanes import Asker
 from .common import engine_of
 
 router = APIRouter()
@@ -25,13 +27,15 @@ async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse
     engine = engine_of(request)
     question = await engine.query(asked)
 
-    def search_all(put: Callable[[schemas.AnswerOut], None]) -> None:
+    def search_all(asker: Asker, put: Callable[[schemas.AnswerOut], None]) -> None:
         started = time.monotonic()
-        for answer in engine.search(question):
+        for answer in asker.searcher.answers(question):  # the order of the first stage, then that of the full score
             put(present.answer_out(answer, time.monotonic() - started, engine.pictures))
 
-    answers = engine.lanes.searching.stream(search_all)
-    first = await anext(answers)  # a problem before it becomes the status of the response
+    answers = engine.lanes.asked(request, search_all)
+    first = await anext(answers, None)  # a problem before it becomes the status of the response
+    if first is None:
+        raise ClientDisconnect
 
     async def lines() -> AsyncIterator[str]:
         async with aclosing(answers):

@@ -7,9 +7,12 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image
 
+from ...figures.sheet import SheetExample
 from ...query import Answer
 from ...query import Query as SearchQuery
 from .. import export, schemas
+from ..engine import Engine
+from ..lanes import Asker
 from .common import engine_of
 
 router = APIRouter()
@@ -33,18 +36,25 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
     for spaces in [[name] for name in asked.compare] or [asked.search.spaces]:
         queries.append(await engine.query(asked.search.model_copy(update={"spaces": spaces})))
 
-    def search() -> list[Answer]:
-        return [engine.lanes.searcher.answer(query) for query in queries]
+    def search(asker: Asker) -> list[Answer]:
+        return [asker.searcher.answer(query) for query in queries]
 
     def draw(answers: Sequence[Answer]) -> bytes:
-        name = asked.search.picture
-        if isinstance(name, int):
-            picture = export.thumbnail(engine.pictures, name)
-        else:
-            picture = Image.open(io.BytesIO(engine.uploads.get(name).preview))
-        return export.sheet(picture, answers, asked.only, asked.top, engine.pictures)
+        search = asked.search
+        examples = [
+            SheetExample(_picture(engine, one.picture), one.weight, one.region)
+            for one in (schemas.ExampleIn(picture=search.picture, region=search.region), *search.examples)
+        ]
+        return export.sheet(examples, answers, asked.only, asked.top, engine.pictures)
 
-    drawn = await engine.lanes.decoding.run(draw, await engine.lanes.searching.run(search))
+    drawn = await engine.lanes.decoding.run(draw, await engine.lanes.ask(search))
     return Response(
         drawn, media_type="image/png", headers={"Content-Disposition": 'attachment; filename="diffsim.png"'}
     )
+
+
+def _picture(engine: Engine, name: schemas.PictureId) -> Image.Image:
+    """A picture of the index, or one that was uploaded, for a sheet."""
+    if isinstance(name, int):
+        return engine.pictures.drawn(name)
+    return Image.open(io.BytesIO(engine.uploads.get(name).preview))

@@ -18,6 +18,24 @@ async function checked(response) {
   throw new Problem(response.status, detail);
 }
 
+const BUSY = 503;
+const TRIES = 4;
+
+const pause = (seconds, signal) =>
+  new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, 1000 * seconds);
+    signal?.addEventListener("abort", () => (clearTimeout(timer), reject(signal.reason)), { once: true });
+  });
+
+/** fetch, again after a while if the server is busy: then it has done nothing yet. */
+async function patient(address, options) {
+  for (let tries = 1; ; tries++) {
+    const response = await fetch(address, options);
+    if (response.status !== BUSY || tries === TRIES) return response;
+    await pause(Number(response.headers.get("Retry-After") ?? 5), options.signal);
+  }
+}
+
 async function send(method, address, body, signal) {
   const options = { method, signal, headers: {} };
   if (body !== undefined) {
@@ -25,7 +43,7 @@ async function send(method, address, body, signal) {
     options.headers["Content-Type"] = "application/json";
   }
   try {
-    return await checked(await fetch(address, options));
+    return await checked(await patient(address, options));
   } catch (error) {
     if (error instanceof TypeError) throw new Problem(0, "The server does not answer; is `diffsim browse` still running?");
     throw error;
@@ -59,7 +77,7 @@ export async function search(body, onAnswer, signal) {
 /** Give a picture to search with: {picture, width, height}. */
 export async function upload(file) {
   try {
-    const response = await fetch("/api/uploads", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
+    const response = await patient("/api/uploads", { method: "POST", body: file, headers: { "Content-Type": "application/octet-stream" } });
     return await (await checked(response)).json();
   } catch (error) {
     if (error instanceof TypeError) throw new Problem(0, "The picture could not be sent; it may be larger than 64 MB.");

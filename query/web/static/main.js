@@ -12,6 +12,8 @@ import { shelf } from "./shelf.js";
 import { asked } from "./state.js";
 import { whyView } from "./why.js";
 
+const MOST_PICTURES = 21; // the query and 20 examples, as the API takes them
+
 let view = null;
 
 async function render(now, { scroll = 0 } = {}) {
@@ -69,32 +71,40 @@ async function readIndex() {
 
 // Pictures from outside
 
-async function askWith(file) {
-  if (!file) return;
-  say("Reading the picture …");
+/** The first is the query, the others are further examples of weight 1. */
+async function askWith(files) {
+  if (!files.length) return;
+  say(files.length > 1 ? "Reading the pictures …" : "Reading the picture …");
   document.body.classList.add("busy");
-  try {
-    const found = await upload(file);
-    go(asked(state, found.picture));
-  } catch (error) {
-    notice(error.message, "problem");
-  } finally {
-    document.body.classList.remove("busy");
+  const found = new Set();
+  const problems = [];
+  for (const file of files.slice(0, MOST_PICTURES)) {
+    try {
+      found.add((await upload(file)).picture);
+    } catch (error) {
+      problems.push(files.length > 1 ? `${file.name}: ${error.message}` : error.message);
+    }
   }
+  document.body.classList.remove("busy");
+  const [first, ...others] = found;
+  if (first !== undefined) go({ ...asked(state, first), also: others.map((picture) => ({ picture, weight: 1 })) });
+  if (files.length > MOST_PICTURES) problems.push(`Only the first ${MOST_PICTURES} of ${files.length} pictures were read.`);
+  if (problems.length) notice(problems.slice(0, 3).join(" ") + (problems.length > 3 ? ` And ${problems.length - 3} more.` : ""), "problem");
+  else if (others.length) notice(`Searched with ${found.size} pictures together, each with weight 1.`);
 }
 
 function outside() {
   const input = $("#file");
   $("#choose").addEventListener("click", () => input.click());
   input.addEventListener("change", () => {
-    askWith(input.files[0]);
+    askWith([...input.files]);
     input.value = "";
   });
   addEventListener("paste", (event) => {
-    const file = [...(event.clipboardData?.files ?? [])][0];
-    if (!file) return;
+    const files = [...(event.clipboardData?.files ?? [])];
+    if (!files.length) return;
     event.preventDefault();
-    askWith(file);
+    askWith(files);
   });
   const drop = $("#drop");
   const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
@@ -110,7 +120,7 @@ function outside() {
     if (!carries(event)) return;
     event.preventDefault();
     drop.hidden = true;
-    askWith(event.dataTransfer.files[0]);
+    askWith([...event.dataTransfer.files]);
   });
 }
 

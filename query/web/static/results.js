@@ -6,7 +6,7 @@ import { Grid } from "./grid.js";
 import { state } from "./nav.js";
 import { queryPanel } from "./query.js";
 import { addAll, take } from "./selection.js";
-import { format, searchBody } from "./state.js";
+import { filtersOn, format, searchBody } from "./state.js";
 import { makeTile, updateTile } from "./tile.js";
 
 const known = new Map(); // address -> answer, for the way back
@@ -69,7 +69,7 @@ export function results(main) {
     const names = answer.spaces.map((space) => space.name).join(" + ");
     const found = ranked ? plural(ends, "similar picture") : "…";
     head.replaceChildren(
-      h("h1", {}, !ranked ? "Ranking …" : ends ? found : "None more similar than by chance"),
+      h("h1", {}, !ranked ? "Ranking …" : ends ? found : hits.length ? "None more similar than by chance" : "Nothing to show"),
       h("p.count", { title: `${answer.recalled} recalled, ${answer.scored} scored in full` }, ranked ? `by ${names} · ${answer.scored.toLocaleString("en")} of ${answer.pictures.toLocaleString("en")} scored in ${answer.seconds.toFixed(2)} s` : `${plural(answer.recalled, "candidate")} by ${names}`),
       h(
         "div.head-tools",
@@ -79,7 +79,8 @@ export function results(main) {
       ),
     );
     head.classList.toggle("working", !ranked);
-    notes.replaceChildren(...answer.notes.map((note) => h("p.notice", {}, note)));
+    const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes;
+    notes.replaceChildren(...told.map((note) => h("p.notice", {}, note)));
     if (ranked && !ends) near.classList.add("none");
     if (ranked) say(`${plural(ends, "neighbour")} by ${names}${beyond.hidden ? "" : "; there likeness ends"}.`);
   }

@@ -28,6 +28,7 @@ export function parse(address) {
     view: { "/compare": "compare", "/why": "why", "/index": "index" }[pathname] ?? "pictures",
     q: picture(given.get("q") ?? ""),
     b: picture(given.get("b") ?? ""),
+    at: given.get("at"),
     by: (given.get("by") ?? "").split(",").filter(Boolean),
     box: box(given.get("box")),
     also: also.filter((example) => example.picture !== null && Number.isFinite(example.weight) && example.weight !== 0),
@@ -41,6 +42,7 @@ export function format(state) {
   const given = new URLSearchParams();
   if (state.q !== null && state.view !== "index") given.set("q", state.q);
   if (state.view === "why" && state.b !== null) given.set("b", state.b);
+  if (state.view === "why" && state.at) given.set("at", state.at);
   if (state.by.length) given.set("by", state.by.join(","));
   if (state.box) given.set("box", state.box.map((number) => Number(number.toFixed(4))).join(","));
   for (const example of state.also) given.append("also", `${example.picture}@${example.weight}`);
@@ -54,7 +56,7 @@ export function format(state) {
 }
 
 /** The same view with another query: a region and further examples belonged to the old one. */
-export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, box: null, also: [] });
+export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, at: null, box: null, also: [] });
 
 export const filtersOn = (filters) =>
   filters.folders.length + filters.formats.length + ["after", "before", ...NUMBERS].filter((name) => filters[name]).length;

@@ -29,9 +29,10 @@ function paint(canvas, rows, low, high, alpha) {
 
 export function whyView(main) {
   const stop = new AbortController();
-  const space = state.by[0] ?? null;
-  const suffix = space ? `&space=${encodeURIComponent(space)}` : "";
-  const address = (kind, a, b) => `/api/why${kind}?a=${a}&b=${b}${suffix}`;
+  // The space that is drawn comes first; the others that the search weighs together have their scores told.
+  const spaces = state.by.includes(state.at) ? [state.at, ...state.by.filter((name) => name !== state.at)] : state.by;
+  const named = (names) => names.map((name) => `&space=${encodeURIComponent(name)}`).join("");
+  const address = (kind, a, b) => `/api/why${kind}?a=${a}&b=${b}${named(kind ? spaces.slice(0, 1) : spaces)}`;
   const head = h("div.head", {}, h("h1", {}, "Why?"));
   const left = side("The query", state.q);
   const right = side("The neighbour", state.b);
@@ -41,7 +42,7 @@ export function whyView(main) {
   let heat = true;
   let found = null;
 
-  const ready = get(address("", state.q, state.b), stop.signal).then(show, (error) => {
+  const ready = get(address("", state.q, state.b) + (state.box ? `&region=${state.box.join(",")}` : ""), stop.signal).then(show, (error) => {
     if (error.name !== "AbortError") head.after(h("p.notice.problem", { role: "alert" }, error.message));
   });
 
@@ -51,24 +52,29 @@ export function whyView(main) {
     right.seen(answer.seen_b);
     left.rows = answer.a_from_b;
     right.rows = answer.b_from_a;
+    if (answer.region) left.region(answer.region);
     drawHeat();
     answer.regions.forEach((region, number) => {
       left.disc(region.a, number + 1);
       right.disc(region.b, number + 1);
     });
-    const back = format({ ...state, view: "pictures", b: null });
+    const back = format({ ...state, view: "pictures", b: null, at: null });
+    const weighed = answer.scores.length > 1;
+    const choice = index.spaces.filter((one) => one.answers && (!weighed || answer.scores.some((score) => score.fingerprint === one.fingerprint)));
+    const label = (one) => (weighed ? `${one.short} ${answer.scores.find((score) => score.fingerprint === one.fingerprint).score.toFixed(3)}` : one.short);
+    const link = (one) => format(weighed ? { ...state, at: state.by.find((name) => name === one.name || name === one.fingerprint) } : { ...state, by: [one.name], at: null });
     head.replaceChildren(
       h("h1", {}, `Score ${answer.score.toFixed(3)}`),
-      h("p.count", {}, `by ${answer.space.name}`),
+      h("p.count", {}, `by ${answer.space.name}${answer.region ? ", of the region" : ""}${weighed ? "; the search weighs its spaces together" : ""}`),
       h(
         "div.head-tools",
         {},
-        index.spaces.filter((one) => one.answers).length > 1 && h("span.spaces", { role: "group", "aria-label": "Feature space" }, index.spaces.filter((one) => one.answers).map((one) => h("a.button", { href: format({ ...state, by: [one.name] }), "data-link": true, "aria-current": one.fingerprint === answer.space.fingerprint ? "true" : null }, one.short))),
+        choice.length > 1 && h("span.spaces", { role: "group", "aria-label": "Feature space" }, choice.map((one) => h("a.button", { href: link(one), "data-link": true, "aria-current": one.fingerprint === answer.space.fingerprint ? "true" : null }, label(one)))),
         h("label.check", {}, h("input", { type: "checkbox", checked: heat, onchange: (event) => ((heat = event.target.checked), drawHeat()) }), "Heat map"),
         h("a.button", { href: back, "data-link": true }, "Back to the neighbours"),
       ),
     );
-    legend.replaceChildren(h("span", {}, `found least (${answer.low.toFixed(2)})`), h("canvas.scale", { width: 100, height: 1, "aria-hidden": "true" }), h("span", {}, `found best (${answer.high.toFixed(2)})`), h("p.quiet-text", {}, answer.regions.length ? "Colour: how well each part is rebuilt from the other picture. Numbers: parts found best on the left, and where each looked on the right." : "Colour: how well each part is rebuilt from the other picture."));
+    legend.replaceChildren(h("span", {}, `found least (${answer.low.toFixed(2)})`), h("canvas.scale", { width: 100, height: 1, "aria-hidden": "true" }), h("span", {}, `found best (${answer.high.toFixed(2)})`), h("p.quiet-text", {}, ["Colour: how well each part is rebuilt from the other picture.", answer.regions.length ? "Numbers: parts found best on the left, and where each looked on the right." : "", answer.region ? "The score is that of the parts in the box, rebuilt from the right picture." : ""].filter(Boolean).join(" ")));
     paint(legend.querySelector("canvas"), [Array.from({ length: 100 }, (_, i) => i)], 0, 99, () => 1);
     if (answer.attends) {
       follow(left, right, (place) => address("/attention", state.q, state.b) + place, answer.a_from_b);
@@ -160,6 +166,11 @@ function side(title, picture) {
     rows: null,
     seen([x, y, width, height]) {
       Object.assign(layer.style, { left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+    },
+    region([x, y, width, height]) {
+      const box = h("div.spot.counted", {});
+      Object.assign(box.style, { left: `${100 * x}%`, top: `${100 * y}%`, width: `${100 * width}%`, height: `${100 * height}%` });
+      layer.append(box);
     },
     spot(row, column, rows, columns) {
       spot.hidden = row === null;

@@ -1,15 +1,18 @@
-"""What the page shows of an index's pictures, by id: thumbnails, previews, and what the catalog says of each.
+"""What sheets and the page show of an index's pictures, by id: thumbnails, previews, and what the catalog says of them.
 
-Thumbnails are made once and kept, by content hash, in the index or, if that is read-only, in the user's cache folder. A
-file is decoded only while it holds the bytes that were indexed: what has taken its place since is never shown.
+The page's thumbnails are made once and kept, by content hash, in the index or, if that is read-only, in the user's
+cache folder. A file is decoded only while it holds the bytes that were indexed: what has taken its place since is never
+shown.
 """
 
 import os
 import struct
 import threading
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
+
+from PIL import Image
 
 from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.index_folder import IndexFolder
@@ -17,29 +20,38 @@ from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.user_folders import NoHome, user_cache
 
-from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded
-from .problems import Problem
+from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded, picture_of
+from .errors import QueryError
+from .figures.thumbnails import blank
+from .picture_files import nameless_file
 
 _MOST_KNOWN = 20_000
+_MOST_BYTES = 2**22
+"""No thumbnail is larger."""
+
+
+class NoPicture(QueryError):
+    """The picture is not in the index, or none of its files can be shown."""
 
 
 class PictureCache:
-    """Safe to use from several threads."""
+    """Safe to use from several threads. keep: whether thumbnails are written; those that were kept are read anyway."""
 
-    def __init__(self, index: IndexFolder, decoders: Decoders) -> None:
+    def __init__(self, index: IndexFolder, decoders: Decoders, *, keep: bool) -> None:
         self._catalog = index.catalog(readonly=True)
         self._decoders = decoders
-        self._folder = _writable_folder(index)
+        self._keep = keep
+        self._folder = _writable_folder(index) if keep else index.thumbnails
         self._known: dict[int, KnownPicture] = {}
 
     def close(self) -> None:
         self._catalog.close()
 
     def known(self, content_id: int) -> KnownPicture:
-        """Raises Problem for an id that is not a picture's."""
+        """Raises NoPicture for an id that is not a picture's."""
         found = self._known.get(content_id) or self.learn([content_id]).get(content_id)
         if found is None:
-            raise Problem(404, f"There is no picture {content_id} in the index.")
+            raise NoPicture(f"There is no picture {content_id} in the index.")
         return found
 
     def learn(self, content_ids: Iterable[int]) -> dict[int, KnownPicture]:
@@ -56,25 +68,42 @@ class PictureCache:
             return None
         try:
             with open_regular(_place(self._folder, self.known(content_id).sha256)) as file:
-                data = file.read()
+                data = file.read(_MOST_BYTES)
         except OSError:
             return None
         return data if _is_whole(data) else None
 
     def thumbnail(self, content_id: int) -> bytes:
-        """WebP of at most 384 x 384 pixels. Raises Problem if none of the picture's files can be read now."""
+        """WebP of at most 384 x 384 pixels. Raises NoPicture if none of the picture's files can be read now."""
         kept = self.kept_thumbnail(content_id)
         if kept is not None:
             return kept
         data = encoded(self._decoded(content_id, THUMBNAIL_SIDE), THUMBNAIL_SIDE)
-        if self._folder is not None:
+        if self._keep and self._folder is not None:
             with suppress(OSError):  # a full disk only makes it slower
                 _put(_place(self._folder, self.known(content_id).sha256), data)
         return data
 
     def preview(self, content_id: int) -> bytes:
-        """WebP of at most 1600 x 1600 pixels. Raises Problem if none of the picture's files can be read now."""
+        """WebP of at most 1600 x 1600 pixels. Raises NoPicture if none of the picture's files can be read now."""
         return encoded(self._decoded(content_id, PREVIEW_SIDE), PREVIEW_SIDE)
+
+    def drawn(self, content_id: int) -> Image.Image:
+        """The thumbnail for a sheet; a plain grey square if none of the picture's files can be read now."""
+        kept = self.kept_thumbnail(content_id)
+        try:
+            found = self._decoded(content_id, THUMBNAIL_SIDE) if kept is None else self._decoded_again(kept)
+        except NoPicture:
+            return blank()
+        return picture_of(found, THUMBNAIL_SIDE)
+
+    def _decoded_again(self, thumbnail: bytes) -> Decoded:
+        """A kept thumbnail, decoded as any file: somebody else may have made the index."""
+        with nameless_file(thumbnail) as file:
+            result = self._decoders.decode(Job(0, b"", b"", file.fileno()), THUMBNAIL_SIDE)
+        if not isinstance(result, Decoded):
+            raise NoPicture("This thumbnail is damaged.")
+        return result
 
     def _decoded(self, content_id: int, side: int) -> Decoded:
         known = self.known(content_id)
@@ -84,7 +113,7 @@ class PictureCache:
             if isinstance(result, Decoded):
                 return result
             reason = result.reason if isinstance(result, Failed) else "the file has changed since it was indexed"
-        raise Problem(404, f"The picture {content_id} cannot be shown: {reason}.")
+        raise NoPicture(f"The picture {content_id} cannot be shown: {reason}.")
 
 
 def _place(folder: Path, sha256: bytes) -> Path:
@@ -114,3 +143,10 @@ def _put(path: Path, data: bytes) -> None:
 def _is_whole(data: bytes) -> bool:
     """A power cut can leave a file that is empty or cut off: a cache is not worth an fsync for each picture."""
     return len(data) > 12 and data[:4] == b"RIFF" and struct.unpack("<I", data[4:8])[0] + 8 == len(data)
+
+
+@contextmanager
+def shown_pictures(index: IndexFolder) -> Iterator[PictureCache]:
+    """For one sheet: nothing is written."""
+    with closing(Decoders(1)) as decoders, closing(PictureCache(index, decoders, keep=False)) as pictures:
+        yield pictures

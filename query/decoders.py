@@ -1,4 +1,5 @@
-"""Guarded decoding for the page: upright pictures, small enough for a browser, from every format that can be indexed.
+"""Guarded decoding for display: upright pictures, small enough for a sheet or a browser, from every format that can be
+indexed.
 
 Files are decoded in processes of their own, with limits of time and memory, as when they are indexed.
 """
@@ -53,9 +54,14 @@ class Decoders:
                     free.get_nowait().close()
 
 
+def picture_of(decoded: Decoded, side: int) -> Image.Image:
+    """The decoded picture without the white around it."""
+    width, height = inside_size(decoded.width, decoded.height, side)
+    return Image.fromarray(decoded.pixels[:height, :width])
+
+
 def encoded(decoded: Decoded, side: int) -> bytes:
     """The decoded picture as WebP."""
-    width, height = inside_size(decoded.width, decoded.height, side)
     file = io.BytesIO()
-    Image.fromarray(decoded.pixels[:height, :width]).save(file, "WEBP", quality=_QUALITY[side], method=2)
+    picture_of(decoded, side).save(file, "WEBP", quality=_QUALITY[side], method=2)
     return file.getvalue()
