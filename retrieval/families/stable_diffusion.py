@@ -55,7 +55,7 @@ _PROMPT = "High quality image"
 _MINI = Preset(
     224,
     {
-        # Weights: of the two scores in units of their spreads 1 : 3, 2 : 1 and 1 : 2, chosen on the development questions
+        # Weights: in units of the two scores' spreads 1 : 3, 2 : 1 and 1 : 2, as the development questions had it
         # (docs/evaluation.md).
         "style": (Tap("encoder.stride_16", 0), Tap("up_blocks.0.attentions.1", 51, 3.7)),
         "instance": (Tap("encoder.stride_32", 0), Tap("up_blocks.0.attentions.0", 51, 1.2)),
