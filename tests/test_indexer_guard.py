@@ -214,6 +214,12 @@ def test_an_index_that_is_deleted_during_a_run_is_an_error(gallery, tmp_path, st
         assert build(tmp_path / "index", gallery).extracted == 6
 
 
+def test_an_index_that_was_deleted_is_not_cleared_away_as_a_blank_one(tmp_path):
+    with pytest.raises(IndexGone), IndexFolder.begin(tmp_path / "index") as index, index.writing():
+        shutil.rmtree(index.path)
+    assert not (tmp_path / "index").exists()
+
+
 @pytest.mark.parametrize("part", ["recall.faiss.part", "recall.npy.part"])
 def test_a_full_disk_at_the_faiss_file_is_a_full_disk(tmp_path, part):
     """/dev/full takes nothing."""
