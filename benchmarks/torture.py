@@ -194,7 +194,7 @@ def harms(index: Path, flips: int, cuts: int, seed: int, only: str = "") -> Iter
     """Spread evenly over the files that matter, so that small ones have their share; the places are random, three of
     four among bytes that are not zero, because most of a small database is empty."""
     chance = random.Random(seed)
-    files = [path.relative_to(index) for path in sorted(index.rglob(f"*{only}*")) if path.is_file()]
+    files = [path.relative_to(index) for path in sorted(index.rglob(f"*{only}*" if only else "*")) if path.is_file()]
     files = [file for file in files if file.name not in ("writer.lock", "lock.mdb") and (index / file).stat().st_size]
     for number in range(flips):
         file = files[number % len(files)]

@@ -12,7 +12,7 @@ from sqlalchemy import create_engine, text
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
-from diffsim.db.filters import Filters
+from diffsim.db.filters import BadFilter, Filters
 from diffsim.db.listing import PictureOrder
 from diffsim.query.allowed import Allowed
 
@@ -113,6 +113,13 @@ class Changing:
             case ("clear failures",):
                 self.catalog.clear_failures()
 
+    def passing(self, allowed: Allowed, filters: Filters) -> list[bool] | str:
+        """Of each picture in the order, or the sentence about a folder of which nothing is known."""
+        try:
+            return np.isin(self.order.ids, allowed.ids(filters)).tolist()
+        except BadFilter as problem:
+            return str(problem)
+
     def look(self) -> None:
         """Brought up to date, everything is as read anew."""
         with create_engine(f"sqlite:///{self.place}").connect() as connection:
@@ -121,8 +128,8 @@ class Changing:
         self.order = self.catalog.picture_order(self.order)
         assert self.order.ids.tolist() == wanted
         for filters in FILTERS:
-            kept, anew = (np.isin(self.order.ids, each.ids(filters)) for each in (self.allowed, Allowed(self.catalog)))
-            assert kept.tolist() == anew.tolist()
+            kept, anew = (self.passing(each, filters) for each in (self.allowed, Allowed(self.catalog)))
+            assert kept == anew
         counted = dict(self.catalog.folders(100))
         for folder, files in counted.items():
             inside = [root for root, path in places if (root + b"/" + path).startswith(folder + b"/")]

@@ -348,7 +348,9 @@ def happen(folder: Path, kind: str, number: int, other: int) -> None:
 
 def test_a_second_indexer_is_told_who_holds_the_lock(pictures, tmp_path):
     index = tmp_path / "index"
-    with IndexFolder.create(index).writing(), pytest.raises(IndexBusy, match=f"process {os.getpid()} on "):
+    first = IndexFolder.create(index)
+    first.catalog().close()
+    with first.writing(), pytest.raises(IndexBusy, match=f"process {os.getpid()} on "):
         build(index, pictures)
     assert build(index, pictures).extracted == 12
 

@@ -38,7 +38,7 @@ def test_agrees_with_the_answers_of_the_searcher(
     calls: list[tuple[int, int]] = []
     found = audit(searcher.collection, space, queries=100, on_progress=lambda *at: calls.append(at))
     assert found is not None and (found.pictures, found.queries, found.top) == (40, 40, 10)
-    assert calls[0] == (0, 40) and calls[-1] == (40, 40)
+    assert calls[0] == (0, 100) and calls[-1] == (40, 40)
     shares = []
     for picture in sorted((work / "pictures").iterdir()):
         nearest = {hit.content_id for hit in searcher.answer(Query(picture, k=10, exact=True)).hits}

@@ -415,7 +415,7 @@ def test_through_the_command(searcher, work, tmp_path):
         (("--add", "0:a.png"), 2, "leave it out"),
         (("--subtract", "none.png"), 1, "No such file"),
         (("--type", "docx"), 1, "choose one of AVIF"),
-        (("--after", "yesterday"), 2, "does not match"),
+        (("--after", "yesterday"), 2, "is not a day"),
     ],
 )
 def test_options_that_are_not_allowed(work, options, code, sentence):

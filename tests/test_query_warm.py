@@ -29,7 +29,7 @@ def statements(searcher: Searcher) -> Iterator[list[str]]:
     def note(connection: object, cursor: object, statement: str, *more: object) -> None:
         seen.append(statement)
 
-    engine = searcher._catalog._database._engine
+    engine = searcher.catalog._database._engine
     event.listen(engine, "before_cursor_execute", note)
     yield seen
     event.remove(engine, "before_cursor_execute", note)

@@ -362,7 +362,7 @@ def test_the_paper_protocol_is_not_that_of_sdxl_or_dit() -> None:
 @pytest.mark.parametrize("kind", ["sdxl", "dit"])
 def test_half_precision_is_close(kind: str, dtype: str) -> None:
     low = load_network(folder(kind), dtype, "cpu")
-    assert low.latents.autoencoder.dtype == torch.bfloat16  # type: ignore[attr-defined]
+    assert low.latents.autoencoder.model.dtype == torch.bfloat16  # type: ignore[attr-defined]
     kit = space(kind)
     sides = []
     for net in (low, network(kind)):

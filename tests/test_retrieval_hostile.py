@@ -99,27 +99,6 @@ def test_nested_json_is_a_broken_file(unet: Path, file: str) -> None:
 @pytest.mark.parametrize(
     "entry",
     [
-        {"profiles": 7},
-        {"profiles": {"look": 7}},
-        {"profiles": {"look": [7, 101]}},
-        {"profiles": {"look": ["up_blocks.1.attentions.0", "early"]}},
-        {"profiles": {"look": ["up_blocks.1.attentions.0", 10**6]}},
-        {"size": 1_000_000},
-        {"size": -1},
-        {"size": [64]},
-        {"size": "evil"},
-    ],
-)
-def test_profiles_and_sizes_of_a_wrong_kind_are_one_sentence(unet: Path, entry: dict[str, object]) -> None:
-    read_as = {"size": 64, "profiles": {"look": ["up_blocks.1.attentions.0", 101]}} | entry
-    (unet / "diffsim.json").write_text(json.dumps(read_as))
-    with pytest.raises(RetrievalError):
-        requested_spaces(str(unet), ["look"])
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
         {"size": {"shortest_edge": 10**9}},
         {"crop_size": {"height": 10**6, "width": 10**6}},
         {"size": 1e9},

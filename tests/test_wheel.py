@@ -120,6 +120,7 @@ BY_EXTRA = {
     "matplotlib": "plot",
     "fastapi": "web",
     "jinja2": "web",
+    "pydantic": "web",
     "starlette": "web",
     "uvicorn": "web",
 }

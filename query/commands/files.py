@@ -62,7 +62,7 @@ class WeighedPicture(Picture):
     ) -> tuple[float, GivenPicture]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.+)", value, re.DOTALL)
+        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.*)", value, re.DOTALL)
         weight, path = (float(found[1]), found[2]) if found else (1.0, value)
         if not weight:
             self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
