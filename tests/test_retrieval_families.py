@@ -299,7 +299,10 @@ def test_the_families_of_this_program_need_no_installation(monkeypatch: pytest.M
 
 
 def test_a_folder_of_no_family_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(BadNetwork, match=r"^The folder \S+ has no unet/config.json, nor a config.json of an encoder, nor a transformer/config"):
+    with pytest.raises(
+        BadNetwork,
+        match=r"^The folder \S+ has no unet/config.json, nor a config.json of an encoder, nor a transformer/config",
+    ):
         load_network(tmp_path, "float32", "cpu")
 
 
