@@ -348,11 +348,10 @@ def happen(folder: Path, kind: str, number: int, other: int) -> None:
 
 def test_a_second_indexer_is_told_who_holds_the_lock(pictures, tmp_path):
     index = tmp_path / "index"
-    first = IndexFolder.create(index)
-    first.catalog().close()
-    with first.writing(), pytest.raises(IndexBusy, match=f"process {os.getpid()} on "):
-        build(index, pictures)
     assert build(index, pictures).extracted == 12
+    with IndexFolder.open(index).writing(), pytest.raises(IndexBusy, match=f"process {os.getpid()} on "):
+        build(index, pictures)
+    assert build(index, pictures).extracted == 0
 
 
 def test_reading_while_another_process_indexes(tmp_path):
