@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from diffsim.retrieval.extractor import Extractor, NotFinite, make_space
 from diffsim.retrieval.families import known_families, load_network
-from diffsim.retrieval.families.stable_diffusion import BUNDLED
+from diffsim.retrieval.families.preset import BUNDLED
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.networks import BadSize, UnknownModule

@@ -63,6 +63,18 @@ def test_every_seed_of_the_generator(seed: int) -> None:
     assert SpaceSettings((TAP,), 224, seed=seed).seed == seed
 
 
+@pytest.mark.parametrize("size", [-64, 0, 8193, 1_000_000, "evil", [64]])
+def test_sizes_that_no_network_takes(size: object) -> None:
+    with pytest.raises(InvalidSpace, match=r"^Pictures of .* pixels cannot be read; choose 1 to 8192\.$"):
+        SpaceSettings((TAP,), size)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("module", "timestep"), [(7, 101), ("a", "early"), ("a", 10**6)])
+def test_taps_that_are_none(module: object, timestep: object) -> None:
+    with pytest.raises(InvalidSpace):
+        Tap(module, timestep)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

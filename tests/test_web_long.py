@@ -245,7 +245,7 @@ def test_pages_that_are_passed_by_are_not_asked_for(page):
     shown(page)
     sent = [json.loads(entry["message"])["message"] for entry in page.driver.get_log("performance")]
     urls = [one["params"]["request"]["url"] for one in sent if one["method"] == "Network.requestWillBeSent"]
-    assert len([url for url in urls if "/api/pictures" in url]) < 60
+    assert len([url for url in urls if "/api/pictures" in url]) < 12
 
 
 def test_ten_million(page):

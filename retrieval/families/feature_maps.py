@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING
 from ..json_table import read_table
 from ..settings import Tap
 from .family import Family
-from .preset import Preset
+from .preset import BUNDLED, Preset
 
 if TYPE_CHECKING:
     from ..networks import Network
-
-BUNDLED = Path(__file__).parents[1] / "models"
 
 
 def matches(folder: Path) -> bool:

@@ -8,6 +8,9 @@ from ..names import DEFAULT_TIER
 from ..pictures.images import crop_side
 from ..settings import InvalidSpace, SpaceSettings, Tap
 
+BUNDLED = Path(__file__).parents[1] / "models"
+"""The networks that come with this program."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from ..json_table import read_table
 from ..settings import Tap
 from .family import Family
-from .preset import AdapterPreset, Preset, Source, released
+from .preset import BUNDLED, AdapterPreset, Preset, Source, released
 
 if TYPE_CHECKING:
     from ..networks import Network
-
-BUNDLED = Path(__file__).parents[1] / "models"
 
 
 def matches(folder: Path) -> bool:

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 
 from ..projection import Projection
-from ..settings import InvalidSpace, SpaceSettings, Tap
+from ..settings import SpaceSettings, Tap
 from . import feature_maps
 from .feature_maps import DEEPEST, LAYERS, FeatureMaps
 from .files import DTYPES, hash_files, weight_files
-from .network import BadSize, Read, TapPlace
+from .network import BadSize, Read, TapPlace, refuse_conditions, refuse_timestep
 from .taps import resolve_module
 
 
@@ -43,18 +43,11 @@ class EncoderNetwork:
         return self.maps.layers
 
     def resolve(self, tap: Tap) -> Tap:
-        if tap.timestep:
-            raise InvalidSpace(
-                f"The network in {self.folder} was trained without noise, so there is no timestep "
-                f"{tap.timestep}; leave it out."
-            )
+        refuse_timestep(self.folder, tap)
         return replace(tap, module=resolve_module(self.layers, tap.module))
 
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
-        if settings.prompt or settings.noises:
-            raise InvalidSpace(
-                f"The network in {self.folder} takes only a picture; leave out the prompt, and give 0 noise tensors."
-            )
+        refuse_conditions(self.folder, settings)
         if settings.size < DEEPEST or settings.size % DEEPEST:
             raise BadSize(
                 f"The picture size {settings.size} does not suit this network; choose a multiple of {DEEPEST}."

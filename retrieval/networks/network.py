@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..errors import RetrievalError
 from ..projection import Projection
-from ..settings import SpaceSettings, Tap
+from ..settings import InvalidSpace, SpaceSettings, Tap
 
 
 def dtype_name(dtype: torch.dtype) -> str:
@@ -19,6 +19,22 @@ def dtype_name(dtype: torch.dtype) -> str:
 
 class BadSize(RetrievalError, ValueError):
     """The network does not accept pictures of this size."""
+
+
+def refuse_timestep(folder: Path, tap: Tap) -> None:
+    """For networks trained without noise. Raises InvalidSpace for a tap with a timestep."""
+    if tap.timestep:
+        raise InvalidSpace(
+            f"The network in {folder} was trained without noise, so there is no timestep {tap.timestep}; leave it out."
+        )
+
+
+def refuse_conditions(folder: Path, settings: SpaceSettings) -> None:
+    """For networks that take only a picture. Raises InvalidSpace for a prompt or noises."""
+    if settings.prompt or settings.noises:
+        raise InvalidSpace(
+            f"The network in {folder} takes only a picture; leave out the prompt, and give 0 noise tensors."
+        )
 
 
 class TapPlace(NamedTuple):

@@ -71,10 +71,12 @@ def on_entry(network: nn.Module, modules: Iterable[str], take: Callable[[str, En
             handle.remove()
 
 
-def run_to_taps(network: nn.Module, modules: Collection[str], forward: Callable[[], Any]) -> dict[str, Entered]:
+def run_to_taps(
+    network: nn.Module, modules: Collection[str], forward: Callable[[], Any], *, gradients: bool = False
+) -> dict[str, Entered]:
     """Run `forward` only until each of `modules` has been entered once; returns what entered them.
 
-    forward: calls `network` once; nothing after the last tap is computed.
+    forward: calls `network` once; nothing after the last tap is computed. gradients: whether they can be taken.
     The hooks are always removed. A truncated, compiled forward could replace this one function.
     """
     entered: dict[str, Entered] = {}
@@ -86,7 +88,7 @@ def run_to_taps(network: nn.Module, modules: Collection[str], forward: Callable[
 
     with on_entry(network, modules, take):
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(not gradients):
                 forward()
         except _Reached:
             return entered

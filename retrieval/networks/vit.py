@@ -21,9 +21,9 @@ from torch import Tensor, nn
 
 from ..json_table import read_table
 from ..projection import Projection
-from ..settings import InvalidSpace, SpaceSettings, Tap
+from ..settings import SpaceSettings, Tap
 from .files import DTYPES, hash_files, load_component, weight_files
-from .network import BadSize, Read, TapPlace
+from .network import BadSize, Read, TapPlace, refuse_conditions, refuse_timestep
 from .taps import hidden_states, resolve_module, run_to_taps
 
 if TYPE_CHECKING:
@@ -97,20 +97,13 @@ class VitNetwork:
         return tuple(self.attentions)
 
     def resolve(self, tap: Tap) -> Tap:
-        if tap.timestep:
-            raise InvalidSpace(
-                f"The network in {self.folder} was trained without noise, so there is no timestep "
-                f"{tap.timestep}; leave it out."
-            )
+        refuse_timestep(self.folder, tap)
         found = _LAYER.fullmatch(tap.module)
         name = f"layers.{int(found[1])}" if found else tap.module
         return replace(tap, module=resolve_module(self.layers, name))
 
     def constants(self, settings: SpaceSettings) -> dict[str, Tensor]:
-        if settings.prompt or settings.noises:
-            raise InvalidSpace(
-                f"The network in {self.folder} takes only a picture; leave out the prompt, and give 0 noise tensors."
-            )
+        refuse_conditions(self.folder, settings)
         patch = self.model.config.patch_size
         if settings.size < patch or settings.size % patch:
             raise BadSize(f"The picture size {settings.size} does not suit this network; choose a multiple of {patch}.")

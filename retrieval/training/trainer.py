@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from ..durable import put_in_place
 from ..networks.feature_maps import FACTOR, LATENT_CHANNELS
-from ..networks.taps import hidden_states, on_entry
+from ..networks.taps import hidden_states, run_to_taps
 from .batches import Batches, Grid
 from .encoded import Encoded
 from .losses import contrastive_loss, denoising_errors, keeping_loss, score_matrix
@@ -53,10 +52,6 @@ def build_unet(recipe: Recipe) -> UNet2DConditionModel:
         # what diffusers calls attention_head_dim is the number of heads
         attention_head_dim=tuple(channels // recipe.head_channels for channels in recipe.block_out_channels),
     )
-
-
-class _Reached(Exception):
-    """Ends a forward pass at the last tap: nothing after it is needed for the score."""
 
 
 class Trainer:
@@ -157,16 +152,12 @@ class Trainer:
 
     def _scores(self, noised: Tensor, timestep: Tensor) -> list[Tensor]:
         """The score matrices at the taps of subject and style."""
-        entered: dict[str, Tensor] = {}
 
-        def take(name: str, what: object) -> None:
-            entered[name] = hidden_states(what)  # type: ignore[arg-type]
-            if len(entered) == len(self.modules):
-                raise _Reached
-
-        with on_entry(self.unet, self.modules, take), suppress(_Reached):
+        def forward() -> None:
             self.unet(noised, timestep, self._prompt(len(noised)))
-        return [score_matrix(self.unet.get_submodule(module), entered[module]) for module in self.modules]
+
+        entered = run_to_taps(self.unet, self.modules, forward, gradients=True)
+        return [score_matrix(self.unet.get_submodule(name), hidden_states(entered[name])) for name in self.modules]
 
     def _prompt(self, pictures: int) -> Tensor:
         return self.prompt_embeds.to(self.device).expand(pictures, -1, -1)
