@@ -42,6 +42,11 @@ def test_a_person_without_the_token_reads_what_to_do(stranger):
     assert stranger.get("/static/app.css").status_code == 200  # of the locked page
 
 
+def test_the_icon_that_browsers_ask_for_by_themselves_is_there_for_everybody(stranger):
+    icon = stranger.get("/favicon.ico")
+    assert icon.status_code == 200 and icon.headers["content-type"].startswith("image/svg+xml")
+
+
 def test_the_token_becomes_a_cookie_and_leaves_the_address(stranger):
     first = stranger.get(f"/?q=2&token={TOKEN}")
     assert first.status_code == 303 and first.headers["location"] == "/?q=2"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse
+from fastapi.responses import FileResponse, HTMLResponse
 from fastapi.staticfiles import StaticFiles
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 
@@ -16,7 +16,7 @@ from diffsim.indexer.index_folder import IndexFolder
 from ..text import printable
 from . import problems, routes, schemas
 from .engine import Engine
-from .guard import Guard
+from .guard import ICON, Guard
 
 _HERE = Path(__file__).parent
 _PAGES = ("/", "/compare", "/why", "/index")
@@ -72,5 +72,10 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
 
     for path in _PAGES:
         app.add_api_route(path, show, include_in_schema=False, response_class=HTMLResponse)
+
+    async def show_icon() -> FileResponse:
+        return FileResponse(_HERE / "static" / "icon.svg")
+
+    app.add_api_route(ICON, show_icon, include_in_schema=False)
     app.add_middleware(Guard, token=token, locked_page=templates.get_template("locked.html").render())
     return app

@@ -24,6 +24,9 @@ HOSTS = ("127.0.0.1", "localhost", "[::1]")
 MAX_UPLOAD = 64 * 2**20
 MAX_BODY = 2**20
 UPLOADS = "/api/uploads"
+ICON = "/favicon.ico"
+"""Browsers ask for it by themselves where a document names none: pictures, JSON, a page that leads on."""
+
 PIECE_S = 20.0
 BODY_S = 300.0
 """Within these times the next piece of a body, and all of it, must be there."""
@@ -114,7 +117,7 @@ class Guard:
         return answer
 
     def _is_open(self, scope: Scope, headers: Headers) -> bool:
-        if scope["path"].startswith("/static/"):
+        if scope["path"] == ICON or scope["path"].startswith("/static/"):
             return True
         scheme, _, given = headers.get("authorization", "").partition(" ")
         if scheme.lower() == "bearer" and self._is_token(given):
