@@ -5,6 +5,7 @@ depend on the picture and the space alone.
 """
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -14,9 +15,23 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
+from diffsim.retrieval.shard.near_copies import unlike
 from diffsim.retrieval.shard.part import SpacePart, smallest_of
 from diffsim.retrieval.shard.recall import Found, merge
 from diffsim.retrieval.shard.shard import LocalShard, Shard
+
+SAMPLE_AHEAD = 4
+"""Among so many times as many contents as a sample needs, unlike ones are looked for."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Sample:
+    """A null sample that was drawn before. shown: the generations of its spaces then. size: how many were wanted.
+    ids: int64 [at most size]."""
+
+    shown: list[int]
+    size: int
+    ids: np.ndarray
 
 
 class Collection:
@@ -30,6 +45,7 @@ class Collection:
         self._shards: dict[int, LocalShard] = {}
         self._known: dict[str, dict[int, str | None]] = {}  # space -> shard -> digest of the snapshot that is open
         self._generations: dict[str, int] = {}  # space -> the catalog's generation that it shows
+        self._samples: dict[tuple[str, ...], _Sample] = {}  # by spaces
 
     def close(self) -> None:
         """Release the index's files; `refresh` opens them again. Closing twice is harmless."""
@@ -38,6 +54,7 @@ class Collection:
         self._shards.clear()
         self._known.clear()
         self._generations.clear()
+        self._samples.clear()
 
     def kit(self, space: KnownSpace) -> SpaceKit:
         """What the space needs to work on stored tokens, on the device of the search. Raises DamagedKit."""
@@ -121,17 +138,36 @@ class Collection:
         return np.concatenate(found), np.concatenate(scores, axis=1)
 
     def null_sample(self, spaces: Sequence[str], size: int, without: np.ndarray) -> np.ndarray:
-        """The fixed sample for judging against chance: the contents with the smallest hashes. It is as good as a random
-        draw, independent of filters, stable as the collection grows, and can be merged across shards.
+        """The fixed sample for judging against chance: the contents with the smallest hashes, and of those that are
+        much alike the first alone, or a burst of photographs would be all that chance looks like. It is as good as a
+        random draw, independent of filters, stable as the collection grows, and can be merged across shards.
 
         Drawn from contents that can be hits in every one of the spaces. without: ids to exclude, the examples.
         Returns ids int64.
         """
-        return smallest_of([shard.null_sample(spaces, size, without) for shard in self._asked()], size)[1]
+        key = tuple(sorted(spaces))
+        shown = [self._generations.get(space, -1) for space in key]
+        known = self._samples.get(key)
+        if known is None or known.shown != shown or known.size < size + len(without):
+            known = self._samples[key] = _Sample(shown, size + len(without), self._unlike(key, size + len(without)))
+        return known.ids[~np.isin(known.ids, without)][:size]
+
+    def _unlike(self, spaces: Sequence[str], size: int) -> np.ndarray:
+        """At most `size` of the contents with the smallest hashes that are not much like one before them."""
+        ahead = SAMPLE_AHEAD * size
+        nobody = np.empty(0, np.int64)
+        ids = smallest_of([shard.null_sample(spaces, ahead, nobody) for shard in self._asked()], ahead)[1]
+        for space in spaces:
+            ids = ids[np.isin(ids, self.descriptors(space, ids)[0])]
+        chosen = np.ones(len(ids), np.bool_)
+        for space in spaces:
+            found, descriptors = self.descriptors(space, ids)
+            chosen &= unlike(descriptors[np.searchsorted(found, ids)])
+        return ids[chosen][:size]
 
     def values(self, space: str, ids: np.ndarray) -> dict[int, np.ndarray]:
-        """Place values by id, used to detect near copies: unit vectors float32 [numbers] of those that could be read;
-        see retrieval/shard/near_copies.py."""
+        """Place values by id, used to detect near copies: unit vectors float32 [2, numbers] of those that could be
+        read; see retrieval/shard/near_copies.py."""
         found = (shard.values(space, ids) for shard in self._asked())
         return {int(row): vector for rows, vectors in found for row, vector in zip(rows, vectors, strict=True)}
 
@@ -146,7 +182,7 @@ class Collection:
 
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Those of the ids that have a sound descriptor, int64 [n] ascending, and these, float16 [n, dimensions]."""
-        parts = [part.descriptors(ids) for part in self.parts(space)]
+        parts = [shard.descriptors(space, ids) for shard in self._asked()]
         parts = [part for part in parts if len(part[0])]
         if not parts:
             return np.empty(0, np.int64), np.empty((0, 0), np.float16)

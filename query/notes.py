@@ -11,6 +11,8 @@ from .collection import Collection
 
 NOTHING_PASSES = "No picture passes the filters; ask for less, or see what is there with `diffsim status`."
 
+ALL_FOLDED = "Every picture was compared: those that are not shown are near copies of these."
+
 REGION_AGAINST_ALL = "The region was scored against every picture."
 REGION_RECALLED = "Candidates for the region were recalled by the whole picture; --exact scores every picture."
 

@@ -12,11 +12,14 @@ from diffsim.retrieval.shard.near_copies import SAMPLE, NearCopies
 
 from .collection import Collection
 from .locate import Locator
-from .notes import NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent, damaged_rows
+from .notes import ALL_FOLDED, NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent, damaged_rows
 from .query import Answer, BadQuery, Hit
 from .stages import Candidates, EncodedQuery, Ranking
 
 _AT_ONCE = 64
+
+_MORE = 4
+"""So many times as many candidates are recalled where near copies took the places of hits."""
 
 
 def present(
@@ -34,11 +37,30 @@ def present(
         notes.append(NOTHING_PASSES)
     if not asked.query.exact and any(part.region for part in asked.parts):
         notes.append(REGION_AGAINST_ALL if found.whole else REGION_RECALLED)
+    folded = sum(len(hit.duplicates) for hit in hits)
+    if folded and len(hits) < asked.query.k and asked.query.max_by_chance is None and _all_recalled(asked, found):
+        notes.append(ALL_FOLDED)
     notes += collection.notes(asked.fingerprints, ranking.unread)
     if damaged := locator.damaged | asked.own.damaged:
         notes.append(damaged_rows(len(damaged)))
     scored = len(ranking.ids) if ranking.reranked else 0
     return Answer(hits, asked.spaces, found.pictures, len(found.ids), scored, notes, ranking.reranked)
+
+
+def more_for_folds(asked: EncodedQuery, found: Candidates, ranking: Ranking, answer: Answer) -> EncodedQuery | None:
+    """The same query with more candidates, where near copies took the places of hits and others may follow; else
+    None."""
+    query = asked.query
+    if not query.fold or len(answer.hits) >= query.k or _all_recalled(asked, found):
+        return None
+    most, last = query.max_by_chance, ranking.by_chance[-1] if len(ranking.ids) else None
+    if most is not None and last is not None and last > most:
+        return None
+    return replace(asked, query=replace(query, candidates=_MORE * max(query.candidates, query.k)))
+
+
+def _all_recalled(asked: EncodedQuery, found: Candidates) -> bool:
+    return asked.query.exact or len(found.ids) < max(asked.query.candidates, asked.query.k)
 
 
 def _located(locator: Locator, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Iterator[Hit]:
@@ -47,15 +69,15 @@ def _located(locator: Locator, asked: EncodedQuery, found: Candidates, ranking: 
     recall_ranks = {row: place for place, row in enumerate(found.ids.tolist(), 1)}
     most = asked.query.max_by_chance
     places = locator.locate_all(ranking.ids.tolist())
-    rows = zip(ranking.ids.tolist(), ranking.scores.tolist(), ranking.by_chance, places, strict=True)
-    for row, score, by_chance, place in rows:
+    figures = (ranking.scores.tolist(), ranking.likeness, ranking.by_chance)
+    for row, place, score, likeness, by_chance in zip(ranking.ids.tolist(), places, *figures, strict=True):
         if most is not None and by_chance is not None and by_chance > most:
             return
         if place is None:
             continue
         paths, offline = place
         if shown := tuple(path for path in paths if path not in asked.own.files):
-            yield Hit(0, score, shown[0], recall_ranks[row], by_chance, shown, offline, row)
+            yield Hit(0, score, shown[0], recall_ranks[row], likeness, by_chance, shown, offline, row)
 
 
 def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> list[Hit]:

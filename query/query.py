@@ -153,7 +153,9 @@ class Hit:
     rank: from 1; near copies have the rank of the hit that they are folded into.
     score: in [-1, 1], larger is more similar; with several spaces or examples in units of null spreads, see Query.
     recall_rank: its rank after the first stage, from 1.
-    by_chance: how many pictures of this collection would be expected to score as high by chance (None without rerank).
+    likeness: how far it stands above what pictures of this collection score in the middle, in units of their spread;
+    by_chance: how many of them would be expected to score as high by chance. None without rerank, and in a collection
+    of fewer than 20 pictures.
     path: a file with this content; paths: all of them. offline: its folder is not available at the moment.
     duplicates: near copies of it that ranked lower, if the query folds.
     """
@@ -162,6 +164,7 @@ class Hit:
     score: float
     path: str
     recall_rank: int
+    likeness: float | None
     by_chance: float | None
     paths: tuple[str, ...]
     offline: bool

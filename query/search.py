@@ -27,9 +27,9 @@ from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
 from .own_files import NOTHING_LEFT_OUT, own_files
 from .pair import Pair
-from .present import present
+from .present import more_for_folds, present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
-from .stages import EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
+from .stages import Candidates, EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
 
 
 class Searcher:
@@ -93,11 +93,13 @@ class Searcher:
         UnreadableImage, ..."""
         return self._answered(self.encode(query))
 
-    def _answered(self, asked: EncodedQuery, known: Scored | None = None) -> Answer:
-        found = recall(self.collection, asked)
+    def _answered(self, asked: EncodedQuery, known: Scored | None = None, found: Candidates | None = None) -> Answer:
+        found = found or recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        return present(self.catalog, self.collection, asked, found, ranking)
+        answer = present(self.catalog, self.collection, asked, found, ranking)
+        further = more_for_folds(asked, found, ranking, answer)
+        return answer if further is None else self._answered(further, ranking.known)
 
     @overload
     def search_many(
@@ -170,8 +172,7 @@ class Searcher:
         found = recall(self.collection, asked)
         yield present(self.catalog, self.collection, asked, found, first_order(asked, found))
         if query.rerank:
-            ranking = rerank(self.collection, asked, found)
-            yield present(self.catalog, self.collection, asked, found, ranking)
+            yield self._answered(asked, found=found)
 
     def encode(self, query: Query) -> EncodedQuery:
         """The first step: brings the spaces up to date and gives every example's features in each of its spaces.

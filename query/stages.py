@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from diffsim.db.catalog import KnownSpace
-from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.retrieval.chance import NULL_SAMPLE, combined, fit_tail
 from diffsim.retrieval.shard.members import Members
 from diffsim.retrieval.shard.messages import SpaceQuery
 from diffsim.retrieval.shard.recall import Found
@@ -57,19 +57,23 @@ class Candidates:
 @dataclass(frozen=True, eq=False)
 class Ranking:
     """Ordered candidates. ids: int64 [n]. scores: float32 [n], full scores, or cosines if only those are known.
-    by_chance: how many pictures would be expected to score as high by chance, None if it was not estimated.
-    reranked: whether these are full scores. unread: candidates whose features could not be read."""
+    likeness, by_chance: how far they stand above what the sample scores, and how many pictures would be expected to
+    score as high by chance; None if that was not estimated.
+    reranked: whether these are full scores. unread: candidates whose features could not be read. known: all scores that
+    were found, the sample's too; None without full scores."""
 
     ids: np.ndarray
     scores: np.ndarray
+    likeness: Sequence[float | None]
     by_chance: Sequence[float | None]
     reranked: bool
     unread: int = 0
+    known: "Scored | None" = None
 
 
 @dataclass(frozen=True, eq=False)
 class Scored:
-    """Full scores that are known already. ids: int64 [n]. rows: float32 [parts, n]."""
+    """Full scores. ids: int64 [n]. rows: float32 [parts, n]."""
 
     ids: np.ndarray
     rows: np.ndarray
@@ -90,35 +94,40 @@ def recall(collection: Collection, asked: EncodedQuery) -> Candidates:
 def first_order(asked: EncodedQuery, found: Candidates) -> Ranking:
     """The candidates in the order of the first stage; with reranking to come, only those that will be scored."""
     shown = found.everywhere | (not asked.query.rerank)
-    return Ranking(found.ids[shown], found.cosines[shown], [None] * int(shown.sum()), reranked=False)
+    nothing = [None] * int(shown.sum())
+    return Ranking(found.ids[shown], found.cosines[shown], nothing, nothing, reranked=False)
 
 
 def rerank(collection: Collection, asked: EncodedQuery, found: Candidates, known: Scored | None = None) -> Ranking:
     """The second stage: the candidates by their full scores, each judged against chance. known: what need not be scored
     any more.
 
-    With several parts a score is the sum over them of weight x score in units of the part's null spread: (score -
-    mean) / standard deviation of its scores against the null sample. The sample is drawn from the whole collection
-    regardless of filters: similarity by chance does not depend on the subset that is searched.
+    With several parts the score is their weighted sum in units of the sample's (retrieval/chance.py). The sample is
+    drawn from the whole collection regardless of filters: similarity by chance does not depend on the subset that is
+    searched.
     """
     wanted = found.ids[found.everywhere]
     if not len(wanted):
-        return Ranking(wanted, np.empty(0, np.float32), [], reranked=True)
+        return Ranking(wanted, np.empty(0, np.float32), [], [], reranked=True)
     examples = examples_of(asked.parts)
     sample = collection.null_sample(asked.fingerprints, NULL_SAMPLE, examples)
     ids, rows = _scored(collection, asked.parts, np.concatenate([wanted, np.setdiff1d(sample, wanted)]), known)
-    null, candidate = np.isin(ids, sample), np.isin(ids, wanted)
-    alone = len(asked.parts) == 1
-    scores = rows[0] if alone else _summed(asked.parts, rows, null)
-    tail = fit_tail(scores[null], cosines=alone)
-    ids, scores = ids[candidate], scores[candidate]
-    order = rank(ids, scores, asked.parts[0].content_id)
-    ids, scores = ids[order], scores[order]
+    null, candidate = np.isin(ids, sample), np.flatnonzero(np.isin(ids, wanted))
+    scores, likenesses = combined(rows, np.array([part.weight for part in asked.parts]), null)
+    tail = fit_tail(likenesses[null])
+    order = candidate[rank(ids[candidate], scores[candidate], asked.parts[0].content_id)]
     if asked.allowed is not None:
         examples = examples[Members.of(asked.allowed).has(examples)]
     others = found.pictures - int(np.count_nonzero(collection.among(asked.fingerprints, examples)))
-    by_chance = tail.expected(scores, others) if tail else [None] * len(ids)
-    return Ranking(ids, scores, by_chance, reranked=True, unread=len(wanted) - len(ids))
+    return Ranking(
+        ids[order],
+        scores[order],
+        likenesses[order].tolist() if tail else [None] * len(order),
+        tail.expected(likenesses[order], others) if tail else [None] * len(order),
+        reranked=True,
+        unread=len(wanted) - len(order),
+        known=Scored(ids, rows),
+    )
 
 
 def score_null_samples(collection: Collection, queries: Sequence[EncodedQuery]) -> list[Scored | None]:
@@ -199,19 +208,3 @@ def _scored_whole(collection: Collection, asked: EncodedQuery) -> list[str]:
         return collection.count([space.fingerprint], asked.allowed) * tokens
 
     return [space.fingerprint for space in spaces if numbers(space) <= EXHAUSTIVE_NUMBERS]
-
-
-def _summed(parts: Sequence[SpaceQuery], rows: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores [parts, n] as one sum, float32 [n]. null: bool [n], which of them belong to the null sample."""
-    total = np.zeros(rows.shape[1], np.float64)
-    for part, row in zip(parts, rows.astype(np.float64), strict=True):
-        total += part.weight * _in_null_spreads(row, row[null])
-    return total.astype(np.float32)
-
-
-def _in_null_spreads(scores: np.ndarray, null: np.ndarray) -> np.ndarray:
-    """Scores as distances from the mean of the null scores, in their standard deviations."""
-    if not len(null):
-        return scores
-    standardised: np.ndarray = (scores - null.mean()) / max(float(null.std()), 1e-6)
-    return standardised

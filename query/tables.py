@@ -1,7 +1,7 @@
 """Hits as pandas or Arrow tables. Both packages are optional and imported only when a table is made.
 
-One row per hit: rank, score, by_chance (empty if it was not estimated), recall_rank, path, content_id, offline, paths
-(all files of the content) and duplicates (a file of each near copy that was folded into the hit).
+One row per hit: rank, score, likeness and by_chance (empty if they were not estimated), recall_rank, path, content_id,
+offline, paths (all files of the content) and duplicates (a file of each near copy that was folded into the hit).
 
 A path is text here: bytes of a file name that are not UTF-8 are written as \\xNN.
 """
@@ -29,6 +29,7 @@ def to_pandas(hits: Sequence[Hit]) -> "pandas.DataFrame":
     types = {
         "rank": "int64",
         "score": "float64",
+        "likeness": "float64",
         "by_chance": "float64",
         "recall_rank": "int64",
         "path": "str",
@@ -48,6 +49,7 @@ def to_arrow(hits: Sequence[Hit]) -> "pyarrow.Table":
         {
             "rank": number,
             "score": real,
+            "likeness": real,
             "by_chance": real,
             "recall_rank": number,
             "path": text,
@@ -64,6 +66,7 @@ def _columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
     return {
         "rank": [hit.rank for hit in hits],
         "score": [hit.score for hit in hits],
+        "likeness": [hit.likeness for hit in hits],
         "by_chance": [hit.by_chance for hit in hits],
         "recall_rank": [hit.recall_rank for hit in hits],
         "path": [_text(hit.path) for hit in hits],

@@ -5,6 +5,9 @@ import unicodedata
 from collections.abc import Sequence
 from pathlib import PurePath
 
+SURE, LIKELY = 0.05, 1.0
+"""Up to so many pictures by chance, a hit is surely, or likely, related to the query (docs/chance.md)."""
+
 
 def chance_text(by_chance: float) -> str:
     """At most two significant digits, and a bound for tiny figures: the null sample supports no more precision."""
@@ -16,9 +19,21 @@ def chance_text(by_chance: float) -> str:
     return f"{by_chance:,.0f}" if by_chance < 1e6 else f"{by_chance:.0e}"
 
 
+def standing_text(score: float, likeness: float | None) -> str:
+    """How alike a hit is: its likeness, or its score where that is all that is known."""
+    return f"{score:.4f}" if likeness is None else f"{likeness:.1f}"
+
+
+def certainty(by_chance: float | None) -> str:
+    """A hit in one word: `sure`, `likely` or `weak`; nothing where chance was not estimated."""
+    if by_chance is None:
+        return ""
+    return "sure" if by_chance <= SURE else "likely" if by_chance <= LIKELY else "weak"
+
+
 def likeness_ended(by_chance: float | None) -> bool:
     """Whether chance alone explains a hit: more than one picture would be expected to score as high."""
-    return by_chance is not None and by_chance > 1
+    return by_chance is not None and by_chance > LIKELY
 
 
 def printable(name: str) -> str:

@@ -12,7 +12,7 @@ import click
 
 from diffsim.retrieval.names import PROFILES
 
-from ..text import chance_text, likeness_ended, printable
+from ..text import certainty, chance_text, likeness_ended, printable, standing_text
 from .files import WEIGHED_PICTURE, GivenPicture, Picture, output_option
 from .options import REGION, Choice, Date, FilePath, device_option, index_option
 
@@ -160,17 +160,19 @@ def _notes(answer: "Answer", form: str) -> list[str]:
 
 
 def table(hits: list["Hit"]) -> bytes:
-    lines = ["rank   score  by chance  picture"]
+    figure = "likeness" if any(hit.likeness is not None for hit in hits) else "score"
+    lines = [f"rank  {figure:>8}  by chance          picture"]
     ended = False
     for hit in hits:
         if likeness_ended(hit.by_chance) and not ended:
             lines.append("-- likeness ends here: by chance alone, more than one picture would score as high --")
             ended = True
         chance = "" if hit.by_chance is None else chance_text(hit.by_chance)
+        known = f"{standing_text(hit.score, hit.likeness):>8}  {chance:>9}  {certainty(hit.by_chance):6}"
         more = f"  (and {len(hit.paths) - 1} more files)" if len(hit.paths) > 1 else ""
         more += f"  (and {len(hit.duplicates)} near copies)" if hit.duplicates else ""
         offline = "  (offline)" if hit.offline else ""
-        lines.append(f"{hit.rank:4d}  {hit.score:.4f}  {chance:>9}  {printable(hit.path)}{more}{offline}")
+        lines.append(f"{hit.rank:4d}  {known}   {printable(hit.path)}{more}{offline}")
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
 
@@ -179,6 +181,7 @@ def json_row(hit: "Hit") -> dict[str, Any]:
         "rank": hit.rank,
         "path": hit.path,
         "score": round(hit.score, 6),
+        "likeness": None if hit.likeness is None else round(hit.likeness, 3),
         "recall_rank": hit.recall_rank,
         "by_chance": hit.by_chance,
         "paths": hit.paths,
@@ -196,10 +199,11 @@ def _json(hits: list["Hit"]) -> bytes:
 def _csv(hits: list["Hit"]) -> bytes:
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    table.writerow(["rank", "score", "by_chance", "recall_rank", "path"])
+    table.writerow(["rank", "score", "likeness", "by_chance", "recall_rank", "path"])
     for hit in hits:
+        likeness = "" if hit.likeness is None else f"{hit.likeness:.3f}"
         by_chance = "" if hit.by_chance is None else hit.by_chance
-        table.writerow([hit.rank, f"{hit.score:.6f}", by_chance, hit.recall_rank, hit.path])
+        table.writerow([hit.rank, f"{hit.score:.6f}", likeness, by_chance, hit.recall_rank, hit.path])
     return text.getvalue().encode("utf-8", "surrogateescape")
 
 

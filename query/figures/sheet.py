@@ -10,7 +10,7 @@ from diffsim.retrieval.region import Box
 
 from ..picture_cache import PictureCache
 from ..query import Hit
-from ..text import chance_text, likeness_ended, telling
+from ..text import certainty, chance_text, likeness_ended, standing_text, telling
 from .lettering import fitted, font
 
 GROUND = (250, 249, 246)
@@ -50,13 +50,13 @@ class SheetExample:
 class SheetHit:
     """One neighbour as the sheet shows it.
 
-    `score` is in [-1, 1]; `by_chance` is the number of pictures expected by chance to score as high, or None if it was
-    not estimated. `name`, and `folder` below it, may hold anything a path can.
+    `standing` tells how alike it is; `by_chance` is the number of pictures expected by chance to score as high, or None
+    if it was not estimated. `name`, and `folder` below it, may hold anything a path can.
     """
 
     picture: Image.Image
     rank: int
-    score: float
+    standing: str
     by_chance: float | None
     name: str
     folder: str = ""
@@ -69,7 +69,7 @@ def sheet_hits(hits: Sequence[Hit], pictures: PictureCache) -> list[SheetHit]:
         SheetHit(
             pictures.drawn(hit.content_id),
             hit.rank,
-            hit.score,
+            standing_text(hit.score, hit.likeness),
             hit.by_chance,
             tail.name,
             "" if tail.name == str(tail) else f"in {tail.parent}",
@@ -208,12 +208,13 @@ def _faded(picture: Image.Image, share: float) -> Image.Image:
 
 
 def caption(pen: ImageDraw.ImageDraw, hit: SheetHit, x: int, y: int, strong: tuple[int, ...]) -> None:
-    """Rank and score on the first line, by-chance at its right end, the name below."""
+    """Rank and likeness on the first line, how sure it is at its right end, the name below."""
     pen.text((x, y + 20), f"{hit.rank}", strong, font(18), anchor="lm")
     rank_width = font(18).getlength(f"{hit.rank}")
-    pen.text((x + rank_width + 10, y + 20), f"{hit.score:.3f}", GREY, font(18), anchor="lm")
+    pen.text((x + rank_width + 10, y + 20), hit.standing, GREY, font(18), anchor="lm")
     if hit.by_chance is not None:
-        pen.text((x + CELL, y + 20), f"by chance {chance_text(hit.by_chance)}", GREY, font(14), anchor="rm")
+        sure = f"{certainty(hit.by_chance)}, by chance {chance_text(hit.by_chance)}"
+        pen.text((x + CELL, y + 20), sure, GREY, font(14), anchor="rm")
     write(pen, hit.name, x, y + 41, 14, strong, CELL)
     write(pen, hit.folder, x, y + 41 + FOLDER, 14, GREY, CELL)
 

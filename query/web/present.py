@@ -10,7 +10,7 @@ from diffsim.retrieval.region import seen_part
 
 from ..picture_cache import PictureCache
 from ..query import Answer, Hit
-from ..text import chance_text, likeness_ended, printable
+from ..text import certainty, chance_text, likeness_ended, printable, standing_text
 from . import schemas
 from .engine import Comparison, IndexState, Page, Place
 from .runs import Run
@@ -83,8 +83,11 @@ def _hit_out(hit: Hit, pictures: PictureCache) -> schemas.HitOut:
         **place(hit).model_dump(),
         rank=hit.rank,
         score=round(hit.score, 6),
+        likeness=None if hit.likeness is None else round(hit.likeness, 3),
+        standing=standing_text(hit.score, hit.likeness),
         by_chance=hit.by_chance,
         chance=None if hit.by_chance is None else chance_text(hit.by_chance),
+        certainty=certainty(hit.by_chance),
         ended=likeness_ended(hit.by_chance),
         recall_rank=hit.recall_rank,
         duplicates=[place(copy) for copy in hit.duplicates],

@@ -77,14 +77,18 @@ class PictureOut(BaseModel):
 
 
 class HitOut(PictureOut):
-    """rank, recall_rank: from 1, by the full score and by the first stage. by_chance: how many pictures are expected to
-    score as high by chance; chance: the same in words. ended: chance alone explains this hit. duplicates: near copies
-    of it that were folded."""
+    """rank, recall_rank: from 1, by the full score and by the first stage. likeness: how far the score stands above
+    what pictures of the collection score in the middle, in their spread; standing: the same, or the score, as text.
+    by_chance: how many pictures are expected to score as high by chance; chance: the same as text; certainty: `sure`,
+    `likely` or `weak`. ended: chance alone explains this hit. duplicates: near copies of it that were folded."""
 
     rank: int
     score: float
+    likeness: float | None
+    standing: str
     by_chance: float | None
     chance: str | None
+    certainty: str
     ended: bool
     recall_rank: int
     duplicates: list[PictureOut] = []

@@ -48,7 +48,12 @@ class Shard(Protocol):
 
     def values(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Place values, used to detect near copies, of those that could be read: ids int64 [n], unit vectors float32
-        [n, numbers]; see near_copies.place_values."""
+        [n, 2, numbers]; see near_copies.place_values."""
+        ...
+
+    def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The descriptors of those that could be read: ids int64 [n], ascending, and unit vectors float16 [n,
+        dimensions]."""
         ...
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
@@ -134,9 +139,13 @@ class LocalShard:
         part = self._parts.get(space)
         records = list(part.tokens(ids)) if part else []
         if not part or not records:
-            return np.empty(0, np.int64), np.empty((0, 0), np.float32)
+            return np.empty(0, np.int64), np.empty((0, 2, 0), np.float32)
         found = np.array([content_id for content_id, _ in records], np.int64)
         return found, place_values(part.kit, [record for _, record in records]).numpy()
+
+    def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        part = self._parts.get(space)
+        return part.descriptors(ids) if part else (np.empty(0, np.int64), np.empty((0, 0), np.float16))
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
         part = self._parts.get(space)

@@ -5,6 +5,7 @@ import { h, say } from "./dom.js";
 import { go, index, state } from "./nav.js";
 import { take } from "./selection.js";
 import { asked, format, searchBody } from "./state.js";
+import { chance, standing } from "./tile.js";
 
 const TOP = 8;
 
@@ -46,7 +47,7 @@ function tiles(answer, space) {
         "a.pick",
         { href: format(asked({ ...state, by: [space.name] }, hit.id)), "data-link": true },
         h("div.shot", {}, h("img", { src: thumbnailOf(hit), alt: hit.name, loading: "lazy" })),
-        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), h("span.score", {}, hit.score.toFixed(3)), hit.chance === null ? "" : h("span.chance", { title: "pictures expected to score as high by chance" }, hit.chance)), h("span.line.name", { title: hit.name }, hit.name)),
+        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), standing(hit), chance(hit)), h("span.line.name", { title: hit.name }, hit.name)),
       ),
       h("div.tools", {}, why),
     );

@@ -54,7 +54,7 @@ async function rows() {
     const item = chosen.get(detail.id);
     const paths = detail.paths.map((file) => file.path);
     const row = { path: paths[0] ?? "", id: detail.id, width: detail.width, height: detail.height, format: detail.format, bytes: detail.bytes };
-    return item.rank === undefined ? { ...row, paths } : { rank: item.rank, score: item.score, by_chance: item.by_chance, ...row, paths };
+    return item.rank === undefined ? { ...row, paths } : { rank: item.rank, score: item.score, likeness: item.likeness, by_chance: item.by_chance, ...row, paths };
   });
 }
 

@@ -45,14 +45,21 @@ function shot(item) {
 function caption(item) {
   const hit = item.rank !== undefined;
   const first = hit
-    ? h("span.line.figures", {}, h("b.rank", {}, h("span.quiet", {}, "Rank "), String(item.rank)), h("span.score", { title: "score" }, item.score.toFixed(3)), chance(item))
+    ? h("span.line.figures", {}, h("b.rank", {}, h("span.quiet", {}, "Rank "), String(item.rank)), standing(item), chance(item))
     : null;
   return h("span.caption", {}, first, h("span.line.name", { title: item.name }, item.name), h("span.line.folder", { title: item.folder }, lastOf(item.folder)));
 }
 
-function chance(item) {
+/** How alike a hit is, in a number. */
+export function standing(item) {
+  const title = item.likeness === null ? "score" : `${item.standing} spreads above what pictures of this collection score in the middle; score ${item.score.toFixed(4)}`;
+  return h("span.score", { title }, item.standing);
+}
+
+/** How sure it is, in a word. */
+export function chance(item) {
   if (item.chance === null) return h("span.chance.pending", {}, "");
-  return h("span.chance", { title: `${item.chance} pictures of this collection are expected to score as high by chance` }, `by chance ${item.chance}`);
+  return h("span.chance", { title: `${item.chance} pictures of this collection are expected to score as high by chance` }, item.certainty);
 }
 
 /** The end of a folder's path says more than its beginning. */
