@@ -57,7 +57,8 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     tokens = decode_tokens(records, kit.shapes, kit.settings.tier)
     folder.mkdir(parents=True)
     target = IndexFolder.create(index)
-    kit.save(target.space(space.fingerprint))
+    with target.catalog(create=True):
+        kit.save(target.space(space.fingerprint))
     with target.catalog(create=True) as catalog, target.store(space.fingerprint, 0, readonly=False) as store:
         space_id = catalog.add_space(space.fingerprint, space.name, space.network, space.record, adapter=space.adapter)
         root = catalog.files.add_root(os.fsencode(folder))

@@ -29,7 +29,7 @@ def main(index: Path, picture: Path, rounds: int) -> None:
         "diffsim --help": [diffsim, "--help"],
         "diffsim query --help": [diffsim, "query", "--help"],
         "diffsim status": [diffsim, "status", "--index", str(index)],
-        "diffsim query, indexed picture": [diffsim, "query", str(picture), "--index", str(index)],
+        "diffsim query PICTURE": [diffsim, "query", str(picture), "--index", str(index)],
     }
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):

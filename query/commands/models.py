@@ -71,7 +71,7 @@ def _say(
     origin = f"{package}; " if package else ""
     where = f"here: {place}" if place else missing
     estimated = f"~{float(f'{speed:.2g}'):g}/s" if speed else ""
-    click.echo(f"{name:20} {side:>7} {size_text(size) if size else '':>8} {estimated:>8}  {about} ({origin}{where})")
+    click.echo(f"{name:20} {side:>7} {size_text(size) if size else '':>8} {estimated:>10}  {about} ({origin}{where})")
 
 
 def _place(find: Callable[[str], Path], name: str) -> Path | None:
