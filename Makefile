@@ -10,7 +10,7 @@ DEMO := butterfly-neon.png
 apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing $(1) ..." && apt-get update -qq && \
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >&2
 
-.PHONY: demo test browser clean
+.PHONY: demo test figures browser clean
 
 # FAISS: two distributions of the same module. faiss-gpu takes faiss-cpu's place where there is an NVIDIA GPU and it loads.
 ifeq ($(GPU),yes)
@@ -53,6 +53,10 @@ test: .venv/installed-dev browser
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 	@$(BIN)/pytest --numprocesses logical --maxprocesses 8 --dist worksteal
+
+# Every figure of README.md and docs/ that depends on the bundled network, again; hours. PAGE=pooling: of one page alone.
+figures: .venv/installed-dev browser
+	@$(BIN)/python benchmarks/figures.py $(DATA) $(if $(PAGE),--only $(PAGE))
 
 clean:
 	rm -rf .venv demo

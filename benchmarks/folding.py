@@ -1,19 +1,20 @@
 """Where do near copies end? Altered copies of indexed photographs against their nearest other pictures.
 
-    python benchmarks/folding.py INDEX --space look --pictures 100
+    python benchmarks/folding.py INDEX --space style --space look --pictures 100
 
 Three distances, each 1 - cosine in units of the picture's median distance from a sample, which is the same scale in
 every feature space: of the values place by place (what folds), of the descriptors, and of the score. Printed: quantiles
 over the pictures, for each alteration and for the nearest of the ten others that are nearest by descriptor.
 """
 
-import argparse
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import click
 import numpy as np
 from PIL import Image, ImageEnhance
+from printing import table
 
 import diffsim
 from diffsim.retrieval.kit import SpaceKit
@@ -49,21 +50,29 @@ ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
 }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("index")
-    parser.add_argument("--space", default=None)
-    parser.add_argument("--pictures", type=int, default=100)
-    parser.add_argument("--folder", action="append", default=[])
-    arguments = parser.parse_args()
-    searcher = diffsim.open(arguments.index, "cpu")
-    space = searcher.choose(arguments.space)
+@click.command()
+@click.argument("index", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--space", "spaces", multiple=True, required=True)
+@click.option("--pictures", default=100, show_default=True)
+@click.option(
+    "--folder", "folders", multiple=True, type=click.Path(exists=True, path_type=Path), help="Only its files."
+)
+def main(index: Path, spaces: tuple[str, ...], pictures: int, folders: tuple[Path, ...]) -> None:
+    """Print quantiles of the distances."""
+    searcher = diffsim.open(index, "cpu")
+    head = ("space", "copy", *(f"{kind}: 5, 50, 95 %" for kind in ("values in place", "descriptors", "score")))
+    rows = (row for name in spaces for row in measured(searcher, name, pictures, [path.resolve() for path in folders]))
+    table((*head, f"folded, at most {NEAR}"), rows)
+
+
+def measured(searcher: diffsim.Searcher, name: str, pictures: int, folders: Sequence[Path]) -> Iterator[list[str]]:
+    """A row for the nearest other pictures and one for each alteration."""
+    space = searcher.choose(name)
     known = searcher.embeddings(space.fingerprint)
     paths = dict(zip(known.ids.tolist(), map(Path, known.paths), strict=True))
     kit, collection = searcher.collection.kit(space), searcher.collection
-    folders = [Path(folder).resolve() for folder in arguments.folder]
     chosen = [row for row, path in paths.items() if not folders or any(map(path.is_relative_to, folders))]
-    asking = np.random.default_rng(0).permutation(chosen)[: arguments.pictures].tolist()
+    asking = np.random.default_rng(0).permutation(chosen)[:pictures].tolist()
 
     def records(ids: np.ndarray) -> list[bytes]:
         return [bytes(record) for _, record in collection.tokens(space.fingerprint, ids)]
@@ -79,15 +88,12 @@ def main() -> None:
         altered = [each.features[space.fingerprint].tokens for each in made]
         units = np.median(distances(kit, part.tokens, sample), axis=1)
         found.setdefault("nearest other", []).append((distances(kit, part.tokens, others).T / units).min(0).tolist())
-        for name, row in zip(ALTERED, distances(kit, part.tokens, altered).T / units, strict=True):
-            found.setdefault(name, []).append(row.tolist())
-    print(
-        f"{space.name}: {len(asking)} pictures; values in place | descriptors | score; 5, 50 and 95 %; at most {NEAR}"
-    )
-    for name, values in found.items():
-        rows = np.quantile(np.array(values), (0.05, 0.5, 0.95), axis=0).T
-        text = " | ".join(" ".join(f"{value:.3f}" for value in row) for row in rows)
-        print(f"{name:20} {text} | {np.mean(np.array(values)[:, 0] <= NEAR):.0%}", flush=True)
+        for alteration, row in zip(ALTERED, distances(kit, part.tokens, altered).T / units, strict=True):
+            found.setdefault(alteration, []).append(row.tolist())
+    for copy, values in found.items():
+        quantiles = np.quantile(np.array(values), (0.05, 0.5, 0.95), axis=0).T
+        cells = [" ".join(f"{value:.3f}" for value in row) for row in quantiles]
+        yield [space.name, copy, *cells, f"{np.mean(np.array(values)[:, 0] <= NEAR):.0%}"]
 
 
 def distances(kit: SpaceKit, one: bytes, others: list[bytes]) -> np.ndarray:

@@ -1,9 +1,9 @@
 """What a query costs as the collection grows: CPU seconds and memory by number of pictures, in processes of their own.
 
     python benchmarks/growth.py make INDEX --pictures 1000000
-    python benchmarks/growth.py ask INDEX
+    python benchmarks/growth.py ask INDEX ...
 
-`make` indexes 64 drawings with the bundled network at 32 pixels, then adds synthetic contents beside them: catalog
+`make` indexes 64 drawings with the bundled network at 64 pixels, then adds synthetic contents beside them: catalog
 rows, random descriptors of 256 numbers, and the token records of the drawings in turn, so that a query does all the
 work that it does on real pictures. `ask` times the first query of a process, one more, one after a commit of 100
 pictures, and filters that pass few and most.
@@ -21,6 +21,7 @@ from pathlib import Path
 
 import click
 import numpy as np
+from printing import table
 
 import diffsim
 from diffsim.indexer.build import index_folders
@@ -49,7 +50,7 @@ def make(index: Path, pictures: int) -> None:
     names = [(subject, style) for subject in SUBJECTS for style in STYLES][:REAL]
     for subject, style in names:
         draw(subject, style, size=64).save(gallery / f"{subject}-{style}.png")
-    requests = requested_spaces("mini", ["style"], size=32, tier="int8")
+    requests = requested_spaces("mini", ["style"], size=64, tier="int8")
     index_folders(IndexFolder.create(index), [gallery], requests)
     folder = IndexFolder.open(index)
     add(folder, range(REAL + 1, pictures + 1))
@@ -100,13 +101,18 @@ def insert(database: sqlite3.Connection, space: int, ids: list[int], hashes: lis
 
 
 @main.command()
-@click.argument("index", type=click.Path(exists=True, path_type=Path))
-def ask(index: Path) -> None:
-    """Ask an index that `make` made; each row is a process, figures are CPU seconds and MB of memory of its own."""
-    done = subprocess.run([sys.executable, __file__, "child", index], capture_output=True, text=True, check=True)
-    row = json.loads(done.stdout.splitlines()[-1])
-    for name, figure in row.items():
-        click.echo(f"{name:44} {figure}")
+@click.argument("indexes", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+def ask(indexes: tuple[Path, ...]) -> None:
+    """Ask indexes that `make` made, each in a process of its own; figures are its CPU seconds and MB of its memory."""
+    columns = []
+    for index in indexes:
+        done = subprocess.run([sys.executable, __file__, "child", index], capture_output=True, text=True, check=True)
+        columns.append(json.loads(done.stdout.splitlines()[-1]))
+    first, *_ = columns
+    table(
+        ("", *(f"{column['pictures']:,} pictures" for column in columns)),
+        ((name, *(column[name] for column in columns)) for name in first if name != "pictures"),
+    )
 
 
 @main.command(hidden=True)
@@ -119,20 +125,21 @@ def child(index: Path) -> None:
         with diffsim.open(index) as searcher:
             extracted = searcher.extract(outside)
             before = memory()
-            found: dict[str, float | str] = {}
-            spent(found, "first question, CPU s", lambda: searcher.search(extracted))
+            found: dict[str, int | str] = {}
+            spent(found, "first query of a process", lambda: searcher.search(extracted))
             found["memory of the index, own MB"] = round(memory() - before)
-            spent(found, "one more, CPU s", lambda: searcher.search(extracted))
+            spent(found, "one more query", lambda: searcher.search(extracted))
             folder = IndexFolder.open(index)
-            newest = max(searcher.collection.ids(searcher.spaces()[0].fingerprint))
-            add(folder, range(int(newest) + 1, int(newest) + 101))
-            spent(found, "after a commit of 100 pictures, CPU s", lambda: searcher.search(extracted))
+            known = searcher.collection.ids(searcher.spaces()[0].fingerprint)
+            found["pictures"] = len(known)
+            add(folder, range(int(known.max()) + 1, int(known.max()) + 101))
+            spent(found, "the next query after a commit of 100 pictures", lambda: searcher.search(extracted))
             for name, filters in (
                 ("filter: a folder of 100 pictures", diffsim.Filters(folders=[gallery_of(index) / "00042"])),
                 ("filter: half of all, by size", diffsim.Filters(min_side=700)),
                 ("filter: nearly all", diffsim.Filters(min_side=100)),
             ):
-                spent(found, f"{name}, CPU s", lambda filters=filters: searcher.search(extracted, filters=filters))
+                spent(found, f"{name}", lambda filters=filters: searcher.search(extracted, filters=filters))
                 spent(found, f"{name}, again", lambda filters=filters: searcher.search(extracted, filters=filters))
     click.echo(json.dumps(found))
 
@@ -141,7 +148,7 @@ def gallery_of(index: Path) -> Path:
     return index.with_name(f"{index.name}-gallery").resolve()
 
 
-def spent(found: dict[str, float | str], name: str, work: object) -> None:
+def spent(found: dict[str, int | str], name: str, work: object) -> None:
     started, wall = time.process_time(), time.perf_counter()
     work()  # type: ignore[operator]
     found[name] = f"{time.process_time() - started:.3f} ({time.perf_counter() - wall:.3f} s of time)"

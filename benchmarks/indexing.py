@@ -23,6 +23,7 @@ import click
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
+from printing import table
 
 import diffsim
 from diffsim.db.catalog import Catalog, KnownSpace
@@ -86,9 +87,12 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
     paths = sorted(folder.iterdir())
     stages: dict[str, Cost] = {}
     empty = Catalog.open(scratch / f"{folder.name}.sqlite", create=True)
-    with empty as catalog, measured() as stages["scan (read, hash, catalog rows)"]:
+    with empty as catalog, measured() as stages["scan: read, hash, catalog rows"]:
         scan(catalog, [folder])
-    with measured() as stages["decode (workers)"], DecodePool(OPTIONS.workers, extractor.size, 60, 10**10) as pool:
+    with (
+        measured() as stages[f"decode, {OPTIONS.workers} workers"],
+        DecodePool(OPTIONS.workers, extractor.size, 60, 10**10) as pool,
+    ):
         jobs = (Job(row, os.fsencode(path), b"") for row, path in enumerate(paths))
         decoded = [item for item in pool.run(jobs) if isinstance(item, Decoded)]
     features: list[PictureFeatures] = []
@@ -96,17 +100,19 @@ def report(folder: Path, scratch: Path) -> diffsim.Searcher:
         for start in range(0, count, OPTIONS.batch_size):
             batch = [item.pixels for item in decoded[start : start + OPTIONS.batch_size]]
             features += extractor.extract(np.stack(batch))[0]
-    with measured() as stages["storage (features and catalog)"]:
+    with measured() as stages["storage: features and catalog"]:
         commits = round(done.seconds / OPTIONS.commit_seconds)
         store_again(searcher, space, scratch / f"{folder.name}.store", features, max(commits, 1))
-    click.echo(f"\n{folder.name}: {count} pictures, {sum(p.stat().st_size for p in paths) / count / 1e6:.2f} MB each")
-    click.echo(f"{'stage':34} {'wall s':>8} {'CPU s':>8} {'pictures/s':>11} {'share of CPU':>13}")
     total = sum(cost.cpu for cost in stages.values())
-    for name, cost in stages.items():
-        rate = f"{count / cost.wall:11.1f} {100 * cost.cpu / total:12.1f}%"
-        click.echo(f"{name:34} {cost.wall:8.2f} {cost.cpu:8.2f} {rate}")
-    click.echo(f"{'whole run (overlapping)':34} {whole.wall:8.2f} {whole.cpu:8.2f} {count / whole.wall:11.1f}")
-    click.echo(f"{'  as the command reports it':34} {done.seconds:8.2f} {'':8} {count / done.seconds:11.1f}")
+    rows = [
+        (name, f"{cost.wall:.1f}", f"{cost.cpu:.1f}", f"{count / cost.wall:,.1f}", f"{100 * cost.cpu / total:.1f} %")
+        for name, cost in stages.items()
+    ]
+    rows.append(
+        ("whole run, stages overlapping", f"{whole.wall:.1f}", f"{whole.cpu:.1f}", f"{count / whole.wall:.1f}", "")
+    )
+    size = sum(path.stat().st_size for path in paths) / count / 1e6
+    table((f"{count:,} pictures of {size:.2f} MB", "wall s", "CPU s", "pictures/s", "share of CPU"), rows)
     return searcher
 
 
@@ -158,8 +164,8 @@ def make_hard(to: Path, count: int) -> None:
             Image.fromarray(hard(kind, generator)).convert("RGB").save(to / f"{kind} {row:02d}.jpg", quality=92)
 
 
-def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> None:
-    """CPU time and scores of reduced-scale decoding, against full decoding of the same pictures, in turn."""
+def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> list[str]:
+    """A row: CPU time and scores of reduced-scale decoding, against full decoding of the same pictures, in turn."""
     (space,) = photos.spaces()
     photos.collection.refresh([space])
     kit = photos.collection.kit(space)
@@ -186,11 +192,17 @@ def reduced_effect(title: str, files: list[bytes], photos: diffsim.Searcher) -> 
         moved.append(np.abs(before - after).max())
     levels = np.abs(np.stack(pixels["full"]).astype(int) - np.stack(pixels["reduced"]))
     times = [1e3 * spent[name] / len(files) for name in ("full", "reduced")]
-    click.echo(
-        f"{title:12} {len(files):3d}  {times[0]:7.1f} {times[1]:7.1f} {times[0] / times[1]:6.1f}x  "
-        f"{levels.mean():5.2f} ({levels.max():3d})  {np.mean(own):.5f} ({min(own):.5f})  {max(moved):.5f}  "
-        f"{np.mean(tau):.4f} ({min(tau):.4f})  {100 * np.mean(same):5.1f}% ({100 * min(same):.0f}%)"
-    )
+    return [
+        title,
+        f"{len(files)}",
+        *(f"{time:.1f}" for time in times),
+        f"{times[0] / times[1]:.1f} x",
+        f"{levels.mean():.2f} ({levels.max()})",
+        f"{np.mean(own):.5f} ({min(own):.5f})",
+        f"{max(moved):.4f}",
+        f"{np.mean(tau):.4f} ({min(tau):.4f})",
+        f"{100 * np.mean(same):.1f} % ({100 * min(same):.0f} %)",
+    ]
 
 
 def _scores(kit: SpaceKit, record: bytes, stored: list[tuple[int, bytes]]) -> np.ndarray:
@@ -223,15 +235,26 @@ def main(photos: Path, pictures: int, large: int, scratch: Path | None) -> None:
             enlarge(photo, folder_large / f"{row:03d}.jpg", generator)
         searcher = report(folder, Path(made))
         report(folder_large, Path(made))
-        click.echo(f"\nreduced scale against full scale, CPU ms a picture; ranked against {len(chosen)} photographs")
-        click.echo("               n     full reduced  faster  levels       score with full  moved    tau  same top 10")
         files = {"photographs": sorted(folder_large.iterdir())}
         folder_hard = Path(made) / "hard"
         folder_hard.mkdir()
         make_hard(folder_hard, max(1, large // 6))
         files |= {kind: sorted(folder_hard.glob(f"{kind}*")) for kind in HARD}
-        for title, paths in files.items():
-            reduced_effect(title, [path.read_bytes() for path in paths], searcher)
+        head = (
+            "picture",
+            "n",
+            "CPU ms, full",
+            "reduced",
+            "faster",
+            "levels",
+            "score with full",
+            "moved",
+            "Kendall tau",
+        )
+        effects = (
+            reduced_effect(title, [each.read_bytes() for each in paths], searcher) for title, paths in files.items()
+        )
+        table((*head, "same top 10"), effects)
 
 
 if __name__ == "__main__":

@@ -1,22 +1,23 @@
 """Which pooling brings the exhaustive top 10 into the first stage's candidates?
 
-    python benchmarks/pooling.py INDEX --space style --queries 200 [--pictures 2000] [--json FILE]
+    python benchmarks/pooling.py INDEX --space style --space look --queries 200 [--pictures 2000]
 
 INDEX holds the collection, indexed with `diffsim index`. A seeded sample of its pictures asks; every query is scored
 against every other picture with the full token-level score, and each pooling is judged by the share of that top 10 that
 it ranks among its own first 50, 100, 200 and 400. The last rows add a middle stage: the first 800 by the kept pooling
-are ordered by the score of 16 tokens, merged or picked. Intervals are 95 %, by bootstrap over the queries.
+are ordered by the score of 16 tokens a tap, merged or picked. Of a space with several taps, each is pooled, and the
+unit vectors are joined as they are in the index. Intervals are 95 %, by bootstrap over the queries.
 """
 
-import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
 import torch.nn.functional as F
+from printing import share, table
 from torch import Tensor
 
 import diffsim
@@ -76,30 +77,43 @@ POOLINGS: dict[str, Callable[[AttentionFeatures], Tensor]] = {
 }
 
 
-def chunks(records: Records, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> Iterator[AttentionFeatures]:
+Taps = tuple[AttentionFeatures, ...]
+
+
+def chunks(records: Records, kit: SpaceKit, ids: np.ndarray, size: int = 64) -> Iterator[Taps]:
     """Attention features of the pictures, a few at a time."""
     for start in range(0, len(ids), size):
-        yield kit.read(records(ids[start : start + size]))[0]
+        yield kit.read(records(ids[start : start + size]))
+
+
+def taken(taps: Taps, rows: slice | Tensor) -> Taps:
+    """Those of some of the pictures."""
+    return tuple(AttentionFeatures(*(part[rows] for part in (tap.query, tap.key, tap.value, tap.map))) for tap in taps)
+
+
+def joined(taps: Taps, weights: Sequence[float], pooling: Callable[[AttentionFeatures], Tensor]) -> Tensor:
+    """Unit vectors [pictures, dimensions] of all taps together."""
+    parts = [F.normalize(pooling(tap), dim=1) * weight**0.5 for tap, weight in zip(taps, weights, strict=True)]
+    return F.normalize(torch.cat(parts, dim=1), dim=1)
 
 
 def exhaustive(
     records: Records, kit: SpaceKit, ids: np.ndarray, asking: np.ndarray
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Scores [queries, pictures] of `asking` (positions) against all, and every pooling's unit vectors."""
-    queries = torch.cat([tap.query for tap in chunks(records, kit, ids[asking])])
-    others = ((tap.key, tap.value, tap.map) for tap in chunks(records, kit, ids[asking]))
-    asked = AttentionFeatures(queries, *(torch.cat(part) for part in zip(*others, strict=True)))
+    asked = list(chunks(records, kit, ids[asking], 1))
     scores = np.empty((len(asking), len(ids)), np.float32)
     pooled: dict[str, list[Tensor]] = {name: [] for name in POOLINGS}
     done = 0
     with click.progressbar(length=len(ids), label="Scoring every picture", file=sys.stderr) as bar:
-        for tap in chunks(records, kit, ids):
-            for row in range(len(asking)):
-                scores[row, done : done + len(tap)] = score([asked[row : row + 1]], [tap], [1.0]).numpy()
+        for taps in chunks(records, kit, ids):
+            count = len(taps[0])
+            for row, one in enumerate(asked):
+                scores[row, done : done + count] = score(one, taps, kit.weights).numpy()
             for name, pooling in POOLINGS.items():
-                pooled[name].append(F.normalize(pooling(tap), dim=1))
-            done += len(tap)
-            bar.update(len(tap))
+                pooled[name].append(joined(taps, kit.weights, pooling))
+            done += count
+            bar.update(count)
     return scores, {name: torch.cat(vectors).numpy() for name, vectors in pooled.items()}
 
 
@@ -113,31 +127,27 @@ def reduced(vectors: np.ndarray, dimensions: int, whiten: bool) -> np.ndarray:
     return projected / np.linalg.norm(projected, axis=1, keepdims=True)
 
 
-def fewer_tokens(records: Records, kit: SpaceKit, ids: np.ndarray, merge: bool) -> AttentionFeatures:
+def fewer_tokens(records: Records, kit: SpaceKit, ids: np.ndarray, merge: bool) -> Taps:
     """Attention features of all the pictures on a 4 x 4 grid: their tokens averaged over its cells, or one of each."""
-    ((count, channels),) = kit.shapes
-    side = round(count**0.5)
-    parts = []
+    parts: list[list[Tensor]] = [[] for _ in kit.shapes]
     for start in range(0, len(ids), 256):
-        (tokens,) = decode_tokens(records(ids[start : start + 256]), kit.shapes, kit.settings.tier)
-        grid = tokens.transpose(1, 2).reshape(len(tokens), channels, side, side)
-        step = side // FEWER
-        small = F.adaptive_avg_pool2d(grid, FEWER) if merge else grid[:, :, step // 2 :: step, step // 2 :: step]
-        parts.append(small.flatten(2).transpose(1, 2))
-    (features,) = kit.attention([torch.cat(parts)])
-    return features
+        matrices = decode_tokens(records(ids[start : start + 256]), kit.shapes, kit.settings.tier)
+        for tokens, part in zip(matrices, parts, strict=True):
+            side = round(tokens.shape[1] ** 0.5)
+            grid = tokens.transpose(1, 2).reshape(len(tokens), -1, side, side)
+            small = F.adaptive_avg_pool2d(grid, FEWER) if merge else F.interpolate(grid, FEWER, mode="nearest-exact")
+            part.append(small.flatten(2).transpose(1, 2))
+    return kit.attention([torch.cat(part) for part in parts])
 
 
-def middle_stage(features: AttentionFeatures, similarities: np.ndarray, asking: np.ndarray) -> np.ndarray:
+def middle_stage(taps: Taps, weights: Sequence[float], similarities: np.ndarray, asking: np.ndarray) -> np.ndarray:
     """The pooled similarities [queries, pictures] with the first MIDDLE of each row put in the order of the fewer
     tokens' score, before all others."""
     ordered = similarities.copy()
     for row, itself in enumerate(asking):
         first = torch.from_numpy(np.argsort(-similarities[row])[:MIDDLE].copy())
-        chosen = AttentionFeatures(
-            *(part[first] for part in (features.query, features.key, features.value, features.map))
-        )
-        ordered[row, first] = 10 + score([features[itself : itself + 1]], [chosen], [1.0]).numpy()
+        asked = taken(taps, slice(int(itself), int(itself) + 1))
+        ordered[row, first] = 10 + score(asked, taken(taps, first), weights).numpy()
     return ordered
 
 
@@ -175,15 +185,24 @@ def interval(values: np.ndarray) -> tuple[float, float]:
 
 @click.command()
 @click.argument("index", type=click.Path(exists=True, path_type=Path))
-@click.option("--space", help="Feature space by name or fingerprint.")
+@click.option("--space", "spaces", multiple=True, required=True, help="Feature space by name or fingerprint.")
 @click.option("--queries", default=200, show_default=True)
 @click.option("--pictures", type=int, help="A seeded part of the collection only.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--json", "out", type=click.Path(path_type=Path), help="Also write the figures to this file.")
-def main(index: Path, space: str | None, queries: int, pictures: int | None, seed: int, out: Path | None) -> None:
+def main(index: Path, spaces: tuple[str, ...], queries: int, pictures: int | None, seed: int) -> None:
     """Compare poolings on an index."""
     searcher = diffsim.open(index)
-    known = searcher.choose(space)
+    head = ("space", "pooling", "bytes", *(f"within {count}" for count in COUNTS))
+    agreements: list[list[str]] = []
+    table(head, (row for name in spaces for row in measured(searcher, name, queries, pictures, seed, agreements)))
+    table(("space", f"{KEPT} and the full score: Kendall's tau", "same top 10, %"), agreements)
+
+
+def measured(
+    searcher: diffsim.Searcher, name: str, queries: int, pictures: int | None, seed: int, agreements: list[list[str]]
+) -> Iterator[list[str]]:
+    """A row for each pooling; adds a row to `agreements`."""
+    known = searcher.choose(name)
     collection = searcher.collection
     collection.refresh([known])
     kit = collection.kit(known)
@@ -203,30 +222,22 @@ def main(index: Path, space: str | None, queries: int, pictures: int | None, see
         if dimensions < best.shape[1]:
             vectors[f"{KEPT}, PCA {dimensions}"] = reduced(best, dimensions, whiten=False)
             vectors[f"{KEPT}, PCA {dimensions} whitened"] = reduced(best, dimensions, whiten=True)
-    orders = {name: (2 * matrix.shape[1], matrix[asking] @ matrix.T) for name, matrix in vectors.items()}
-    tokens, channels = kit.shapes[0]
-    if tokens > FEWER**2:
+    orders = {title: (2 * matrix.shape[1], matrix[asking] @ matrix.T) for title, matrix in vectors.items()}
+    if min(tokens for tokens, _ in kit.shapes) > FEWER**2:
         size, similarities = orders[KEPT]
-        for name, merge in (("merged", True), ("picked", False)):
+        for title, merge in (("merged", True), ("picked", False)):
             with torch.inference_mode():
-                ordered = middle_stage(fewer_tokens(records, kit, ids, merge), similarities, asking)
-            orders[f"{KEPT}, then 16 {name} tokens"] = (size + 2 * FEWER**2 * channels, ordered)
-    click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures, {len(asking)} queries")
-    click.echo(f"{'pooling':36} {'bytes':>6}   " + "   ".join(f"within {count:<12}" for count in COUNTS))
-    rows = []
-    for name, (size, similarities) in orders.items():
+                fewer = fewer_tokens(records, kit, ids, merge)
+                ordered = middle_stage(fewer, kit.weights, similarities, asking)
+            more = 2 * FEWER**2 * sum(channels for _, channels in kit.shapes)
+            orders[f"{KEPT}, then 16 {title} tokens"] = (size + more, ordered)
+    for title, (size, similarities) in orders.items():
         shares = brought_in(scores, similarities, asking)
-        cells = [(shares[:, column].mean(), *interval(shares[:, column])) for column in range(len(COUNTS))]
-        text = "   ".join(f"{100 * m:5.1f} ({100 * low:.1f}-{100 * high:.1f})".ljust(19) for m, low, high in cells)
-        click.echo(f"{name:36} {size:6d}   {text}")
-        within = dict(zip(map(str, COUNTS), cells, strict=True))
-        rows.append({"pooling": name, "bytes": size, "within": within})
-    for title, values in zip(("Kendall's tau", "same top 10"), agreement(scores, orders[KEPT][1], asking), strict=True):
-        low, high = interval(values)
-        click.echo(f"{KEPT} and the full score, {title}: {values.mean():.3f} ({low:.3f}-{high:.3f})")
-    if out:
-        report = {"space": known.name, "pictures": len(ids), "queries": len(asking), "rows": rows}
-        out.write_text(json.dumps(report, indent=1))
+        cells = [share(column.mean(), *interval(column)) for column in shares.T]
+        yield [known.name, title, f"{size}", *cells]
+    taus, tops = agreement(scores, orders[KEPT][1], asking)
+    low, high = interval(taus)
+    agreements.append([known.name, f"{taus.mean():.3f} ({low:.3f}-{high:.3f})", share(tops.mean(), *interval(tops))])
 
 
 if __name__ == "__main__":

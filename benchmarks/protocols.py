@@ -1,7 +1,7 @@
 """What the choice of noise does to rankings, to accuracy, and to pictures on blank grounds.
 
-    python benchmarks/protocols.py rankings TRIPLETS.csv --space mini/style --cache DIR
-    python benchmarks/protocols.py grounds STYLES PHOTOS --space mini/style
+    python benchmarks/protocols.py rankings TRIPLETS.csv --space mini/style --space mini/look --cache DIR
+    python benchmarks/protocols.py grounds STYLES PHOTOS --space mini/style --space mini/look
 
 `rankings` takes a seeded sample of the triplets' pictures, lets some of them ask, and compares the rankings of two
 protocols query by query: Kendall's tau over all pictures, and the share of the top 10 that both have. Then the accuracy
@@ -19,6 +19,7 @@ from pathlib import Path
 import click
 import numpy as np
 from PIL import Image
+from printing import table
 
 from diffsim import IndexOptions
 from diffsim.indexer.requests import SpaceRequest
@@ -51,13 +52,25 @@ def main() -> None:
 
 @main.command()
 @click.argument("triplets", type=click.Path(exists=True, dir_okay=False, path_type=Path))
-@click.option("--space", required=True, help="As `diffsim evaluate` takes it.")
+@click.option("--space", "spaces", multiple=True, required=True, help="As `diffsim evaluate` takes it.")
 @click.option("--cache", required=True, type=click.Path(file_okay=False, path_type=Path))
 @click.option("--pictures", default=200, show_default=True, help="That are ranked.")
 @click.option("--queries", default=40, show_default=True, help="Of them that ask.")
 @click.option("--limit", default=500, show_default=True, help="Triplets for the accuracy.")
-def rankings(triplets: Path, space: str, cache: Path, pictures: int, queries: int, limit: int) -> None:
+def rankings(triplets: Path, spaces: tuple[str, ...], cache: Path, pictures: int, queries: int, limit: int) -> None:
     """Rankings and accuracy of the engine's and the paper protocol, and of other noise."""
+    found = {space: ranked_by(triplets, space, cache, pictures, queries, limit) for space in spaces}
+    compared = [" / ".join(pair) for pair in COMPARED]
+    table(("Kendall's tau", *compared), ([space, *taus] for space, (taus, _, _) in found.items()))
+    table(("same top 10, %", *compared), ([space, *tops] for space, (_, tops, _) in found.items()))
+    head = ("accuracy, %; then more than the engine", *ENGINE, *PAPER)
+    table(head, ([space, *accuracies] for space, (_, _, accuracies) in found.items()))
+
+
+def ranked_by(
+    triplets: Path, space: str, cache: Path, pictures: int, queries: int, limit: int
+) -> tuple[list[str], list[str], list[str]]:
+    """Kendall's taus and the same top tens of COMPARED, and accuracies, of one space."""
     question = Triplets("triplets", triplets, limit, SEED, click.echo)
     ranked = np.array(sorted(random.Random(SEED).sample(range(len(question.pictures)), pictures)))
     asking = np.arange(0, pictures, pictures // queries)[:queries]
@@ -79,13 +92,13 @@ def rankings(triplets: Path, space: str, cache: Path, pictures: int, queries: in
         for contender, scorer in (*measured, *papers):
             scores[contender.spec] = scorer.pairs(*pairs, nothing).reshape(queries, pictures)
             answers.append(question.ask(scorer, nothing))
-    click.echo(f"{space}, {pictures} pictures, {queries} queries")
-    for first, second in COMPARED:
-        taus, shares = agreement(scores[first], scores[second], asking)
-        click.echo(f"{first} / {second:26} tau {text(taus)}   same top 10, % {text(100 * shares, 1)}")
-    for row in question.figures(contenders, answers):
-        accuracy, gain = (Figure(**row[name]) for name in ("accuracy", "gain"))
-        click.echo(f"{row['space']:26} accuracy, % {shown(accuracy, 100)}   more than the first {shown(gain, 100)}")
+    agreements = [agreement(scores[first], scores[second], asking) for first, second in COMPARED]
+    first, *others = question.figures(contenders, answers)
+    return (
+        [text(taus) for taus, _ in agreements],
+        [text(100 * tops, 1) for _, tops in agreements],
+        [shown(Figure(**first["accuracy"]), 100), *(shown(Figure(**row["gain"]), 100, sign="+") for row in others)],
+    )
 
 
 def agreement(first: np.ndarray, second: np.ndarray, asking: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -108,31 +121,29 @@ SIDE = 256
 @main.command()
 @click.argument("styles", type=click.Path(exists=True, file_okay=False, path_type=Path))
 @click.argument("photos", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--space", required=True, help="As `diffsim evaluate` takes it.")
+@click.option("--space", "spaces", multiple=True, required=True, help="As `diffsim evaluate` takes it.")
 @click.option("--pairs", default=200, show_default=True)
 @click.option("--sheet", type=click.Path(dir_okay=False, path_type=Path), help="Also draw the first pairs.")
-def grounds(styles: Path, photos: Path, space: str, pairs: int, sheet: Path | None) -> None:
+def grounds(styles: Path, photos: Path, spaces: tuple[str, ...], pairs: int, sheet: Path | None) -> None:
     """Scores of unrelated drawings on white and on other grounds, for one noise, none, and another one per role."""
-    request = parse_spec(space).request
-    assert request is not None
     drawn = list(unrelated(styles, pairs))
     behind = random.Random(SEED).sample(sorted(photos.rglob("*.webp")), 2 * pairs)
     settings = {name: [ground(*pair, number, behind) for number, pair in enumerate(drawn)] for name, ground in GROUNDS}
     if sheet:
         draw_sheet(settings, sheet)
-    found = {name: noise_scores(request, shown_pairs) for name, shown_pairs in settings.items()}
-    click.echo(f"{space}, {pairs} pairs; mean score, and how much more than on white")
-    for noise in NOISES:
-        click.echo(f"{noise}; standard deviation over the pairs on white: {found['white'][noise].std():.3f}")
-        for name, scores in found.items():
-            more = text(scores[noise] - found["white"][noise], sign="+")
-            click.echo(f"    {name:36} {text(scores[noise])}   {more}")
-    click.echo("what one noise for both adds to another noise per role")
-    added = {name: scores["one noise"] - scores["another noise per role"] for name, scores in found.items()}
-    for name, more in added.items():
-        click.echo(f"    {name:36} {text(more, sign='+')}")
-    same, opposite = (added[f"white, half size, {where}"] for where in ("same corner", "opposite corners"))
-    click.echo(f"    {'same corner less opposite corners':36} {text(same - opposite, sign='+')}")
+    for space in spaces:
+        request = parse_spec(space).request
+        assert request is not None
+        found = {name: noise_scores(request, shown_pairs) for name, shown_pairs in settings.items()}
+        added = {name: scores["one noise"] - scores["another noise per role"] for name, scores in found.items()}
+        table(
+            (space, *NOISES, "one noise adds"),
+            ([name, *map(text, scores.values()), text(added[name], sign="+")] for name, scores in found.items()),
+        )
+        same, opposite = (added[f"white, half size, {where}"] for where in ("same corner", "opposite corners"))
+        spread = ", ".join(f"{found['white'][noise].std():.3f} ({noise})" for noise in NOISES)
+        click.echo(f"\nAdded in the same corner less in opposite ones: {text(same - opposite, sign='+')}.")
+        click.echo(f"Standard deviation over the pairs on white: {spread}.")
 
 
 def unrelated(styles: Path, pairs: int) -> Iterator[Pair]:

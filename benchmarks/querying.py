@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ import faiss
 import numpy as np
 import torch
 from PIL import Image
+from printing import table
 
 import diffsim
 from diffsim.db.files import Finding
@@ -33,10 +34,12 @@ from diffsim.query.present import present
 from diffsim.query.stages import recall, rerank
 from diffsim.retrieval.chance import NULL_SAMPLE
 from diffsim.retrieval.score import score
-from diffsim.retrieval.shard.recall import EXACT_LIMIT, OverBudget, build_index, search_exact, search_index
+from diffsim.retrieval.shard.recall import OverBudget, build_index, search_exact, search_index
 from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.shard.store import Record
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens
+
+Rows = Iterator[tuple[str, str]]
 
 MEMORY = 2**30
 MANY = 64
@@ -54,7 +57,8 @@ def fill(like: Path, index: Path, folder: Path, pictures: int) -> None:
     tokens = decode_tokens(records, kit.shapes, kit.settings.tier)
     folder.mkdir(parents=True)
     target = IndexFolder.create(index)
-    kit.save(target.space(space.fingerprint))
+    with target.catalog(create=True):
+        kit.save(target.space(space.fingerprint))
     with target.catalog(create=True) as catalog, target.store(space.fingerprint, 0, readonly=False) as store:
         space_id = catalog.add_space(space.fingerprint, space.name, space.network, space.record, adapter=space.adapter)
         root = catalog.files.add_root(os.fsencode(folder))
@@ -93,22 +97,23 @@ def timed(work: Callable[[], Any], times: int) -> float:
     return statistics.median(taken)
 
 
-def commands(index: Path, inside: Path, outside: Path) -> None:
+def commands(index: Path, inside: Path, outside: Path) -> Rows:
+    """Whole commands."""
     command = Path(sys.executable).with_name("diffsim")
     for title, picture in (("indexed picture", inside), ("other picture", outside)):
         arguments = [command, "query", picture, "--index", index]
         spent = timed(lambda arguments=arguments: subprocess.run(arguments, check=True, capture_output=True), 5)
-        click.echo(f"diffsim query, {title:16} {spent / 1e3:7.2f} s (new process)")
+        yield f"`diffsim query`, {title}, new process", f"{spent / 1e3:.1f} s"
 
 
-def stages(index: Path, inside: list[Path], outside: Path) -> None:
+def stages(index: Path, inside: list[Path], outside: Path) -> Rows:
     """Warm search from Python, as a whole and by stages."""
     searcher = diffsim.open(index)
     turn = iter(inside * 20)
     whole = timed(lambda: searcher.search(next(turn)), 20)
     other = timed(lambda: searcher.search(outside), 20)
-    click.echo(f"search, indexed picture         {whole:7.1f} ms (warm, median of 20)")
-    click.echo(f"search, other picture           {other:7.1f} ms (warm, median of 20; decodes and extracts it)")
+    yield "search from Python, indexed picture, warm, median of 20", f"{whole:.0f} ms"
+    yield "search from Python, other picture, warm, median of 20", f"{other:.0f} ms"
     collection = searcher.collection
     asked = searcher.encode(diffsim.Query(inside[0]))
     found = recall(collection, asked)
@@ -122,23 +127,23 @@ def stages(index: Path, inside: list[Path], outside: Path) -> None:
     query = [(kit.read([part.tokens]), score)]
     with searcher.index.catalog(readonly=True) as catalog:
         parts: dict[str, Callable[[], Any]] = {
-            "encode: read the picture's own features": lambda: searcher.encode(asked.query),
-            "  has the catalog changed?": lambda: collection.refresh([space]),
+            "read its own features": lambda: searcher.encode(asked.query),
+            "has the catalog changed?": lambda: collection.refresh([space]),
             f"recall {len(found.ids)}": lambda: recall(collection, asked),
-            f"rerank: {len(wanted)} records, with the null sample": lambda: rerank(collection, asked, found),
-            "  choose the null sample": lambda: collection.null_sample([space.fingerprint], NULL_SAMPLE, example),
-            "  read the token records": lambda: list(collection.tokens(space.fingerprint, wanted)),
-            "  score them": lambda: score_queries(kit, query, held),
+            f"all of reranking {len(wanted)} records, with the null sample": lambda: rerank(collection, asked, found),
+            "choose the null sample": lambda: collection.null_sample([space.fingerprint], NULL_SAMPLE, example),
+            "read the token records": lambda: list(collection.tokens(space.fingerprint, wanted)),
+            "score them": lambda: score_queries(kit, query, held),
             "present": lambda: present(catalog, collection, asked, found, ranking),
         }
         for name, work in parts.items():
             spent = timed(work, 20)
-            click.echo(f"  {name:50} {spent:7.1f} ms  {100 * spent / whole:5.1f}%")
+            yield f"of an indexed picture's search: {name}", f"{spent:.1f} ms, {100 * spent / whole:.1f} %"
     alone = timed(lambda: collection.score(asked.parts, found.ids), 20)
-    click.echo(f"rerank of {len(found.ids)} candidates alone  {alone:7.1f} ms (read and scored)")
+    yield f"rerank of {len(found.ids)} candidates alone, read and scored", f"{alone:.0f} ms"
 
 
-def many(index: Path, folder: Path) -> None:
+def many(index: Path, folder: Path) -> Rows:
     """Pictures that are not indexed, asked one by one and in one go, in turn."""
     folder.mkdir()
     pictures = [folder / f"{number}.jpg" for number in range(MANY)]
@@ -157,7 +162,6 @@ def many(index: Path, folder: Path) -> None:
     with diffsim.open(index) as searcher:
         for work in ways.values():
             work(searcher)
-        click.echo(f"\n{MANY} pictures that are not indexed: ms each, and of CPU in this process")
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
         for _ in range(3):
             for name, work in ways.items():
@@ -166,7 +170,10 @@ def many(index: Path, folder: Path) -> None:
                 taken[name].append((time.perf_counter() - wall, time.process_time() - processor))
     for name, rows in taken.items():
         wall, processor = (1e3 * statistics.median(column) / MANY for column in zip(*rows, strict=True))
-        click.echo(f"{name:28} {wall:7.1f} {processor:7.1f}")
+        yield (
+            f"{MANY} pictures that are not indexed, {name}, each",
+            f"{wall:.0f} ms ({processor:.0f} of CPU in this process)",
+        )
 
 
 def resident(index: Path, picture: Path) -> None:
@@ -182,7 +189,7 @@ def resident(index: Path, picture: Path) -> None:
     click.echo(f"{own / 1e3:.1f} {mapped / 1e3:.1f} {size / 1e6:.2f}")
 
 
-def queries(like: Path, scratch: Path, pictures: int) -> None:
+def queries(like: Path, scratch: Path, pictures: int) -> Rows:
     """Everything about asking a filled index."""
     outside = scratch / "outside.png"
     Image.fromarray(np.random.default_rng(1).integers(0, 256, (300, 400, 3), dtype=np.uint8)).save(outside)
@@ -190,22 +197,23 @@ def queries(like: Path, scratch: Path, pictures: int) -> None:
     for count in counts:
         fill(like, scratch / f"{count}.idx", scratch / f"{count}", count)
     files = sorted((scratch / f"{pictures}").iterdir())[5 : pictures // 5 : pictures // 100]
-    commands(scratch / f"{pictures}.idx", files[0], outside)
-    stages(scratch / f"{pictures}.idx", files, outside)
-    many(scratch / f"{pictures}.idx", scratch / "many")
+    yield from commands(scratch / f"{pictures}.idx", files[0], outside)
+    yield from stages(scratch / f"{pictures}.idx", files, outside)
+    yield from many(scratch / f"{pictures}.idx", scratch / "many")
     for count in counts:
         asked = ["--resident-of", str(scratch / f"{count}.idx"), str(scratch / f"{count}" / "000005.png")]
         child = [sys.executable, __file__, str(like), *asked]
         own, mapped, size = subprocess.run(child, check=True, capture_output=True, text=True).stdout.split()
-        click.echo(f"{count:6d} pictures: {own} MB resident, {mapped} MB mapped files; descriptors {size} MB")
+        yield (
+            f"memory with {count:,} pictures, {size} MB of descriptors",
+            f"{own} MB of its own, {mapped} MB of mapped files",
+        )
 
 
-def recall_stage(like: Path, sizes: tuple[int, ...]) -> None:
+def recall_stage(like: Path, sizes: tuple[int, ...]) -> Iterator[list[str]]:
     """Descriptors alone: every one compared, by lists, and within smaller memory budgets."""
     vectors = diffsim.open(like).embeddings().descriptors
     generator = np.random.default_rng(0)
-    click.echo(f"\nrecall of 200 alone, {vectors.shape[1]} dimensions; exact up to {EXACT_LIMIT:,} numbers")
-    click.echo("pictures   budget MB  index             built s   file MB   loss    ms a query")
     for size in sizes:
         blend = generator.uniform(0, 0.5, (size, 1)).astype(np.float32)
         first, second = generator.integers(0, len(vectors), (2, size))
@@ -218,28 +226,34 @@ def recall_stage(like: Path, sizes: tuple[int, ...]) -> None:
         rows = iter(np.resize(np.arange(0, size, 97), 1000))
         spent = timed(lambda: search_index(flat, descriptors[next(rows)], 200, allowed), 20)  # noqa: B023
         by_numpy = timed(lambda: search_exact(ids, descriptors, descriptors[next(rows)], 200), 5)  # noqa: B023
-        click.echo(
-            f"{size:9,d} {'':10} all, SQfp16       {'':8} {'':9} 0      {spent:7.1f}   (tail code: {by_numpy:.0f})"
-        )
+        yield [
+            f"{size:,}",
+            "",
+            f"all compared, for comparison ({by_numpy:.0f} ms in the tail)",
+            "",
+            "",
+            "0",
+            f"{spent:.1f}",
+        ]
         for share in (2.2, 1.1, 0.6, 0.3, 0.2):  # of a descriptor's dimensions, in bytes
             memory = int(share * size * descriptors.shape[1]) + 16 * size
             started = time.perf_counter()
             try:
                 index, factory, loss = build_index(descriptors, memory)
             except OverBudget:
-                click.echo(f"{size:9,d} {memory / 1e6:10.0f} over budget")
+                yield [f"{size:,}", f"{memory / 1e6:.0f}", "refused: too little", *[""] * 4]
                 continue
             took = time.perf_counter() - started
             held = len(faiss.serialize_index(index))
             spent = timed(lambda: search_index(index, descriptors[next(rows)], 200, allowed), 20)  # noqa: B023
-            line = f"{factory:17} {took:8.1f} {held / 1e6:9.1f} {100 * loss:5.1f}% {spent:9.1f}"
-            click.echo(f"{size:9,d} {memory / 1e6:10.0f} {line}")
+            cells = [factory, f"{took:.1f}", f"{held / 1e6:.0f}", f"{100 * loss:.1f} %", f"{spent:.1f}"]
+            yield [f"{size:,}", f"{memory / 1e6:.0f}", *cells]
 
 
 @click.command()
 @click.argument("like", type=click.Path(exists=True, path_type=Path))
-@click.option("--pictures", default=10_000, show_default=True, help="0 for the recall stage alone.")
-@click.option("--recall-size", "sizes", multiple=True, type=int, default=(10_000, 100_000, 200_000))
+@click.option("--pictures", default=10_000, show_default=True, help="0 for none.")
+@click.option("--recall-size", "sizes", multiple=True, type=int, help="Of the recall stage alone; repeatable.")
 @click.option("--scratch", type=click.Path(exists=True, path_type=Path), help="Folder for temporary files.")
 @click.option("--resident-of", type=(Path, Path), hidden=True)
 def main(
@@ -249,11 +263,13 @@ def main(
     if resident_of:
         resident(*resident_of)
         return
-    click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+    click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}.")
     with tempfile.TemporaryDirectory(dir=scratch) as made, torch.inference_mode():
         if pictures:
-            queries(like, Path(made), pictures)
-        recall_stage(like, sizes)
+            table((f"{pictures:,} pictures", "cost"), queries(like, Path(made), pictures))
+        if sizes:
+            head = ("pictures", "budget, MB", "FAISS index", "built, s", "file, MB", "loss", "ms a query")
+            table(head, recall_stage(like, sizes))
 
 
 if __name__ == "__main__":

@@ -1,17 +1,20 @@
 """Which first stage suits a question with a region? Measured on an index.
 
-    python benchmarks/regions.py INDEX --space look --queries 60
+    python benchmarks/regions.py INDEX --space style --space look --queries 60
 
 A seeded sample of the indexed pictures asks with a seeded box each, of several sizes. Every other picture is scored,
 which gives the true ten nearest; then it is counted how many of these are among the nearest by the pooled descriptor
 of the region's own map, and by the descriptor of the whole picture.
 """
 
-import argparse
+from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 from time import perf_counter
 
+import click
 import numpy as np
+from printing import table
 
 import diffsim
 from diffsim.retrieval.region import region_features
@@ -22,23 +25,28 @@ COUNTS = (200, 500, 1000, 2000)
 TOP = 10
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("index")
-    parser.add_argument("--space", default=None)
-    parser.add_argument("--queries", type=int, default=60)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    searcher = diffsim.open(arguments.index, "cpu")
-    space = searcher.choose(arguments.space)
+@click.command()
+@click.argument("index", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--space", "spaces", multiple=True, required=True)
+@click.option("--queries", default=60, show_default=True, help="Of each size.")
+@click.option("--seed", default=0, show_default=True)
+def main(index: Path, spaces: tuple[str, ...], queries: int, seed: int) -> None:
+    """Print the share of the exhaustive top 10 that each first stage brings in."""
+    searcher = diffsim.open(index, "cpu")
+    columns = [f"{kind}, {count:,}" for count in COUNTS for kind in ("region", "whole")]
+    rows = (row for name in spaces for row in measured(searcher, name, queries, seed))
+    table(("space", "side of the box", *columns, "scoring all, s"), rows)
+
+
+def measured(searcher: diffsim.Searcher, name: str, queries: int, seed: int) -> Iterator[list[object]]:
+    """A row for each size of box."""
+    space = searcher.choose(name)
     collection = searcher.collection
     collection.refresh([space])
     kit = collection.kit(space)
     ids, descriptors = collection.descriptors(space.fingerprint, collection.ids(space.fingerprint))
-    random = np.random.default_rng(arguments.seed)
-    asking = random.permutation(ids)[: arguments.queries].tolist()
-    print(f"{space.name}: {len(ids)} pictures, tokens {kit.shapes}, {len(asking)} questions a size")
-    print("side  share of the exhaustive top 10: by the region / by the whole, among", *COUNTS, " exhaustive, s")
+    random = np.random.default_rng(seed)
+    asking = random.permutation(ids)[:queries].tolist()
     for side in SIDES:
         shares, seconds = [], []
         for content_id in asking:
@@ -56,9 +64,8 @@ def main() -> None:
                 order = order[order != content_id]
                 row.append([np.isin(nearest, order[:count]).mean() for count in COUNTS])
             shares.append(row)
-        own, by_whole = np.mean(shares, 0)
-        text = "  ".join(f"{a:.3f} / {b:.3f}" for a, b in zip(own, by_whole, strict=True))
-        print(f"{side:.2f}  {text}  {np.median(seconds):.2f}", flush=True)
+        cells = [f"{100 * value:.1f} %" for value in np.mean(shares, 0).T.ravel()]
+        yield [space.name, f"{side:.2f}", *cells, f"{np.median(seconds):.2f}"]
 
 
 if __name__ == "__main__":

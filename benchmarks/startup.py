@@ -13,6 +13,7 @@ import time
 from pathlib import Path
 
 import click
+from printing import table
 
 
 @click.command()
@@ -28,7 +29,7 @@ def main(index: Path, picture: Path, rounds: int) -> None:
         "diffsim --help": [diffsim, "--help"],
         "diffsim query --help": [diffsim, "query", "--help"],
         "diffsim status": [diffsim, "status", "--index", str(index)],
-        "diffsim query, indexed picture": [diffsim, "query", str(picture), "--index", str(index)],
+        "diffsim query PICTURE": [diffsim, "query", str(picture), "--index", str(index)],
     }
     taken: dict[str, list[float]] = {name: [] for name in commands}
     for turn in range(rounds + 1):
@@ -39,11 +40,19 @@ def main(index: Path, picture: Path, rounds: int) -> None:
                 taken[name].append(time.perf_counter() - started)
     middle = {name: statistics.median(times) for name, times in taken.items()}
     bare, torch = list(middle.values())[:2]
-    click.echo(f"{rounds} rounds, load {os.getloadavg()[0]:.1f}")
-    for name, times in taken.items():
-        spread = f"{min(times):.2f}-{max(times):.2f}"
-        ratios = f"{middle[name] / bare:5.1f} x python, {middle[name] / torch:5.2f} x import torch"
-        click.echo(f"{name:32} {middle[name]:6.2f} s ({spread})  {ratios}")
+    click.echo(f"{rounds} rounds, load {os.getloadavg()[0]:.1f}.")
+    table(
+        ("", "s", "x `python -c pass`", "x `import torch`"),
+        (
+            (
+                f"`{name}`",
+                f"{now:.2f} ({min(taken[name]):.2f}-{max(taken[name]):.2f})",
+                f"{now / bare:.0f}",
+                f"{now / torch:.2f}",
+            )
+            for name, now in middle.items()
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -1,23 +1,27 @@
 """What do the storage tiers cost in rank agreement, and would storing Q, K, V and the map pay?
 
-    python benchmarks/tiers.py INDEX [INDEX ...] --queries 50
+    python benchmarks/tiers.py agreement INDEX [INDEX ...] --queries 50
+    python benchmarks/tiers.py stored
+    python benchmarks/tiers.py batches
 
-Each INDEX is one built with `diffsim index --tier fp32`. Its tokens are encoded again in every tier; queries pass
-through the same tier. A seeded sample of its pictures asks, every picture is scored. Then the time of reranking 200
-candidates from stored tokens (decoded and projected again), against records that hold Q, K, V or Q, K, V and the map
-instead, all in fp16 and in memory, for the shapes of `mini` and of Stable Diffusion 1.5; and by the size of a batch.
+agreement: each INDEX is one built with `diffsim index --tier fp32`. Its tokens are encoded again in every tier; queries
+pass through the same tier. A seeded sample of its pictures asks, every picture is scored.
+stored: the time of reranking 200 candidates from stored tokens (decoded and projected again), against records that
+hold Q, K, V or Q, K, V and the map instead, all in fp16 and in memory. batches: from tokens, by the size of a batch.
+Both for the shapes of one tap of `mini` and of Stable Diffusion 1.5.
 """
 
 import os
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import torch
+from printing import table
 
 import diffsim
 from diffsim.retrieval.kit import SpaceKit
@@ -27,7 +31,7 @@ from diffsim.retrieval.shard.rerank import score_queries
 from diffsim.retrieval.tiers import decode_tokens, encode_tokens, record_bytes
 
 TIERS = ("fp32", "fp16", "int8")
-SHAPES = {"mini": (64, 128, 4), "Stable Diffusion 1.5": (256, 1280, 8)}
+SHAPES = {"mini": (49, 224, 7), "Stable Diffusion 1.5": (256, 1280, 8)}
 """Tokens, channels, heads."""
 
 
@@ -50,10 +54,10 @@ def top(row: np.ndarray, count: int = 10) -> set[int]:
     return set(np.argsort(-row, kind="stable")[:count].tolist())
 
 
-def compare(index: Path, queries: int, pictures: int | None) -> None:
-    """Print one line per tier."""
+def compare(index: Path, name: str, queries: int, pictures: int | None) -> Iterator[list[str]]:
+    """A row for each tier."""
     searcher = diffsim.open(index)
-    space = searcher.choose(None)
+    space = searcher.choose(name)
     collection = searcher.collection
     collection.refresh([space])
     kit = collection.kit(space)
@@ -64,8 +68,6 @@ def compare(index: Path, queries: int, pictures: int | None) -> None:
     ids = ids if pictures is None else np.sort(generator.permutation(ids)[:pictures])
     asking = np.sort(generator.permutation(len(ids))[:queries])
     stored = [(content_id, bytes(record)) for content_id, record in collection.tokens(space.fingerprint, ids)]
-    click.echo(f"\n{index.name}: {space.name}, {len(stored)} pictures, {len(asking)} queries, shapes {kit.shapes}")
-    click.echo("tier  bytes/picture  Kendall tau (lowest)  same top 10 (lowest)  same first  largest difference")
     exact: np.ndarray | None = None
     for tier in TIERS:
         coarse = replace(kit, space=replace(kit.space, settings=replace(kit.settings, tier=tier)))
@@ -79,15 +81,20 @@ def compare(index: Path, queries: int, pictures: int | None) -> None:
         taus = [kendall(a, b) for a, b in pairs]
         same = [len(top(a) & top(b)) / 10 for a, b in pairs]
         first = np.mean([a.argmax() == b.argmax() for a, b in pairs])
-        click.echo(
-            f"{tier:5} {record_bytes(kit.shapes, tier):13,d}  {np.mean(taus):.5f} ({min(taus):.5f})     "
-            f"{100 * np.mean(same):5.1f}% ({100 * min(same):.0f}%)          {100 * first:5.1f}%     "
-            f"{np.abs(exact - found).max():.1e}"
-        )
+        yield [
+            f"{len(ids):,} of {index.name}",
+            space.name,
+            tier,
+            f"{record_bytes(kit.shapes, tier):,}",
+            f"{np.mean(taus):.5f} ({min(taus):.5f})",
+            f"{100 * np.mean(same):.1f} % ({100 * min(same):.0f} %)",
+            f"{100 * first:.0f} %",
+            f"{np.abs(exact - found).max():.5f}",
+        ]
 
 
-def rerank_times(rounds: int, candidates: int) -> None:
-    """What a candidate costs from each kind of record."""
+def rerank_times(rounds: int, candidates: int) -> Iterator[list[str]]:
+    """What the candidates cost from each kind of record."""
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
         project = Projection(heads, (torch.randn(3 * channels, channels) / channels**0.5,), (None,))
@@ -121,15 +128,14 @@ def rerank_times(rounds: int, candidates: int) -> None:
                     score([query], [load(slice(start, start + batch))], [1.0])
                 if turn:
                     taken[kind].append(time.perf_counter() - started)
-        click.echo(f"\n{name} ({tokens} tokens, {channels} channels, {heads} heads), {candidates} candidates")
         base = statistics.median(taken["tokens"])
         for kind, (numbers, _) in kinds.items():
             middle = statistics.median(taken[kind])
             size = numbers * tokens * channels * 2
-            click.echo(f"{kind:13} {size:10,d} bytes/picture  {1e3 * middle:8.1f} ms  ({middle / base:.2f} of tokens)")
+            yield [name, kind, f"{size:,}", f"{1e3 * middle:.1f}", f"{middle / base:.2f}"]
 
 
-def batch_times(rounds: int, most: int) -> None:
+def batch_times(rounds: int, most: int) -> Iterator[list[str]]:
     """What reranking from stored tokens costs by the size of a batch, all sizes in turn; the scores must not change."""
     for name, (tokens, channels, heads) in SHAPES.items():
         torch.manual_seed(0)
@@ -154,28 +160,66 @@ def batch_times(rounds: int, most: int) -> None:
                     processor[size].append(time.process_time() - used)
                 first = found if first is None else first
                 assert (found - first).abs().max() < 1e-6
-        click.echo(f"\n{name}, {candidates} candidates by batch: pictures, numbers, wall ms (least), CPU ms")
         for size in sizes:
-            middle = 1e3 * statistics.median(wall[size])
-            spent = 1e3 * statistics.median(processor[size])
+            middle, least = (1e3 * each for each in (statistics.median(wall[size]), min(wall[size])))
             numbers = size * tokens * channels
-            click.echo(f"{size:5} {numbers:10,d} {middle:9.1f} ({1e3 * min(wall[size]):.1f}) {spent:9.1f}")
+            spent = 1e3 * statistics.median(processor[size])
+            yield [
+                f"{name}, {candidates} records",
+                f"{size}",
+                f"{numbers:,}",
+                f"{middle:.0f} ({least:.0f})",
+                f"{spent:.0f}",
+            ]
 
 
-@click.command()
-@click.argument("indexes", nargs=-1, type=click.Path(exists=True, path_type=Path))
+_rounds = click.option("--rounds", default=5, show_default=True, help="Of timing.")
+
+
+@click.group()
+def main() -> None:
+    """Rank agreement of the tiers, and rerank time by what is stored."""
+
+
+@main.command()
+@click.argument("indexes", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--space", "spaces", multiple=True, default=("style", "look"), show_default=True)
 @click.option("--queries", default=50, show_default=True)
 @click.option("--pictures", type=int, help="A seeded part of each collection only.")
-@click.option("--rounds", default=5, show_default=True, help="Of timing.")
-@click.option("--candidates", default=456, show_default=True, help="At most so many are timed.")
-def main(indexes: tuple[Path, ...], queries: int, pictures: int | None, rounds: int, candidates: int) -> None:
-    """Rank agreement of the tiers, and rerank time by what is stored."""
-    click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}")
+def agreement(indexes: tuple[Path, ...], spaces: tuple[str, ...], queries: int, pictures: int | None) -> None:
+    """How far the rankings of each tier agree with those of fp32; in brackets the worst query."""
+    head = (
+        "collection",
+        "space",
+        "tier",
+        "bytes/picture",
+        "Kendall tau",
+        "same top 10",
+        "same first",
+        "largest change",
+    )
     with torch.inference_mode():
-        for index in indexes:
-            compare(index, queries, pictures)
-        rerank_times(rounds, min(200, candidates))
-        batch_times(rounds, candidates)
+        table(head, (row for index in indexes for name in spaces for row in compare(index, name, queries, pictures)))
+
+
+@main.command()
+@_rounds
+@click.option("--candidates", default=200, show_default=True)
+def stored(rounds: int, candidates: int) -> None:
+    """What candidates cost from records that hold more than tokens."""
+    click.echo(f"{candidates} candidates, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}.")
+    with torch.inference_mode():
+        table(("shape", "stored", "bytes/picture", "ms", "of tokens"), rerank_times(rounds, candidates))
+
+
+@main.command()
+@_rounds
+@click.option("--candidates", default=456, show_default=True, help="At most so many.")
+def batches(rounds: int, candidates: int) -> None:
+    """What candidates cost by how many are scored at once."""
+    click.echo(f"{torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}.")
+    with torch.inference_mode():
+        table(("shape", "at once", "numbers", "wall (least), ms", "CPU, ms"), batch_times(rounds, candidates))
 
 
 if __name__ == "__main__":

@@ -362,7 +362,10 @@ def test_the_list_says_what_for_how_large_and_where(hub: Hub, models: Path, monk
         assert f"  {preset.about} (" in line
         if preset.sources:
             assert re.search(rf" \d[\d.]* [MG]B  .* \(not here; diffsim models fetch {preset.name}\)$", line), line
+        if preset.name in known.presets:
+            assert re.search(r" ~[\d.]+/s  ", line), line
     assert f"{'sd15':20}  512 px   4.0 GB  " in "\n".join(lines)
     assert in_place(fetched("sd15", hub, models), models / "sd15")
     lines = diffsim("models", "list").out.decode().splitlines()
-    assert f"{'sd15':20}  512 px   1.4 MB  {known.presets['sd15'].about} (here: {models}/sd15)" in lines
+    (here,) = (line for line in lines if line.startswith(f"{'sd15':20}  512 px   1.4 MB "))
+    assert here.endswith(f"/s  {known.presets['sd15'].about} (here: {models}/sd15)")

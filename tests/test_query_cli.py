@@ -554,3 +554,12 @@ def test_long_work_shows_how_far_it_is_on_a_terminal_and_nothing_elsewhere(tmp_p
         assert ran.code == 0
         assert [text for text in shown if text.encode() not in b"".join(written)] == []
     assert diffsim("verify", "--index", tmp_path / "index").err == ""
+
+
+def test_the_first_run_with_the_bundled_network_points_to_larger_ones_once(pictures: Path, tmp_path: Path) -> None:
+    small = ("index", pictures, "--size", "64", "--device", "cpu", "--index")
+    first, second = (diffsim(*small, tmp_path / "index") for _ in range(2))
+    hint = "`diffsim models list` shows each"
+    assert first.err.count(hint) == 1 and hint not in second.err and hint.encode() not in first.out
+    assert hint not in diffsim(*small, tmp_path / "other", "--model", TINY, "--by", "style").err
+    assert hint not in diffsim(*small, tmp_path / "none", "--dry-run").err

@@ -256,8 +256,11 @@ def test_a_package_s_own_networks_are_listed_and_found_by_name(network: Path, pi
     plugin = with_plugins(plug_in(tmp_path / "site", "toy-family", code + changed(presets="(tiles, far)")))
     listed = diffsim("models", "list", before=plugin).out.decode()
     size = size_text(sum(path.stat().st_size for path in network.rglob("*")))
-    assert f"tiles                  64 px {size:>8}  Tiles (toy-family 1.0; here: {network})\n" in listed
-    assert "far                    32 px           Far (toy-family 1.0; not here; only a local copy works)\n" in listed
+    assert f"tiles                  64 px {size:>8}             Tiles (toy-family 1.0; here: {network})\n" in listed
+    assert (
+        "far                    32 px                      Far (toy-family 1.0; not here; only a local copy works)\n"
+        in listed
+    )
     for command in ("path", "fetch"):
         assert diffsim("models", command, "tiles", before=plugin).out.decode().strip() == str(network)
     ran = diffsim("score", pictures / "1.png", pictures / "1.png", "--model", "tiles", "--json", *CPU, before=plugin)

@@ -25,6 +25,7 @@ from diffsim.retrieval.training.batches import Batches
 from diffsim.retrieval.training.curve import draw_losses
 from diffsim.retrieval.training.encoded import Encoded, augment, encode_pictures
 from diffsim.retrieval.training.losses import contrastive_loss, denoising_errors, keeping_loss, score_matrix
+from diffsim.retrieval.training.pack import pack
 from diffsim.retrieval.training.pictures import Pictures, TrainingError, read_pictures
 from diffsim.retrieval.training.recipe import Recipe
 from diffsim.retrieval.training.run import train
@@ -305,3 +306,25 @@ def test_the_command_names_what_is_wrong(
     assert ended.value.code == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("Error: ") and sentence in line
+
+
+def test_a_packed_set_is_trained_on_and_resumed_elsewhere(table: Path, tmp_path: Path) -> None:
+    packed = tmp_path / "set.tar"
+    assert pack(table, packed, 10**6) == 90
+    best = packed.stat().st_size
+    assert pack(table, packed, best - 1) < 90 and packed.stat().st_size < best
+    elsewhere = tmp_path / "elsewhere" / "set.tar"
+    elsewhere.parent.mkdir()
+    packed.rename(elsewhere)
+    train(elsewhere, tmp_path / "broken", TOY, until=2)
+    resumed = train(elsewhere, tmp_path / "broken", TOY, resume=True)
+    unbroken = train(elsewhere, tmp_path / "unbroken", TOY)
+    assert resumed.step == 3 and same_weights(unbroken.unet.parameters(), resumed.unet.parameters())
+    before, after = read_pictures(table), read_pictures(next((tmp_path / "broken.pictures").rglob("table.csv")))
+    assert (before.collections, before.styles, before.subjects) == (after.collections, after.styles, after.subjects)
+    with pytest.raises(TrainingError, match=r"15 pictures do not fit into 0\.001 MB; allow more"):
+        pack(table, tmp_path / "small.tar", 1000)
+    assert not (tmp_path / "small.tar").exists() and not list(tmp_path.glob("*.part"))
+    elsewhere.write_bytes(elsewhere.read_bytes()[:-12_000])
+    with pytest.raises(TrainingError, match=r"copy it here,? again"):
+        train(elsewhere, tmp_path / "cut", TOY)

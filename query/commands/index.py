@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 _SHOWN_FAILURES = 20
 
+_LARGER = (
+    "Larger networks may see more than the bundled mini, dinov2-base of objects and sd15 of style: "
+    "`diffsim models list` shows each with its speed on this machine and how to get it."
+)
+
 
 @click.command()
 @click.argument("folders", nargs=-1, type=FilePath())
@@ -85,7 +90,7 @@ def index(
 
     from diffsim.indexer.build import IndexOptions, index_folders
     from diffsim.indexer.estimate import estimate
-    from diffsim.indexer.requests import requested_spaces
+    from diffsim.indexer.requests import DEFAULT_MODEL, requested_spaces
 
     requests = requested_spaces(profiles=profiles, **asked) if profiles or asked else []
     options = IndexOptions(
@@ -106,6 +111,7 @@ def index(
             click.echo(f"skipped  {skipped}")
         _print_unmatched(found.unmatched)
         return
+    new = not (index_path / "index.toml").exists()
     try:
         with stages() as on_work, IndexFolder.begin(index_path) as begun:
             extracting = partial(on_work, "Extracting pictures")
@@ -113,6 +119,8 @@ def index(
     except KeyboardInterrupt:
         raise click.ClickException("Interrupted; what was done is kept: run the same command again to go on.") from None
     _print_report(report, index_path)
+    if new and report.extracted and all(space.known.network == DEFAULT_MODEL for space in report.spaces):
+        click.echo(_LARGER, err=True)
 
 
 def _print_report(report: "IndexReport", where: Path) -> None:

@@ -38,6 +38,7 @@ _DIT_XL = Preset(
     about="DiT-XL/2, a diffusion transformer trained on ImageNet, for kinds of things",
     local_only="facebook/DiT-XL-2-256 holds its weights as pickles, which are never loaded; save them as safetensors "
     "with diffusers' DiTPipeline.save_pretrained",
+    work=394,
 )
 
 FAMILY = Family("dit", "transformer/config.json", matches, defaults, load, presets=(_DIT_XL,))

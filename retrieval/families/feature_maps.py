@@ -38,6 +38,7 @@ _LITE = Preset(
     name="lite",
     about="bundled: EfficientNet-Lite2, a small image encoder trained on ImageNet, without a diffusion network",
     bundled=BUNDLED / "lite",
+    work=2.65,
 )
 
 FAMILY = Family(

@@ -63,6 +63,7 @@ _MINI = Preset(
     name="mini",
     about="bundled: a small diffusion model over an encoder's feature maps, trained on open pictures",
     bundled=BUNDLED / "mini",
+    work=3.9,
 )
 _SD15 = Preset(
     512,
@@ -73,6 +74,7 @@ _SD15 = Preset(
     sources=(_SD15_FILES,),
     adapter="ip-adapter-plus-sd15",
     download=4_270_000_000,
+    work=1511,
 )
 _SD21 = Preset(
     768,
@@ -82,6 +84,7 @@ _SD21 = Preset(
     about="Stable Diffusion 2.1, the same for small detail of large pictures",
     sources=(_SD21_FILES,),
     download=5_160_000_000,
+    work=3636,
 )
 _SDXL = Preset(
     # Its first training also used 512 px pictures, conditioned on their size; a quarter of the tokens of 1024 px are
@@ -107,10 +110,11 @@ _SDXL = Preset(
     ),
     adapter="ip-adapter-plus-sdxl",
     download=6_940_000_000,
+    work=2073,
 )
 
 
-def _cleandift(version: str, size: int, base: Source, download: int) -> Preset:
+def _cleandift(version: str, size: int, base: Source, download: int, work: float) -> Preset:
     """The student's U-Net, and the rest of the network that it was made from. A network trained without noise separates
     style from content by layer only, so every profile uses its training timestep, 261."""
     file = f"cleandift_sd{version}_unet.safetensors"
@@ -129,6 +133,7 @@ def _cleandift(version: str, size: int, base: Source, download: int) -> Preset:
         about=f"CleanDIFT: Stable Diffusion {version[0]}.{version[1]} without noise, for style and objects",
         sources=(replace(base, files=("unet/config.json", *_files(*_REST))), student),
         download=download,
+        work=work,
     )
 
 
@@ -154,8 +159,8 @@ FAMILY = Family(
         _SD15,
         _SD21,
         _SDXL,
-        _cleandift("15", 512, _SD15_FILES, _SD15.download),
-        _cleandift("21", 768, _SD21_FILES, _SD21.download),
+        _cleandift("15", 512, _SD15_FILES, _SD15.download, 1678),
+        _cleandift("21", 768, _SD21_FILES, _SD21.download, 4034),
     ),
     (
         _ip_adapter(

@@ -138,10 +138,14 @@ def _by_depth(layers: int) -> dict[str, tuple[Tap, ...]]:
     return {profile: (Tap(f"layers.{number}", 0),) for profile, number in places.items()}
 
 
-def _published(name: str, about: str, repository: str, revision: str, download: int, fit: str = "squash") -> Preset:
+def _published(
+    name: str, about: str, repository: str, revision: str, download: int, work: float, fit: str = "squash"
+) -> Preset:
     files = ("config.json", "preprocessor_config.json", "model.safetensors")
     sources = (Source(repository, revision, files),)
-    return Preset(224, _by_depth(12), noises=0, fit=fit, name=name, about=about, sources=sources, download=download)
+    return Preset(
+        224, _by_depth(12), noises=0, fit=fit, name=name, about=about, sources=sources, download=download, work=work
+    )
 
 
 _PRESETS = (
@@ -151,6 +155,7 @@ _PRESETS = (
         "openai/clip-vit-base-patch32",
         "b97b0100e55e367c057773c2a614676470b0d575",
         606_000_000,
+        2.6,
         "crop 224",
     ),
     _published(
@@ -159,6 +164,7 @@ _PRESETS = (
         "facebook/dinov2-small",
         "ed25f3a31f01632728cabb09d1542f84ab7b0056",
         88_000_000,
+        3.5,
         "crop 256",
     ),
     _published(
@@ -167,6 +173,7 @@ _PRESETS = (
         "facebook/dinov2-base",
         "f9e44c814b77203eaa57a6bdbbd535f21ede1415",
         346_000_000,
+        12.9,
         "crop 256",
     ),
     _published(
@@ -175,6 +182,7 @@ _PRESETS = (
         "google/siglip-base-patch16-224",
         "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
         813_000_000,
+        9.7,
     ),
     # No preset for DINOv3: its repositories are gated, so a fetch would be refused. A local copy works.
 )

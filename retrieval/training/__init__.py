@@ -3,6 +3,7 @@
     python -m diffsim.retrieval.training pictures.csv --out mini
 
 recipe.py        every number that decides the weights
+pack.py          a table and its pictures as one small file, for a training on another machine
 pictures.py      the table of pictures: collections, subjects in several styles, kinds of things
 treatments.py    random image filters, applicable to any picture
 encoded.py       the encoder's features of all pictures, computed once

@@ -25,9 +25,10 @@ def main(
     """Train on the pictures of TABLE and write a model folder that `diffsim index --model` accepts.
 
     TABLE is a CSV with the columns file (relative to TABLE's folder), collection, style and subject; style and subject
-    may be empty. Every collection has the same share. Beside OUT, it writes OUT.features (the encoder's features of all
-    pictures), OUT.loss.csv, a plot of it (OUT.loss.png, with matplotlib) and OUT.checkpoint.pt, from which --resume
-    continues to the same weights.
+    may be empty. Or it is what `python -m diffsim.retrieval.training.pack` made of one, to be trained on elsewhere; it
+    is unpacked into OUT.pictures. Every collection has the same share. On a GPU the network runs in bfloat16. Beside
+    OUT, it writes OUT.features (the encoder's features of all pictures), OUT.loss.csv, a plot of it (OUT.loss.png, with
+    matplotlib) and OUT.checkpoint.pt, from which --resume continues to the same weights.
     """
     if device == "cuda" and not torch.cuda.is_available():
         raise click.ClickException("PyTorch finds no CUDA device here; use --device cpu.")

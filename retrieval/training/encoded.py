@@ -118,7 +118,7 @@ def _encoded(pixels: Iterable[Pixels], encoder: EfficientNetLite2) -> Iterator[t
 
 def _versions(pictures: Pictures, row: int, recipe: Recipe) -> list[Pixels]:
     """A picture as it is, and augmented."""
-    picture = _decoded(pictures.files[row], recipe.picture_size)
+    picture = decoded(pictures.files[row], recipe.picture_size)
     rng = np.random.default_rng([recipe.seed, 1, row])
     return [picture, *(augment(picture, rng) for _ in range(recipe.versions - 1))]
 
@@ -135,12 +135,13 @@ def _painted(pictures: Pictures, recipe: Recipe, number: int, kinds: NDArray[np.
     rows = [int(rng.choice(by_collection[kind])) for kind in kinds]
     drawn = [Look.draw(rng) for _ in range(looks)]
     for row in rows:
-        picture = _decoded(pictures.files[row], recipe.picture_size)
+        picture = decoded(pictures.files[row], recipe.picture_size)
         for look in drawn:
             yield look.paint(crop(picture, rng, 0.7), rng)
 
 
-def _decoded(file: Path, size: int) -> Pixels:
+def decoded(file: Path, size: int) -> Pixels:
+    """The picture as the training sees it, a square of this side. Raises TrainingError."""
     try:
         return decode(file.read_bytes(), size).pixels
     except (UnreadableImage, OSError) as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from .curve import draw_losses
 from .encoded import encode_pictures
 from .model_folder import export
+from .pack import unpacked
 from .pictures import read_pictures
 from .recipe import Recipe
 from .trainer import Losses, Trainer
@@ -29,14 +30,15 @@ def train(
 ) -> Trainer:
     """Train for `recipe.steps` steps, or only to step `until` of them, and write the model folder OUT.
 
-    table: see `read_pictures`. snapshots: also write OUT.step-N at this interval of steps. Raises TrainingError,
-    BadNetwork.
+    table: see `read_pictures`, or a packed set. snapshots: also write OUT.step-N at this interval of steps. Raises
+    TrainingError, BadNetwork.
     """
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = {
-        kind: out.with_name(f"{out.name}.{kind}") for kind in ("features", "checkpoint.pt", "loss.csv", "loss.png")
+        kind: out.with_name(f"{out.name}.{kind}")
+        for kind in ("pictures", "features", "checkpoint.pt", "loss.csv", "loss.png")
     }
-    pictures = read_pictures(table)
+    pictures = read_pictures(unpacked(table, beside["pictures"]))
     trainer = Trainer(recipe, pictures, encode_pictures(pictures, recipe, beside["features"], device), device)
     if resume:
         trainer.load_checkpoint(beside["checkpoint.pt"])
