@@ -1,77 +1,140 @@
-"""Does "by chance" keep its promise? Ask with pictures that have no relative in the gallery.
+"""Does "by chance" keep its promise, and does it let relatives through?
 
-    python benchmarks/chance.py INDEX --space style [--queries 40] [--asking OTHER_INDEX]
+    python benchmarks/chance.py INDEX --asking OTHER_INDEX --pictures 300 --pictures 2000
+    python benchmarks/chance.py INDEX --related folder
 
-Each folder of the index in turn asks the pictures of all other folders, so folders should hold unlike things; with
---asking, each folder of another index asks all of this one. In a well-kept promise at most one asking picture in twenty
-finds a hit that stands at 0.05 or less. Intervals are 95 % (Wilson).
+With --asking, pictures of another index ask, which have no relatives here: at most one in twenty may find a hit at 0.05
+or less. Printed for each feature space: how many of the best hits stand at 0.05 and at 1 or less, with 95 % intervals
+(Wilson).
+
+With --related the index asks itself, and pictures of one folder (or `parent`, of one parent folder) are relatives.
+Printed: how many of the asking pictures find a sure or a likely hit, and of the first ten hits which share is related,
+in each of the three bands. The last row joins all spaces.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
 import numpy as np
+from printing import share, table
 
 import diffsim
-from diffsim.retrieval.chance import NULL_SAMPLE, fit_tail
+from diffsim.query.text import LIKELY, SURE
+from diffsim.retrieval.chance import NULL_SAMPLE, combined, fit_tail
+
+FIRST = 10
+"""Hits that a person looks at."""
 
 
-def contents_of(searcher: diffsim.Searcher, space: str) -> tuple[np.ndarray, np.ndarray]:
-    """The pictures of a space: ids int64 [n], and the name of the folder of each."""
-    found = searcher.embeddings(space)
-    return found.ids, np.array([Path(path).parent.name for path in found.paths])
+@dataclass(frozen=True)
+class Pictures:
+    """Of one index in all spaces. ids: int64 [n]. groups: text [n]."""
+
+    searcher: diffsim.Searcher
+    spaces: list[str]
+    ids: np.ndarray
+    groups: np.ndarray
+
+    @classmethod
+    def of(cls, index: Path, related: str | None) -> "Pictures":
+        searcher = diffsim.open(index)
+        found = searcher.embeddings()
+        folders = [Path(path).parent for path in found.paths]
+        groups = np.array([str(folder.parent if related == "parent" else folder) for folder in folders])
+        return cls(searcher, [space.fingerprint for space in searcher.spaces()], found.ids, groups)
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
-    """95 % interval of a share."""
-    centre, spread = share + 1.92 / count, 1.96 * np.sqrt(share * (1 - share) / count + 0.96 / count**2)
-    return max(0.0, (centre - spread) / (1 + 3.84 / count)), (centre + spread) / (1 + 3.84 / count)
+def wilson(found: np.ndarray) -> str:
+    """The share that is true, with its 95 % interval."""
+    count, mean = len(found), float(found.mean())
+    centre, spread = mean + 1.92 / count, 1.96 * np.sqrt(mean * (1 - mean) / count + 0.96 / count**2)
+    return share(mean, max(0.0, (centre - spread) / (1 + 3.84 / count)), (centre + spread) / (1 + 3.84 / count))
+
+
+def judged(
+    asking: Pictures,
+    content_id: int,
+    searched: Pictures,
+    spaces: Sequence[str],
+    sizes: Sequence[int],
+    others: np.ndarray,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each size, the first hits of a picture among so many of the others, ids int64, in random order: which of them
+    they are, and how many would be as good by chance."""
+    parts = asking.searcher.encode(diffsim.Query(content_id, spaces=spaces)).parts
+    known = [searched.searcher.choose(space) for space in spaces]
+    searched.searcher.collection.refresh(known)
+    ids, rows = searched.searcher.collection.score(parts, others[: max(sizes)])
+    order = np.argsort(ids)[np.argsort(np.argsort(others[: max(sizes)]))]
+    found = []
+    for size in sizes:
+        some = order[:size]
+        null = np.arange(len(some)) < NULL_SAMPLE
+        _, likeness = combined(rows[:, some], np.ones(len(parts)), null)
+        tail = fit_tail(likeness[null])
+        assert tail is not None
+        first = np.argsort(-likeness, kind="stable")[:FIRST]
+        found.append((ids[some][first], np.array(tail.expected(likeness[first], len(some)))))
+    return found
 
 
 @click.command()
 @click.argument("index", type=click.Path(exists=True, path_type=Path))
 @click.option("--asking", type=click.Path(exists=True, path_type=Path), help="Index of the pictures that ask.")
-@click.option("--space", help="Feature space by name or fingerprint.")
-@click.option("--queries", default=40, show_default=True, help="Asking pictures per folder.")
-@click.option("--pictures", default=2000, show_default=True, help="Pictures that each of them is compared with.")
+@click.option("--related", type=click.Choice(["folder", "parent"]), help="Which pictures are relatives.")
+@click.option("--queries", default=100, show_default=True, help="Asking pictures.")
+@click.option("--pictures", "sizes", multiple=True, default=(2000,), help="Pictures that each is compared with.")
 @click.option("--seed", default=0, show_default=True)
-def main(index: Path, asking: Path | None, space: str | None, queries: int, pictures: int, seed: int) -> None:
-    """Count false alarms, folder by folder."""
-    searcher = diffsim.open(index)
-    known = searcher.choose(space)
-    asker = diffsim.open(asking) if asking else searcher
-    ids, galleries = contents_of(searcher, known.fingerprint)
-    asking_ids, askers = contents_of(asker, known.fingerprint)
+def main(
+    index: Path, asking: Path | None, related: str | None, queries: int, sizes: tuple[int, ...], seed: int
+) -> None:
+    """Print one table."""
+    searched = Pictures.of(index, related)
+    asker = Pictures.of(asking, related) if asking else searched
+    if not set(asker.spaces) <= set(searched.spaces):
+        raise click.ClickException("The two indexes have different spaces.")
     generator = np.random.default_rng(seed)
-    click.echo(f"{known.name} ({known.fingerprint}), {len(ids)} pictures")
-    click.echo(
-        f"{'asking folder':16} queries  gallery  a hit <= 0.05          a hit <= 1            median of the best hit"
+    chosen = generator.permutation(len(asker.ids))[:queries]
+    drawn = [generator.permutation(searched.ids) for _ in chosen]
+    if related:
+        table(("", "asking", "find a sure hit", "sure or likely", "sure", "likely", "weak"), ())
+    else:
+        table(("", "searched", "asking", "a hit at 0.05 or less", "at 1 or less"), ())
+    rows = [[space] for space in asker.spaces] + ([asker.spaces] if related else [])
+    for spaces in rows:
+        name = " + ".join(asker.searcher.choose(space).name for space in spaces)
+        found = []
+        for row, others in zip(chosen.tolist(), drawn, strict=True):
+            content_id = int(asker.ids[row])
+            others = others if asking else others[others != content_id]
+            found.append(
+                judged(asker, content_id, searched, spaces, [min(size, len(others)) for size in sizes], others)
+            )
+        if related:
+            click.echo(_row(name, *_bands(searched, asker.groups[chosen], [each[-1] for each in found])))
+            continue
+        for number, size in enumerate(sizes):
+            best = np.array([each[number][1][0] for each in found])
+            click.echo(
+                _row(name, min(size, len(searched.ids)), len(best), wilson(best <= SURE), wilson(best <= LIKELY))
+            )
+
+
+def _bands(searched: Pictures, groups: np.ndarray, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[object]:
+    of = dict(zip(searched.ids.tolist(), searched.groups.tolist(), strict=True))
+    right = np.array(
+        [[of[row] == group for row in ids.tolist()] for (ids, _), group in zip(found, groups, strict=True)]
     )
-    everything = []
-    for folder in sorted(set(askers)):
-        chosen = generator.permutation(asking_ids[askers == folder])[:queries]
-        others = generator.permutation(ids if asking else ids[galleries != folder])[:pictures]
-        best = []
-        for content_id in chosen.tolist():
-            parts = asker.encode(diffsim.Query(content_id, spaces=known.fingerprint)).parts
-            _, (scores,) = searcher.collection.score(parts, others)
-            tail = fit_tail(scores[:NULL_SAMPLE])
-            assert tail is not None
-            best.append(min(tail.expected(scores, len(scores))))
-        everything += best
-        click.echo(f"{folder:16} {len(best):7d}  {len(others):7d}  {shares(best)}")
-    click.echo(f"{'all':16} {len(everything):7d}           {shares(everything)}")
+    chance = np.array([by_chance for _, by_chance in found])
+    bands = (chance <= SURE, (chance > SURE) & (chance <= LIKELY), chance > LIKELY)
+    shares = [f"{100 * right[band].mean():.0f} % of {band.sum()}" if band.any() else "none" for band in bands]
+    return [len(chance), wilson(chance[:, 0] <= SURE), wilson(chance[:, 0] <= LIKELY), *shares]
 
 
-def shares(best: list[float]) -> str:
-    """How many of the asking pictures' best hits stand at 0.05 and at 1 or less."""
-    found = np.array(best)
-    parts = []
-    for bound in (0.05, 1):
-        share = float(np.mean(found <= bound))
-        low, high = wilson(share, len(found))
-        parts.append(f"{share:6.1%} ({low:.1%}-{high:.1%})".ljust(22))
-    return f"{'  '.join(parts)}{np.median(found):.2g}"
+def _row(*cells: object) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

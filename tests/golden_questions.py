@@ -76,7 +76,7 @@ QUESTIONS = {
     "examples and themselves": question(CAT, BOAT, include_self=True, k=6),
     "one picture twice": question(CAT, example(CAT, 0.5)),
     # Several spaces.
-    "two spaces": question(CAT, spaces="style, instance"),
+    "two spaces": question(CAT, spaces="style, instance", k=4),
     "spaces of two networks": question(CAT, spaces="look, mini"),
     "two tiers": question(CAT_ELSEWHERE, spaces="look, look in int8"),
     "five spaces from elsewhere": question(CAT_ELSEWHERE, spaces="style, instance, look, look in int8, mini"),
@@ -101,7 +101,7 @@ QUESTIONS = {
     "a folder and examples": question(CAT, example(BOAT, -0.5), folders=["pictures/land"]),
     "a folder and two spaces": question(CAR, spaces="style, mini", folders=["pictures/land"], min_side=90),
     "a folder and a region": question(example(CAT, region=HEAD), folders=["pictures/sea"]),
-    "a folder and at most so many by chance": question(CAT, folders=["pictures/land"], max_by_chance=3.0, k=30),
+    "a folder and at most so many by chance": question(CAT, folders=["pictures/land"], max_by_chance=2.3, k=30),
     # Near copies.
     "folded": question(CAT, fold=True, k=8),
     "folded from elsewhere": question(BOAT_ELSEWHERE, spaces="mini", fold=True, k=9),
@@ -117,7 +117,7 @@ QUESTIONS = {
         folders=["pictures"],
         min_side=80,
         before="2021-01-01",
-        max_by_chance=8.1,
+        max_by_chance=5.4,
         fold=True,
         include_self=True,
         k=12,

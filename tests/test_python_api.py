@@ -344,6 +344,7 @@ def test_a_table_of_pandas(odd: diffsim.Answer) -> None:
     assert list(table) == [
         "rank",
         "score",
+        "likeness",
         "by_chance",
         "recall_rank",
         "path",
@@ -354,7 +355,7 @@ def test_a_table_of_pandas(odd: diffsim.Answer) -> None:
     ]
     assert len(table) == len(odd.hits) == 7
     assert table["rank"].tolist() == [*range(1, 8)] and table["score"].tolist() == [hit.score for hit in odd.hits]
-    assert table.dtypes["by_chance"] == np.float64 and table.dtypes["offline"] == np.bool_
+    assert table.dtypes["by_chance"] == table.dtypes["likeness"] == np.float64 and table.dtypes["offline"] == np.bool_
     assert sorted(map(len, table["paths"])) == [1, 1, 1, 1, 1, 1, 2]
     assert any(path.endswith("caf\\xe9.png") for paths in table["paths"] for path in paths)
     assert sum(map(len, table["duplicates"])) == 1

@@ -23,6 +23,7 @@ from indexing import NOBODY, build, copy_index, diffsim, draw, listing, problem
 from PIL import Image
 
 from diffsim.indexer.index_folder import IndexFolder
+from diffsim.query.text import certainty
 
 PROJECT = Path(__file__).parent.parent
 TINY_OPTIONS = ("--model", str(TINY), "--size", "64", "--device", "cpu")
@@ -95,14 +96,21 @@ def test_the_formats_agree(work):
         assert ran.code == 0 and "tiny-sd15/look: 30 pictures" in ran.err, ran
         rows[form] = ran.out.decode()
     hits = [json.loads(line) for line in rows["json"].splitlines()]
-    assert [list(hit)[:5] for hit in hits] == [["rank", "path", "score", "recall_rank", "by_chance"]] * 5
+    assert [list(hit)[:6] for hit in hits] == [["rank", "path", "score", "likeness", "recall_rank", "by_chance"]] * 5
     paths = [hit["path"] for hit in hits]
     assert rows["paths"].splitlines() == paths and str(work / "pictures" / "07.png") not in paths
     table = list(csv.DictReader(io.StringIO(rows["csv"])))
     assert [row["path"] for row in table] == paths
     assert [float(row["score"]) for row in table] == [hit["score"] for hit in hits]
-    lines = [line for line in rows["table"].splitlines()[1:] if not line.startswith("--")]
+    assert [float(row["likeness"]) for row in table] == [hit["likeness"] for hit in hits]
+    head, *lines = [line for line in rows["table"].splitlines() if not line.startswith("--")]
+    assert head.split() == ["rank", "likeness", "by", "chance", "picture"]
     assert [line.split()[-1] for line in lines] == paths
+    assert [line.split()[1] for line in lines] == [f"{hit['likeness']:.1f}" for hit in hits]
+    words = [line.split()[-2] for line in lines]
+    assert words == [certainty(hit["by_chance"]) for hit in hits] and set(words) <= {"sure", "likely", "weak"}
+    ran = diffsim("query", work / "pictures" / "07.png", "--index", work / "index", "-k", "5", "--no-rerank")
+    assert ran.out.decode().split()[:5] == ["rank", "score", "by", "chance", "picture"]
 
 
 def test_options_of_query(work):

@@ -74,7 +74,7 @@ def test_the_table_has_a_part_for_each_space_in_the_order_asked_for(work: Path) 
     parts = [part.splitlines() for part in ran.out.decode().split("\n\n")]
     assert [part[0] for part in parts] == ["tiny-sd15/look", "tiny-sd15/style"]
     for part in parts:
-        assert part[1].split() == ["rank", "score", "by", "chance", "picture"]
+        assert part[1].split() == ["rank", "likeness", "by", "chance", "picture"]
         assert [line.split()[0] for line in part[2:] if not line.startswith("--")] == ["1", "2"]
     assert ran.err == ""
 
@@ -118,7 +118,7 @@ def test_the_sheet(work: Path, tmp_path: Path) -> None:
 def test_every_row_stands_in_its_place_and_ends_for_itself() -> None:
     def hits(*chances: float) -> list[SheetHit]:
         return [
-            SheetHit(Image.new("RGB", (9, 9), (0, 0, 200 + i)), i + 1, 0.5, by_chance, "name")
+            SheetHit(Image.new("RGB", (9, 9), (0, 0, 200 + i)), i + 1, "0.5", by_chance, "name")
             for i, by_chance in enumerate(chances)
         ]
 

@@ -15,16 +15,19 @@ from conftest import TINY, random_picture
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from indexing import FAST, block_sizes, build, diffsim, draw
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 
 from diffsim.db.filters import BadFilter, Filters
 from diffsim.indexer.build import index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query import stages
+from diffsim.query.notes import ALL_FOLDED
 from diffsim.query.query import BadQuery, Example, Query
 from diffsim.query.search import Searcher
 from diffsim.retrieval.agreement import NoGrid
+from diffsim.retrieval.drawings.gallery import SUBJECTS
+from diffsim.retrieval.drawings.gallery import draw as drawing
 from diffsim.retrieval.region import BadRegion, region_features
 from diffsim.retrieval.score import aligned_attention, score_pair
 
@@ -321,6 +324,69 @@ def test_near_copies_are_folded_and_k_counts_tiles(tmp_path):
         assert [hit.score for hit in folded] == sorted((hit.score for hit in folded), reverse=True)
         few = searcher.search(folder / "03.png", k=4, fold=True)
         assert ids(few) == ids(folded[:4])
+
+
+def frames(folder, number, count):
+    """A burst: one picture, each time a little brighter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for frame in range(count):
+        picture = ImageEnhance.Brightness(random_picture(number)).enhance(0.99 - 0.002 * frame)
+        picture.save(folder / f"{number:02d}-frame-{frame:03d}.png")
+
+
+def test_folding_goes_on_until_the_answer_is_full(tmp_path):
+    """More near copies than candidates: the other pictures are found behind them."""
+    draw(tmp_path / "pictures", range(20))
+    frames(tmp_path / "pictures", 3, 30)
+    build(tmp_path / "index", tmp_path / "pictures")
+    with Searcher(tmp_path / "index", "cpu") as searcher:
+
+        def asked(**settings):
+            return searcher.answer(Query(tmp_path / "pictures" / "03.png", fold=True, **settings))
+
+        answer = asked(k=10, candidates=12)
+        assert len(answer.hits) == 10 and len(answer.hits[0].duplicates) >= 20
+        assert answer.recalled == 12 * 4 and ALL_FOLDED not in answer.notes
+        assert ids(answer.hits) == ids(asked(k=10, exact=True).hits)
+        first, last = searcher.answers(Query(tmp_path / "pictures" / "03.png", fold=True, k=10, candidates=12))
+        assert last == answer and first.recalled == 12
+        all_of_them = asked(k=40, candidates=12)
+        assert all_of_them.recalled == all_of_them.pictures - 1 and ALL_FOLDED in all_of_them.notes
+        assert 19 <= len(all_of_them.hits) < 40
+        sure = asked(k=40, candidates=12, max_by_chance=1e-3)
+        assert sure.recalled == 40 and ALL_FOLDED not in sure.notes
+
+
+MIXED = list(zip(SUBJECTS, ["neon", "pencil", "glass", "poster", "ink", "watercolour", "chalk"] * 3, strict=False))
+
+
+def test_a_mirrored_picture_is_a_near_copy(tmp_path):
+    """To a network that was trained; one of random weights takes left and right for different things."""
+    (tmp_path / "pictures").mkdir()
+    pictures = {f"{subject}-{style}.png": drawing(subject, style, size=224) for subject, style in MIXED}
+    name, picture = list(pictures.items())[2]
+    for file, shown in {**pictures, "mirrored.png": ImageOps.mirror(picture)}.items():
+        shown.save(tmp_path / "pictures" / file)
+    requests = requested_spaces("mini", ["instance"])
+    index_folders(IndexFolder.create(tmp_path / "index"), [tmp_path / "pictures"], requests, FAST)
+    with Searcher(tmp_path / "index", "cpu") as searcher:
+        shown = searcher.search(tmp_path / "pictures" / next(iter(pictures)), k=30, fold=True)
+    (tile,) = [hit for hit in shown if hit.duplicates]
+    assert names([tile, *tile.duplicates]) == {name, "mirrored.png"}
+
+
+def test_a_burst_is_not_what_chance_looks_like(tmp_path):
+    """Four of five pictures are frames of one burst: the sample has the other pictures, and few of the frames."""
+    draw(tmp_path / "pictures", range(30))
+    frames(tmp_path / "pictures", 77, 120)
+    build(tmp_path / "index", tmp_path / "pictures")
+    with Searcher(tmp_path / "index", "cpu") as searcher:
+        first = searcher.answer(Query(random_picture(200), k=150))
+        sample = searcher.collection.null_sample([first.spaces[0].fingerprint], 256, np.empty(0, np.int64))
+        burst = {hit.content_id for hit in first.hits if "frame" in hit.path}
+        assert len(burst) == 120 and len(burst & set(sample.tolist())) <= 3 and len(sample) >= 30
+        alarms = [searcher.search(random_picture(300 + number), k=1)[0].by_chance <= 0.05 for number in range(20)]
+        assert sum(alarms) <= 1
 
 
 # ------------------------------------------------------------------------------------------- in two steps

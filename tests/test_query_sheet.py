@@ -31,7 +31,7 @@ def noise(width: int, height: int, seed: int = 0) -> Image.Image:
 
 
 def hits(number: int, by_chance: float | None = 0.5) -> list[SheetHit]:
-    return [SheetHit(noise(CELL, CELL, i + 1), i + 1, 0.9, by_chance, f"{i}.png") for i in range(number)]
+    return [SheetHit(noise(CELL, CELL, i + 1), i + 1, "4.2", by_chance, f"{i}.png") for i in range(number)]
 
 
 def cell(sheet: Image.Image, column: int, row: int = 0) -> np.ndarray:
@@ -64,7 +64,7 @@ def test_the_sheet_grows_by_whole_rows() -> None:
 )
 def test_pictures_keep_the_ratio_of_their_sides(size: tuple[int, int], covered: tuple[int, int]) -> None:
     red = Image.new("RGB", size, (200, 0, 0))
-    shown = cell(draw_sheet([SheetExample(red)], [SheetHit(red, 1, 1.0, None, "red")], ""), 0)
+    shown = cell(draw_sheet([SheetExample(red)], [SheetHit(red, 1, "9.0", None, "red")], ""), 0)
     where = (shown == (200, 0, 0)).all(axis=2)
     assert (int(where.any(axis=0).sum()), int(where.any(axis=1).sum())) == covered
     assert (shown[~where] == CELL_GROUND).all()
@@ -72,7 +72,7 @@ def test_pictures_keep_the_ratio_of_their_sides(size: tuple[int, int], covered: 
 
 def test_hits_are_dimmed_and_marked_from_the_first_that_chance_explains() -> None:
     expected = [0.01, None, 1.0, 1.2, 0.9]
-    neighbours = [SheetHit(noise(CELL, CELL, i), i + 1, 0.5, e, "n") for i, e in enumerate(expected)]
+    neighbours = [SheetHit(noise(CELL, CELL, i), i + 1, "0.5", e, "n") for i, e in enumerate(expected)]
     sheet = draw_sheet([SheetExample(noise(CELL, CELL))], neighbours, "")
     same = [bool((cell(sheet, i) == np.asarray(hit.picture)).all()) for i, hit in enumerate(neighbours)]
     assert same == [True, True, True, False, False]
@@ -102,7 +102,7 @@ ODD_NAMES = [
 
 @pytest.mark.parametrize("name", ODD_NAMES)
 def test_any_file_name_can_be_shown(name: str) -> None:
-    odd = SheetHit(noise(20, 10), 1, math.nan, math.inf, name)
+    odd = SheetHit(noise(20, 10), 1, "nan", math.inf, name)
     file = io.BytesIO()
     draw_sheet([SheetExample(noise(10, 20))], [odd, odd], name).save(file, "PNG")
     with Image.open(file) as picture:

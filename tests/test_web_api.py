@@ -20,6 +20,7 @@ from diffsim.indexer.maintain import prune_index
 from diffsim.indexer.requests import requested_spaces
 from diffsim.query.query import Example, Query
 from diffsim.query.search import Searcher
+from diffsim.query.text import certainty
 
 COUNT = 30
 
@@ -144,6 +145,8 @@ def test_a_click_is_answered_as_the_command_does(asker, work):
         assert line["score"] == pytest.approx(hit.score, abs=1e-6) and line["by_chance"] == hit.by_chance
         assert line["name"] == Path(hit.path).name and line["folder"] == str(Path(hit.path).parent)
         assert line["ended"] == (hit.by_chance > 1) and line["chance"]
+        assert line["likeness"] == pytest.approx(hit.likeness, abs=1e-3) and line["standing"] == f"{hit.likeness:.1f}"
+        assert line["certainty"] == certainty(hit.by_chance)
 
 
 def test_spaces_regions_examples_filters_and_folding(asker, work):
