@@ -23,13 +23,14 @@ from diffsim.retrieval.region import Box
 from .allowed import Allowed
 from .choose import SpaceChooser
 from .collection import Collection
+from .dates import dates_used, with_dates
 from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
 from .own_files import NOTHING_LEFT_OUT, own_files
 from .pair import Pair
 from .present import present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
-from .stages import EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
+from .stages import Candidates, EncodedQuery, Ranking, Scored, first_order, recall, rerank, score_null_samples
 
 
 class Searcher:
@@ -97,7 +98,13 @@ class Searcher:
         found = recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        return present(self.catalog, self.collection, asked, found, ranking)
+        return self._present(asked, found, ranking)
+
+    def _present(self, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Answer:
+        answer = with_dates(self.catalog, present(self.catalog, self.collection, asked, found, ranking))
+        if not asked.query.filters.dated:
+            return answer
+        return replace(answer, notes=[*answer.notes, *dates_used(*self._allowed.count_undated(asked.query.filters))])
 
     @overload
     def search_many(
@@ -168,10 +175,10 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        yield present(self.catalog, self.collection, asked, found, first_order(asked, found))
+        yield self._present(asked, found, first_order(asked, found))
         if query.rerank:
             ranking = rerank(self.collection, asked, found)
-            yield present(self.catalog, self.collection, asked, found, ranking)
+            yield self._present(asked, found, ranking)
 
     def encode(self, query: Query) -> EncodedQuery:
         """The first step: brings the spaces up to date and gives every example's features in each of its spaces.
