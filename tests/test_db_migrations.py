@@ -170,7 +170,7 @@ def test_the_second_migration_keeps_what_the_first_version_wrote(path: Path, mon
             "INSERT INTO roots VALUES (1, x'2f70', '/p')",
             "INSERT INTO contents VALUES (3, zeroblob(32), 9, 'JPEG', 4, 4, NULL)",
             "INSERT INTO contents VALUES (8, x'02', 9, NULL, NULL, NULL, 'broken')",
-            "INSERT INTO files VALUES (1, 1, 'a', 'a', 9, 1, 1, 3, 0, NULL), (2, 1, 'b', 'b', 9, 1, 1, 8, 0, NULL)",
+            "INSERT INTO files VALUES (1, 1, x'61', 'a', 9, 1, 1, 3, 0, NULL), (2, 1, x'62', 'b', 9, 1, 1, 8, 0, NULL)",
             "INSERT INTO spaces VALUES (1, 'f', 'look', 'mini', '', '{}', '2026-01-01')",
             "INSERT INTO features VALUES (1, 3, 5)",
             "INSERT INTO recall VALUES (1, 6, 'abc')",
