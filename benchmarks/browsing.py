@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import click
 import httpx2
@@ -36,10 +36,10 @@ TIMES = 20
 
 
 @contextmanager
-def served(index: Path) -> Iterator[tuple[psutil.Process, str, dict[str, str]]]:
-    """The server's process, its address, and the headers that let in."""
+def served(index: Path, stderr: IO[str] | None = None) -> Iterator[tuple[psutil.Process, str, dict[str, str]]]:
+    """The server's process, its address, and the headers that let in. stderr: where its messages go."""
     command = [Path(sys.executable).with_name("diffsim"), "browse", "--index", index, "--port", "0", "--no-open"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=stderr, text=True)
     try:
         assert process.stdout is not None
         started = time.perf_counter()

@@ -1,7 +1,7 @@
 """The catalog: what is in the index, and what makes a picture exist in a feature space."""
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +26,7 @@ from .changes import (
 from .chunks import chunks
 from .database import Database
 from .files import FileRows, KnownRoot, present
-from .filters import Filters, matching
+from .filters import Filters, count_undated, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
 from .pending import PendingContent, count_pending, read_pending
 from .repair import mend
@@ -59,7 +59,8 @@ class FileLocation:
 
 @dataclass(frozen=True)
 class KnownPicture:
-    """What the catalog knows of a content that was decoded. size: bytes; width, height: pixels, upright."""
+    """What the catalog knows of a content that was decoded. size: bytes; width, height: pixels, upright; taken_ns: the
+    picture's own date, see times.py, None where none is known."""
 
     content_id: int
     sha256: bytes
@@ -67,6 +68,7 @@ class KnownPicture:
     format: str
     width: int
     height: int
+    taken_ns: int | None
 
 
 class Catalog:
@@ -174,9 +176,15 @@ class Catalog:
             yield from some
             last = some[-1].content_id
 
-    def mark_indexed(self, space_ids: Sequence[int], pictures: Sequence[tuple[int, str, int, int]]) -> int:
+    def mark_indexed(
+        self,
+        space_ids: Sequence[int],
+        pictures: Sequence[tuple[int, str, int, int]],
+        taken_ns: Mapping[int, int] | None = None,
+    ) -> int:
         """Make pictures (content id, format, width, height) exist in the spaces, in one commit; returns its generation.
 
+        taken_ns: the own dates of those that have one, by content id, as in times.py.
         A picture that existed already gets the new generation: its features were written anew.
         """
         content_ids = [picture[0] for picture in pictures]
@@ -186,8 +194,16 @@ class Catalog:
             for some in chunks(content_ids):
                 known = select(Content.id, Content.sha256, Content.size, Content.shard).where(Content.id.in_(some))
                 sealed.update((row, (sha256, size, shard)) for row, sha256, size, shard in connection.execute(known))
+            dates = taken_ns or {}
             facts = [
-                {"row": row, "format": f, "width": w, "height": h, "new_seal": content_seal(*sealed[row], f, w, h)}
+                {
+                    "row": row,
+                    "format": f,
+                    "width": w,
+                    "height": h,
+                    "date": dates.get(row),
+                    "new_seal": content_seal(*sealed[row], f, w, h, dates.get(row)),
+                }
                 for row, f, w, h in pictures
             ]
             _delete_features(connection, content_ids, space_ids)
@@ -204,6 +220,7 @@ class Catalog:
                         format=bindparam("format"),
                         width=bindparam("width"),
                         height=bindparam("height"),
+                        taken_ns=bindparam("date"),
                         failure=None,
                         seal=bindparam("new_seal"),
                     ),
@@ -328,7 +345,7 @@ class Catalog:
     def pictures(self, ids: Iterable[int]) -> dict[int, KnownPicture]:
         """Those of these contents that were decoded once, by id."""
         columns: tuple[Any, ...] = (Content.id, Content.sha256, Content.size)
-        columns += (Content.format, Content.width, Content.height)
+        columns += (Content.format, Content.width, Content.height, Content.taken_ns)
         found: dict[int, KnownPicture] = {}
         with self._database.reading() as connection:
             for some in chunks(ids):
@@ -343,6 +360,27 @@ class Catalog:
         only these contents are looked at."""
         with self._database.reading() as connection:
             return matching(connection, filters, among)
+
+    def count_undated(self, filters: Filters) -> tuple[int, int]:
+        """Of the contents that pass all filters but those of dates: how many have no date of their own, and how many
+        there are."""
+        with self._database.reading() as connection:
+            return count_undated(connection, filters)
+
+    def own_dates(self, ids: Iterable[int], damaged: set[int]) -> dict[int, int]:
+        """The own dates of those of these contents that have one, by id. damaged: receives the contents whose row is
+        damaged, which was left out."""
+        columns: tuple[Any, ...] = (Content.id, Content.seal, Content.sha256, Content.size, Content.shard)
+        columns += (Content.format, Content.width, Content.height, Content.taken_ns)
+        found: dict[int, int] = {}
+        with self._database.reading() as connection:
+            for some in chunks(ids):
+                for content_id, seal, *values in connection.execute(select(*columns).where(Content.id.in_(some))):
+                    if not is_sound(seal, content_seal(*values)):
+                        damaged.add(content_id)
+                    elif values[-1] is not None:
+                        found[content_id] = values[-1]
+        return found
 
     def files_of(self, ids: Iterable[int], damaged: set[int] | None = None) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.

@@ -12,7 +12,7 @@ from .arrays import raw_rows
 from .changes import record_changes, record_changes_of
 from .chunks import chunks
 from .database import Database
-from .seals import content_seal, file_seal
+from .seals import content_seal, file_seal, is_sound, root_seal
 from .shards import next_places
 from .tables import PRESENT, Content, Feature, File, Root
 
@@ -100,13 +100,14 @@ FILE_COLUMNS = (
 
 
 def read_roots(connection: Connection) -> list[KnownRoot]:
-    """All roots, by path."""
-    columns = Root.id, Root.path, Root.display, Root.left_out, Root.include_hidden
-    rows = connection.execute(select(*columns).order_by(Root.path))
-    return [
-        KnownRoot(root_id, path, display, tuple(str.splitlines(left_out)), hidden)
-        for root_id, path, display, left_out, hidden in rows
-    ]
+    """All roots, by path. Raises ValueError for a damaged row: it may not say any more what is to be left out."""
+    columns = Root.id, Root.path, Root.display, Root.left_out, Root.include_hidden, Root.seal
+    roots = []
+    for root_id, path, display, left_out, hidden, seal in connection.execute(select(*columns).order_by(Root.path)):
+        if not is_sound(seal, root_seal(path, left_out, hidden)) or display != display_text(path):
+            raise ValueError(f"the row of the folder {display} is damaged")
+        roots.append(KnownRoot(root_id, path, display, tuple(str.splitlines(left_out)), hidden))
+    return roots
 
 
 def display_text(path: bytes) -> str:
@@ -141,14 +142,17 @@ class FileRows:
     def add_root(self, path: bytes) -> KnownRoot:
         with self._database.writing() as connection:
             display = display_text(path)
-            row = insert(Root).values(path=path, display=display).returning(Root.id)
+            row = insert(Root).values(path=path, display=display, seal=root_seal(path, "", False)).returning(Root.id)
             root_id = connection.scalars(row).one()
             return KnownRoot(root_id, path, display)
 
     def set_left_out(self, root_id: int, patterns: Sequence[str], include_hidden: bool) -> None:
         """Remember what scans of a root leave out."""
         with self._database.writing() as connection:
-            values = {"left_out": "\n".join(patterns), "include_hidden": include_hidden}
+            path = connection.scalars(select(Root.path).where(Root.id == root_id)).one()
+            left_out = "\n".join(patterns)
+            values: Row = {"left_out": left_out, "include_hidden": include_hidden}
+            values["seal"] = root_seal(path, left_out, include_hidden)
             connection.execute(update(Root).where(Root.id == root_id).values(values))
 
     def absorb(self, inner: KnownRoot, outer: KnownRoot) -> None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import date, datetime
 
 import numpy as np
-from sqlalchemy import Connection, Text, and_, case, cast, exists, false, func, or_, select
+from sqlalchemy import Connection, Select, Text, and_, case, cast, exists, false, func, or_, select
 from sqlalchemy.sql import ColumnElement
 
 from diffsim.errors import did_you_mean
@@ -39,10 +39,10 @@ FORMATS = tuple(sorted(_FORMATS))
 class Filters:
     """What a picture must be to be a hit; empty fields ask nothing.
 
-    folders: one of its files is below one of these, which the index must know. after, before: that file was modified at
-    or after, and earlier than, this moment (a date is its midnight; without a time zone it is local time). min_side,
-    max_side: no side has fewer, or more, pixels. min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the
-    content, not by the name.
+    folders: one of its files is below one of these, which the index must know. after, before: the picture's own date,
+    or where it has none the time at which that file was modified, is this moment or later, and earlier than it (a date
+    is its midnight; without a time zone it is local time). min_side, max_side: no side has fewer, or more, pixels.
+    min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name.
     Raises BadFilter.
     """
 
@@ -65,7 +65,7 @@ class Filters:
         for low, high, what in (
             (self.min_side, self.max_side, "sides"),
             (self.min_bytes, self.max_bytes, "sizes"),
-            (_ns(self.after), _ns(self.before), "modification times"),
+            (_ns(self.after), _ns(self.before), "dates"),
         ):
             if low is not None and high is not None and low > high:
                 raise BadFilter(f"The filter's lower bound for {what} is above its upper one; exchange the two.")
@@ -109,8 +109,9 @@ NO_FILTERS = Filters()
 def matching(
     connection: Connection, filters: Filters, among: Sequence[int] | None = None
 ) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
-    """Contents with a present file that passes, int64, ascending, and those of which only the modification time is not
-    known: (content id, absolute path), for `Filters.in_time` to decide. among: only these contents are looked at."""
+    """Contents with a present file that passes, int64, ascending, and those without a date of their own of which only
+    the modification time is not known: (content id, absolute path), for `Filters.in_time` to decide. among: only these
+    contents are looked at."""
     if among is not None:
         parts = [_matching(connection, filters, [File.content_id.in_(some)]) for some in chunks(among)]
         ids = np.concatenate([np.empty(0, np.int64), *(ids for ids, _ in parts)])
@@ -122,18 +123,11 @@ def matching(
 def _matching(
     connection: Connection, filters: Filters, among: Sequence[ColumnElement[bool]]
 ) -> tuple[np.ndarray, list[tuple[int, bytes]]]:
-    of_content = _of_content(filters)
-    wanted = [present(), *among, *of_content]
-    if filters.folders:
-        below = or_(*(_below(connection, folder) for folder in filters.folders))
-        # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
-        wanted.append(case((below, 1), else_=0) == 1 if among else below)
-    base = select(File.content_id)
-    if of_content:
-        base = base.join(Content, Content.id == File.content_id)
+    base, wanted = _without_dates(connection, filters, among)
+    date = func.coalesce(Content.taken_ns, File.mtime_ns)
     after, before = _ns(filters.after), _ns(filters.before)
-    times = [] if after is None else [File.mtime_ns >= after]
-    times += [] if before is None else [File.mtime_ns < before]
+    times = [] if after is None else [date >= after]
+    times += [] if before is None else [date < before]
     found = base.where(*wanted, *times).subquery()
     # All ids as one text: to make a million rows of them would take longer than to find them.
     text = connection.scalar(select(func.aggregate_strings(cast(found.c.content_id, Text), ",")))
@@ -142,11 +136,36 @@ def _matching(
         rows = connection.execute(
             base.add_columns(Root.path, File.path)
             .join(Root, Root.id == File.root_id)
-            .where(*wanted, File.mtime_ns.is_(None))
+            .where(*wanted, Content.taken_ns.is_(None), File.mtime_ns.is_(None))
             .order_by(File.id)
         )
         undated = [(content_id, os.path.join(root, path)) for content_id, root, path in rows]
     return np.fromstring(text, np.int64, sep=",") if text else np.empty(0, np.int64), undated
+
+
+def _without_dates(
+    connection: Connection, filters: Filters, among: Sequence[ColumnElement[bool]]
+) -> tuple[Select, list[ColumnElement[bool]]]:
+    """The ids of contents by their files, and every condition but those of dates."""
+    of_content = _of_content(filters)
+    wanted = [present(), *among, *of_content]
+    if filters.folders:
+        below = or_(*(_below(connection, folder) for folder in filters.folders))
+        # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
+        wanted.append(case((below, 1), else_=0) == 1 if among else below)
+    base = select(File.content_id)
+    if of_content or filters.dated:
+        base = base.join(Content, Content.id == File.content_id)
+    return base, wanted
+
+
+def count_undated(connection: Connection, filters: Filters) -> tuple[int, int]:
+    """Of the contents that pass all filters but those of dates: how many have no date of their own, and how many there
+    are. filters: with a date. Contents that were never decoded do not count."""
+    base, wanted = _without_dates(connection, filters, [])
+    contents = base.add_columns(Content.taken_ns).where(*wanted, Content.format.is_not(None)).distinct().subquery()
+    total, own = connection.execute(select(func.count(), func.count(contents.c.taken_ns)).select_from(contents)).one()
+    return total - own, total
 
 
 def _of_content(filters: Filters) -> list[ColumnElement[bool]]:

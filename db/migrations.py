@@ -28,7 +28,7 @@ from sqlalchemy import (
     text,
 )
 
-from .seals import content_seal, file_seal
+from .seals import content_seal, file_seal, root_seal
 from .tables import SchemaVersion
 
 _ROWS_AT_ONCE = 5000
@@ -190,6 +190,20 @@ def m004_seals(connection: Connection) -> None:
         _set_seals(connection, "files", seals)
 
 
+def m005_own_dates(connection: Connection) -> None:
+    """The dates of pictures themselves; those that were decoded before have none until they are decoded again."""
+    connection.execute(text("ALTER TABLE contents ADD COLUMN taken_ns BIGINT"))
+
+
+def m006_seals_of_roots(connection: Connection) -> None:
+    """A checksum in every row of roots."""
+    connection.execute(text("ALTER TABLE roots ADD COLUMN seal BIGINT"))
+    rows = connection.execute(text("SELECT id, path, left_out, include_hidden FROM roots")).all()
+    seals = [(row, root_seal(path, left_out, bool(hidden))) for row, path, left_out, hidden in rows]
+    if seals:
+        _set_seals(connection, "roots", seals)
+
+
 def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, int]]) -> None:
     change = text(f"UPDATE {table} SET seal = :seal WHERE id = :row")
     connection.execute(change, [{"row": row, "seal": seal} for row, seal in seals])
@@ -201,6 +215,8 @@ MIGRATIONS: tuple[Migration, ...] = (
     m002_shards_and_changes,
     m003_what_roots_leave_out,
     m004_seals,
+    m005_own_dates,
+    m006_seals_of_roots,
 )
 
 

@@ -18,7 +18,7 @@ from .arrays import raw_rows
 from .chunks import chunks
 from .database import CatalogDamaged, Database
 from .files import display_text, read_roots
-from .seals import content_seal, file_seal, is_sound
+from .seals import content_seal, file_seal, is_sound, root_seal
 from .tables import Base, Change, Content, Feature, File, Generation, Recall, Root, SchemaVersion, Shard, Space
 
 Row = dict[str, Any]
@@ -28,7 +28,7 @@ _CAPACITY = 1_000_000
 _LARGEST = 2**62
 """Numbers beyond this were never counted up to."""
 
-_SEALED = Content.sha256, Content.size, Content.shard, Content.format, Content.width, Content.height
+_SEALED = Content.sha256, Content.size, Content.shard, Content.format, Content.width, Content.height, Content.taken_ns
 
 
 def mend(database: Database) -> str | None:
@@ -85,8 +85,7 @@ def _contradiction(connection: Connection) -> str | None:
         for file_id, seal, root, path, content_id, sha256 in rows:
             if not is_sound(seal, file_seal(os.path.join(root, path), content_id, sha256)):
                 return f"the checksum of file {file_id} is wrong"
-    if any(display_text(root.path) != root.display for root in read_roots(connection)):
-        return "a folder has two names"
+    read_roots(connection)  # raises
     if connection.scalar(select(func.count()).where(Content.shard.not_in(select(Shard.number)))):
         return "contents are in a shard that is not known"
     value = connection.scalars(select(Generation.value)).one()
@@ -110,8 +109,8 @@ def _rebuild(source: sqlite3.Connection, part: Path, database: Database) -> None
         capacities = {row["number"]: row["capacity"] for row in _rows(source, Shard) if row["capacity"] > 0}
         known = ({"number": number, "capacity": capacities.get(number, _CAPACITY)} for number in sorted(shards))
         _insert(target, Shard, known)
-        by_path = {_real_path(source, row, contents): row for row in roots}
-        _insert(target, Root, [_root(row, path) for path, row in by_path.items()])
+        by_path = {root["path"]: root for root in (_real_root(source, row, contents) for row in roots)}
+        _insert(target, Root, by_path.values())
         _insert(target, File, _files(source, {row["id"]: path for path, row in by_path.items()}, contents))
         generation = _next_generation(source)
         _insert(target, Space, [row | {"generation": min(row["generation"], generation)} for row in spaces])
@@ -161,17 +160,45 @@ def _is_of_root(row: Row, root: bytes, contents: dict[int, bytes]) -> bool:
     return is_sound(row["seal"], file_seal(os.path.join(root, row["path"]), content_id, contents.get(content_id)))
 
 
-def _real_path(source: sqlite3.Connection, root: Row, contents: dict[int, bytes]) -> bytes:
-    """The path of a folder. Where its two names differ, the one that the checksums of its files confirm."""
-    names: list[bytes] = [root["path"]]
-    if display_text(names[0]) != root["display"]:
-        names.append(root["display"].encode())
-    files = [row for row in _rows(source, File) if row["root_id"] == root["id"]] if len(names) > 1 else []
-    return max(names, key=lambda name: sum(_is_of_root(row, name, contents) for row in files))
+def _real_root(source: sqlite3.Connection, row: Row, contents: dict[int, bytes]) -> Row:
+    """The row of a folder as it was. Where no single bit makes its checksum right, the path is that of its two names
+    which the checksums of its files confirm, and what it leaves out is as it can be read."""
+    for path, left_out, hidden in _near(source, row):
+        if row["seal"] == root_seal(path, left_out, hidden):
+            return _root(row, path, left_out, hidden)
+    names: list[bytes] = [row["path"]]
+    if display_text(names[0]) != row["display"]:
+        names.append(row["display"].encode())
+    files = [each for each in _rows(source, File) if each["root_id"] == row["id"]] if len(names) > 1 else []
+    path = max(names, key=lambda name: sum(_is_of_root(each, name, contents) for each in files))
+    return _root(row, path, row["left_out"], bool(row["include_hidden"]))
 
 
-def _root(row: Row, path: bytes) -> Row:
-    return row | {"path": path, "display": display_text(path), "include_hidden": bool(row["include_hidden"])}
+def _near(source: sqlite3.Connection, row: Row) -> Iterator[tuple[bytes, str, bool]]:
+    """What a folder's row says, and all that it may have said before one bit of it was flipped."""
+    path, left_out, hidden = row["path"], row["left_out"], bool(row["include_hidden"])
+    yield path, left_out, hidden
+    yield path, left_out, not hidden
+    yield row["display"].encode(), left_out, hidden
+    for one in _flipped(path):
+        yield one, left_out, hidden
+    raw = "SELECT CAST(left_out AS BLOB) FROM roots NOT INDEXED WHERE id = ?"
+    for (stored,) in source.execute(raw, (row["id"],)):
+        for one in _flipped(stored):
+            with suppress(UnicodeDecodeError):
+                yield path, one.decode(), hidden
+
+
+def _flipped(data: bytes) -> Iterator[bytes]:
+    for bit in range(8 * len(data)):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        yield bytes(changed)
+
+
+def _root(row: Row, path: bytes, left_out: str, hidden: bool) -> Row:
+    said = {"path": path, "display": display_text(path), "left_out": left_out, "include_hidden": hidden}
+    return row | said | {"seal": root_seal(path, left_out, hidden)}
 
 
 def _next_generation(source: sqlite3.Connection) -> int:

@@ -13,10 +13,22 @@ def file_seal(path: bytes, content_id: int | None, sha256: bytes | None) -> int:
 
 
 def content_seal(
-    sha256: bytes, size: int, shard: int, format: str | None, width: int | None, height: int | None
+    sha256: bytes,
+    size: int,
+    shard: int,
+    format: str | None,
+    width: int | None,
+    height: int | None,
+    taken_ns: int | None = None,
 ) -> int:
-    """Of a row of `contents`."""
-    return zlib.crc32(repr((sha256, size, shard, format, width, height)).encode())
+    """Of a row of `contents`. A picture without a date of its own has the seal that it had before there were dates."""
+    date = () if taken_ns is None else (taken_ns,)
+    return zlib.crc32(repr((sha256, size, shard, format, width, height, *date)).encode())
+
+
+def root_seal(path: bytes, left_out: str, include_hidden: bool) -> int:
+    """Of a row of `roots`."""
+    return zlib.crc32(repr((path, left_out, include_hidden)).encode())
 
 
 def is_sound(seal: int | None, expected: int) -> bool:

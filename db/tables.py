@@ -33,6 +33,7 @@ class Root(Base):
     display: Mapped[str] = mapped_column(Text)
     left_out: Mapped[str] = mapped_column(Text, server_default=text("''"))
     include_hidden: Mapped[bool] = mapped_column(server_default=text("false"))
+    seal: Mapped[int | None] = mapped_column(BigInteger)  # seals.root_seal
 
 
 class Content(Base):
@@ -51,6 +52,8 @@ class Content(Base):
     # The shard of its features, the same in every space. Indexed: shards are counted, and read one at a time.
     shard: Mapped[int] = mapped_column(Integer, server_default=text("0"), index=True)
     seal: Mapped[int | None] = mapped_column(BigInteger)  # seals.content_seal
+    # Its own date, as in times.py; null where it has none, or where it was decoded before dates were read.
+    taken_ns: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class Shard(Base):

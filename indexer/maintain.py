@@ -20,7 +20,7 @@ from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
 from .recall_files import forget_false, refresh_recall
-from .work import OnWork, silently
+from .work import OnWork, counted, silently
 
 _CHECKED_AT_ONCE = 1000
 
@@ -86,6 +86,7 @@ def verify_index(index: IndexFolder, memory: int, on_work: OnWork = silently) ->
     Raises IndexBusy, CatalogDamaged, DamagedKit.
     """
     with index.writing(), index.catalog() as catalog:
+        on_work("Checking the catalog", 0, None)
         fault = catalog.mend()
         checked = [_check_space(index, catalog, space, memory, on_work) for space in catalog.spaces()]
         return Verified(checked, _strays(index, catalog), fault)
@@ -96,6 +97,7 @@ def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory
     pictures, orphans = 0, 0
     damaged: list[int] = []
     total = catalog.count_indexed(space.id)
+    on_work(f"Checking {space.name}", 0, total)
     for shard, contents in _shards(index, catalog, space):
         mend_store(index.shard(space.fingerprint, shard))
         with index.store(space.fingerprint, shard, readonly=False) as store:
@@ -126,6 +128,7 @@ def prune_index(
     folders: Sequence[Path] = (),
     *,
     on_step: Callable[[str], None] = lambda step: None,
+    on_work: OnWork = silently,
 ) -> Pruned:
     """Forget the spaces (by name or fingerprint) and indexed folders that are named; where none is, missing files.
 
@@ -152,23 +155,25 @@ def prune_index(
             count, gone = catalog.forget_root(root.id)
             forgotten_folders.append(ForgottenFolder(root, count, len(gone)))
             on_step("catalog committed")
-        _clean(index, catalog, memory, on_step)
+        _clean(index, catalog, memory, on_step, on_work)
         return Pruned(files, pictures, forgotten_spaces, forgotten_folders)
 
 
-def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[[str], None]) -> None:
+def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[[str], None], on_work: OnWork) -> None:
     """Take from the disk what the catalog does not know."""
     for stray in _strays(index, catalog):
         shutil.rmtree(stray)
         on_step("folder removed")
     spaces = catalog.spaces()
     for space in spaces:
-        for shard, contents in _shards(index, catalog, space):
+        for shard, contents in counted(
+            _shards(index, catalog, space), f"Cleaning {space.name} (shards)", None, on_work
+        ):
             with index.store(space.fingerprint, shard, readonly=False) as store:
                 store.delete(np.setdiff1d(store.ids(), contents.ids).tolist())
                 store.compact()
             on_step("store cleaned")
-    refresh_recall(index, catalog, spaces, memory)
+    refresh_recall(index, catalog, spaces, memory, on_work=on_work)
     _clean_thumbnails(index, catalog)
 
 

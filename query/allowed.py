@@ -19,6 +19,7 @@ class Allowed:
     def __init__(self, catalog: Catalog) -> None:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
+        self._undated: dict[Filters, tuple[int, tuple[int, int]]] = {}
 
     def ids(self, filters: Filters) -> np.ndarray:
         """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
@@ -29,6 +30,18 @@ class Allowed:
         if len(self._known) > _KEPT:
             self._known.pop(next(iter(self._known)))
         return self._known[filters][1]
+
+    def count_undated(self, filters: Filters) -> tuple[int, int]:
+        """How many of the pictures that a filter by date looked at have no date of their own, and how many those
+        were."""
+        generation = self._catalog.generation()
+        known = self._undated.pop(filters, None)
+        if known is None or known[0] != generation:
+            known = generation, self._catalog.count_undated(filters)
+        self._undated[filters] = known
+        if len(self._undated) > _KEPT:
+            self._undated.pop(next(iter(self._undated)))
+        return known[1]
 
     def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
         generation = self._catalog.generation()

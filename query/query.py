@@ -4,8 +4,9 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from numbers import Integral
-from typing import TYPE_CHECKING, Union
+from typing import TYPE_CHECKING, Literal, Union
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.db.filters import NO_FILTERS, Filters
@@ -157,6 +158,8 @@ class Hit:
     by_chance: how many of them would be expected to score as high by chance. None without rerank, and in a collection
     of fewer than 20 pictures.
     path: a file with this content; paths: all of them. offline: its folder is not available at the moment.
+    date: of the picture, in local time; date_of: `picture` for its own (EXIF), `file` where it has none and `path` was
+    last modified then. None where neither is known.
     duplicates: near copies of it that ranked lower, if the query folds.
     """
 
@@ -170,6 +173,8 @@ class Hit:
     offline: bool
     content_id: int
     duplicates: tuple["Hit", ...] = ()
+    date: datetime | None = None
+    date_of: Literal["picture", "file"] | None = None
 
 
 @dataclass(frozen=True)

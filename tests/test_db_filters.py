@@ -88,6 +88,30 @@ def test_times_at_the_bounds() -> None:
     assert filters.in_time(NOON_NS + 3600 * 10**9 - 1) and not filters.in_time(NOON_NS + 3600 * 10**9)
 
 
+@pytest.mark.parametrize(
+    ("filters", "passing", "undated"),
+    [
+        (Filters(after=NOON), [1, 4], (1, 4)),
+        (Filters(before=NOON), [2, 3], (1, 4)),
+        (Filters(after=NOON, folders="/photos/a"), [1], (1, 2)),
+        (Filters(before=NOON, formats="png"), [2, 3], (1, 2)),
+        (Filters(before=NOON, formats="jp2"), [], (0, 0)),
+    ],
+    ids=repr,
+)
+def test_its_own_date_comes_before_that_of_the_file(
+    catalog: Catalog, filters: Filters, passing: list[int], undated: tuple[int, int]
+) -> None:
+    """1 and 4 have one of noon, 3 a nanosecond before; 2 has none."""
+    (space,) = catalog.spaces()
+    sizes = [(1, "MPO", 100, 50), (3, "PNG", 99, 99), (4, "WEBP", 10, 300)]
+    catalog.mark_indexed([space.id], sizes, {1: NOON_NS, 3: NOON_NS - 1, 4: NOON_NS})
+    ids, to_be_asked = catalog.matching(filters)
+    assert (ids.tolist(), to_be_asked) == (passing, [])
+    assert catalog.matching(filters, [1, 2, 3, 4, 5])[0].tolist() == passing
+    assert catalog.count_undated(filters) == undated
+
+
 def test_pictures_by_id(catalog: Catalog) -> None:
     assert list(catalog.pictures([3, 1, 99])) == [1, 3]
     known = catalog.pictures([1])[1]

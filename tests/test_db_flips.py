@@ -16,6 +16,8 @@ from diffsim.db.files import Finding
 PICTURES = 40
 FLIPS = 60
 SEED = 20
+LEFT_OUT = ("private/", "*.gif", "übrig")
+TAKEN = {number: number * 10**18 for number in (3, 5, 9)}
 
 
 def sha(number: int) -> bytes:
@@ -35,14 +37,15 @@ def scan(catalog: Catalog) -> None:
     ]
     catalog.files.write(findings, [])
     spaces = [space.id for space in catalog.spaces()]
-    catalog.mark_indexed(spaces, [(content.content_id, "PNG", 10, 10) for content in catalog.pending(spaces)])
+    catalog.mark_indexed(spaces, [(content.content_id, "PNG", 10, 10) for content in catalog.pending(spaces)], TAKEN)
 
 
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("sound") / "catalog.sqlite"
     with Catalog.open(path, create=True) as catalog:
-        catalog.files.add_root(b"/pictures")
+        root = catalog.files.add_root(b"/pictures")
+        catalog.files.set_left_out(root.id, LEFT_OUT, True)
         space = catalog.add_space("0123456789ab", "mini/look", "mini", "{}")
         scan(catalog)
         catalog.set_recall_file(space, 0, catalog.generation(), "ab" * 32)
@@ -51,13 +54,16 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def answers(path: Path) -> tuple[dict[bytes, list[bytes]], int]:
-    """Hash -> the files that are shown for it, and how many pictures the space has."""
+    """Hash -> the files that are shown for it, and how many pictures the space has. Asserts that a date that is given
+    is right."""
     with Catalog.open(path, readonly=True) as catalog:
         (space,) = catalog.spaces()
         ids = {sha(number): catalog.content_by_sha256(sha(number)) for number in range(PICTURES)}
         known = {row: sha256 for sha256, row in ids.items() if row is not None}
         shown = catalog.files_of(known)
         found = {known[row]: [file.path for file in files] for row, files in shown.items() if files}
+        dates = catalog.own_dates(known, set())
+        assert all(TAKEN.get(row) == date for row, date in dates.items())
         hashes = catalog.indexed(space.id).hashes()
         return found, sum(hashes.get(row) == sha256 for row, sha256 in known.items())
 
@@ -129,3 +135,56 @@ def test_a_row_that_its_index_does_not_know_is_read_again(sound: bytes, tmp_path
         assert "ix_files_content_id" in (catalog.mend() or "")
         assert catalog.mend() is None
         assert [file.path for file in catalog.files_of([5])[5]] == [b"/pictures/04.png"]
+
+
+def in_the_folders_row(data: bytes) -> range:
+    """Where the row of the only folder is: its path, its name, what it leaves out, and its checksum."""
+    start = data.index(b"/pictures/pictures" + LEFT_OUT[0].encode())
+    return range(start, start + 18 + len("\n".join(LEFT_OUT).encode()) + 4)
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_a_folder_never_forgets_what_it_leaves_out(sound: bytes, tmp_path: Path, part: int) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.write_bytes(sound)
+    with Catalog.open(path, readonly=True) as catalog:
+        truth = catalog.roots()
+    assert truth[0].left_out == LEFT_OUT and truth[0].include_hidden
+    places = in_the_folders_row(sound)
+    for place in places[part :: 4 * 3]:
+        data = bytearray(sound)
+        data[place] ^= 1 << random.Random(place).randrange(8)
+        path.write_bytes(data)
+        try:
+            with Catalog.open(path, readonly=True) as catalog:
+                assert catalog.roots() == truth  # its path may come from an index
+        except CatalogError as problem:
+            assert "diffsim verify" in str(problem)
+        with Catalog.open(path) as catalog:
+            assert catalog.mend()
+            assert catalog.roots() == truth and catalog.mend() is None
+            assert catalog.files_of([5])[5][0].path == b"/pictures/04.png"
+
+
+def test_a_flag_of_a_folder_is_sealed_too(sound: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.write_bytes(sound)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE roots SET include_hidden = 0")
+    with Catalog.open(path) as catalog:
+        with pytest.raises(CatalogError, match="the folder /pictures is damaged"):
+            catalog.roots()
+        assert "the folder /pictures" in (catalog.mend() or "")
+        assert catalog.roots()[0].include_hidden
+
+
+def test_a_folder_with_more_than_a_bit_of_damage_keeps_its_files(sound: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "catalog.sqlite"
+    path.write_bytes(sound)
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("UPDATE roots SET left_out = 'prizate/', display = '/pictored'")
+    with Catalog.open(path) as catalog:
+        assert catalog.mend() and catalog.mend() is None
+        (root,) = catalog.roots()
+        assert (root.path, root.display, root.left_out) == (b"/pictures", "/pictures", ("prizate/",))
+        assert catalog.files_of([5])[5][0].path == b"/pictures/04.png"

@@ -10,7 +10,7 @@ from diffsim.db import database
 from diffsim.db.catalog import Catalog
 from diffsim.db.database import CatalogDamaged, CatalogTooNew, CatalogTooOld, Database, NoCatalog
 from diffsim.db.migrations import MIGRATIONS
-from diffsim.db.seals import content_seal, file_seal
+from diffsim.db.seals import content_seal, file_seal, root_seal
 from diffsim.db.shards import KnownShard
 from diffsim.db.tables import Base
 
@@ -72,18 +72,18 @@ def test_opening_again_changes_nothing(path: Path) -> None:
 def test_a_newer_catalog_is_refused(path: Path) -> None:
     Catalog.open(path, create=True).close()
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("INSERT INTO schema_version VALUES (7, 'from the future')")
+        connection.execute("INSERT INTO schema_version VALUES (99, 'from the future')")
     for readonly in (False, True):
-        with pytest.raises(CatalogTooNew, match=r"version 7 .* up to 4; update diffsim-search"):
+        with pytest.raises(CatalogTooNew, match=rf"version 99 .* up to {len(MIGRATIONS)}; update diffsim-search"):
             Catalog.open(path, readonly=readonly)
 
 
 def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def m005_breaks(connection: Connection) -> None:
+    def breaks(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE half (x INTEGER)")
         raise RuntimeError("power cut")
 
-    def m005_works(connection: Connection) -> None:
+    def works(connection: Connection) -> None:
         connection.exec_driver_sql("CREATE TABLE whole (x INTEGER)")
 
     Catalog.open(path, create=True).close()
@@ -93,16 +93,16 @@ def test_a_migration_that_breaks_leaves_no_trace(path: Path, monkeypatch: pytest
         migrations = (*MIGRATIONS, next_one)
         monkeypatch.setattr(database, "MIGRATIONS", migrations)
 
-    set_migrations(m005_breaks)
-    with pytest.raises(CatalogTooOld, match=r"version 4 .* reads version 5"):
+    set_migrations(breaks)
+    with pytest.raises(CatalogTooOld, match=rf"version {len(MIGRATIONS)} .* reads version {len(MIGRATIONS) + 1}"):
         Catalog.open(path, readonly=True)
     with pytest.raises(RuntimeError):
         Catalog.open(path)
     assert list(_statements(path)) == before
-    set_migrations(m005_works)
+    set_migrations(works)
     Catalog.open(path).close()
     with closing(sqlite3.connect(path)) as connection:
-        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (5,)
+        assert connection.execute("SELECT max(version) FROM schema_version").fetchone() == (len(MIGRATIONS) + 1,)
         assert connection.execute("SELECT count(*) FROM whole").fetchone() == (0,)
 
 
@@ -146,16 +146,31 @@ def test_the_fourth_migration_seals_every_row(path: Path, monkeypatch: pytest.Mo
             (file_seal(b"/p/a", 3, bytes(32)),),
             (file_seal(b"/p/b", None, None),),
         ]
+        assert connection.execute("SELECT seal FROM roots").fetchall() == [(root_seal(b"/p", "private/", True),)]
+
+
+def test_the_fifth_migration_leaves_pictures_without_a_date(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:4])
+    seal = content_seal(bytes(32), 9, 0, "JPEG", 4, 4)
+    with closing(Database.open(path, create=True, readonly=False)) as fourth, fourth._changing() as connection:
+        connection.exec_driver_sql(f"INSERT INTO contents VALUES (3, zeroblob(32), 9, 'JPEG', 4, 4, NULL, 0, {seal})")
+    monkeypatch.undo()
+    with Catalog.open(path) as catalog:
+        assert catalog.mend() is None and catalog.own_dates([3], set()) == {}
+        assert catalog.pictures([3])[3].taken_ns is None
+        space = catalog.add_space("f", "look", "mini", "{}")
+        catalog.mark_indexed([space], [(3, "JPEG", 4, 4)], {3: 7})
+        assert catalog.mend() is None and catalog.own_dates([3], set()) == {3: 7}
 
 
 def test_the_second_migration_keeps_what_the_first_version_wrote(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(database, "MIGRATIONS", MIGRATIONS[:1])
     with Catalog.open(path, create=True) as first, first._database._changing() as connection:
         for statement in (
-            "INSERT INTO roots VALUES (1, '/p', '/p')",
+            "INSERT INTO roots VALUES (1, x'2f70', '/p')",
             "INSERT INTO contents VALUES (3, zeroblob(32), 9, 'JPEG', 4, 4, NULL)",
             "INSERT INTO contents VALUES (8, x'02', 9, NULL, NULL, NULL, 'broken')",
-            "INSERT INTO files VALUES (1, 1, 'a', 'a', 9, 1, 1, 3, 0, NULL), (2, 1, 'b', 'b', 9, 1, 1, 8, 0, NULL)",
+            "INSERT INTO files VALUES (1, 1, x'61', 'a', 9, 1, 1, 3, 0, NULL), (2, 1, x'62', 'b', 9, 1, 1, 8, 0, NULL)",
             "INSERT INTO spaces VALUES (1, 'f', 'look', 'mini', '', '{}', '2026-01-01')",
             "INSERT INTO features VALUES (1, 3, 5)",
             "INSERT INTO recall VALUES (1, 6, 'abc')",

@@ -342,6 +342,7 @@ def test_a_terminal_sees_how_far_it_is(hub: Hub, models: Path) -> None:
         while more := _read(terminal):
             shown += more
     os.close(terminal)
+    assert "sd15, asking for its files" in shown.decode()
     assert f"sd15, {len(wanted())} of {len(wanted())} files" in shown.decode() and "1.4/1.4 MB" in shown.decode()
 
 

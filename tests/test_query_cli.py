@@ -538,7 +538,9 @@ def test_long_work_shows_how_far_it_is_on_a_terminal_and_nothing_elsewhere(tmp_p
     for command, shown in (
         ((*made, "--dry-run"), ["Looking through", "Reading files"]),
         (made, ["Looking through", "Reading files", "Extracting pictures", "Building the FAISS file of"]),
-        (("verify", "--index", tmp_path / "index"), ["Checking tiny-sd15/look"]),
+        (("verify", "--index", tmp_path / "index"), ["Checking the catalog", "Checking tiny-sd15/look"]),
+        (("audit", "--index", tmp_path / "index"), ["Querying tiny-sd15/look"]),
+        (("prune", "--index", tmp_path / "index"), ["Cleaning tiny-sd15/look"]),
     ):
         master, slave = pty.openpty()
         written: list[bytes] = []
@@ -561,7 +563,8 @@ def test_long_work_shows_how_far_it_is_on_a_terminal_and_nothing_elsewhere(tmp_p
         os.close(master)
         assert ran.code == 0
         assert [text for text in shown if text.encode() not in b"".join(written)] == []
-    assert diffsim("verify", "--index", tmp_path / "index").err == ""
+    for command in ("verify", "audit", "prune"):
+        assert diffsim(command, "--index", tmp_path / "index").err == ""
 
 
 def test_the_first_run_with_the_bundled_network_points_to_larger_ones_once(pictures: Path, tmp_path: Path) -> None:

@@ -61,7 +61,8 @@ def prune(index_path: Path, spaces: tuple[str, ...], folders: tuple[Path, ...], 
     from diffsim.indexer.index_folder import IndexFolder
     from diffsim.indexer.maintain import prune_index
 
-    pruned = prune_index(IndexFolder.open(index_path), memory, spaces, folders)
+    with stages() as on_work:
+        pruned = prune_index(IndexFolder.open(index_path), memory, spaces, folders, on_work=on_work)
     for forgotten in pruned.spaces:
         space = forgotten.space
         click.echo(f"forgot the space {space.name} ({space.fingerprint}) with {forgotten.pictures} pictures")

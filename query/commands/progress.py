@@ -51,11 +51,13 @@ def downloading(name: str) -> Iterator[Callable[[int, int, int, int], None]]:
     counts = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     columns = (*counts, TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+        asking = bar.add_task(f"{name}, asking for its files", total=None)
         task = None
 
         def show(files: int, of_files: int, arrived: int, total: int) -> None:
             nonlocal task
             if task is None:  # what is there already does not count as speed
+                bar.remove_task(asking)
                 task = bar.add_task("", total=total, completed=arrived)
             bar.update(task, description=f"{name}, {files} of {of_files} files", completed=arrived)
 

@@ -66,8 +66,8 @@ if TYPE_CHECKING:
     help="Push away what is similar.",
 )
 @click.option("--folder", "folders", type=FilePath(), multiple=True, help="Only pictures below this folder.")
-@click.option("--after", type=Date(), help="Only files modified on this day or later.")
-@click.option("--before", type=Date(), help="Only files modified before this day.")
+@click.option("--after", type=Date(), help="Only pictures of this day or later: by EXIF, else by the file.")
+@click.option("--before", type=Date(), help="Only pictures from before this day.")
 @click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with both sides at least this many pixels.")
 @click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
@@ -186,6 +186,8 @@ def json_row(hit: "Hit") -> dict[str, Any]:
         "by_chance": hit.by_chance,
         "paths": hit.paths,
         "offline": hit.offline,
+        "date": None if hit.date is None else hit.date.isoformat(),
+        "date_of": hit.date_of,
         "content_id": hit.content_id,
         "duplicates": [json_row(copy) for copy in hit.duplicates],
     }

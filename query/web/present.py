@@ -8,6 +8,7 @@ from diffsim.db.catalog import KnownPicture
 from diffsim.indexer.choose import answering
 from diffsim.retrieval.region import seen_part
 
+from ..dates import date_of
 from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
@@ -39,10 +40,13 @@ def picture_out(known: KnownPicture, place: Place) -> schemas.PictureOut:
 
 
 def details_out(known: KnownPicture, place: Place) -> schemas.DetailsOut:
+    date, whose = date_of(known.taken_ns, place[0])
     return schemas.DetailsOut(
         **picture_out(known, place).model_dump(),
         format=known.format,
         bytes=known.size,
+        date=None if date is None else date.isoformat(timespec="seconds"),
+        date_of=whose,
         paths=[schemas.FileOut(path=printable(path), there=os.path.lexists(path)) for path in place[0]],
     )
 

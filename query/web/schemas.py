@@ -36,7 +36,8 @@ class ExampleIn(_In):
 
 class FiltersIn(_In):
     """What a picture must be; an empty field does not restrict. folders: as `/api/folders` lists them. after, before:
-    days of modification, `before` exclusive. Sides are in pixels, sizes in bytes."""
+    days of the picture, or where it has no date of its own, of its file; `before` exclusive. Sides are in pixels, sizes
+    in bytes."""
 
     folders: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=20)] = []
     after: date | None = None
@@ -120,10 +121,13 @@ class FileOut(BaseModel):
 
 
 class DetailsOut(PictureOut):
-    """Everything about one picture. bytes: of its file. paths: all its files, and whether each is there now."""
+    """Everything about one picture. bytes: of its file. date: ISO 8601, local; date_of: whose it is: the `picture`'s
+    own, or where it has none, that of its `file`. paths: all its files, and whether each is there now."""
 
     format: str
     bytes: int
+    date: str | None
+    date_of: Literal["picture", "file"] | None
     paths: list[FileOut]
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import wait
 from multiprocessing.reduction import send_handle
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from PIL import Image
@@ -43,13 +43,15 @@ class Job:
 
 @dataclass(frozen=True)
 class Decoded:
-    """`pixels`: uint8 [size, size, 3], RGB; `width`, `height`: of the whole picture, upright."""
+    """`pixels`: uint8 [size, size, 3], RGB; `width`, `height`: of the whole picture, upright; `taken_ns`: its own date,
+    in nanoseconds since 1970, if it has one."""
 
     job: Job
     pixels: np.ndarray
     format: str
     width: int
     height: int
+    taken_ns: int | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ class DecodePool:
         (result,) = self.run([job])
         if not isinstance(result, Decoded):
             raise UnreadableImage(f"Cannot read {name}: {why_not(result)}.")
-        return DecodedPicture(result.pixels, result.format, result.width, result.height)
+        return DecodedPicture(result.pixels, result.format, result.width, result.height, result.taken_ns)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded | Failed | Changed]:
         """One result per job, in order of completion. Takes at most 3 jobs per worker ahead of the results.
@@ -215,7 +217,7 @@ class DecodePool:
             return False
         return True
 
-    def _result(self, worker: _Worker, message: dict[str, str]) -> Decoded | Failed | Changed:
+    def _result(self, worker: _Worker, message: dict[str, Any]) -> Decoded | Failed | Changed:
         """The first job's result, from the worker's answer."""
         slot = (worker.sent - len(worker.jobs)) % _JOBS_PER_WORKER
         job = worker.jobs[0]
@@ -224,7 +226,10 @@ class DecodePool:
         if "failed" in message:
             return Failed(job, message["failed"])
         pixels = worker.decoder.pixels[slot].copy()
-        return Decoded(job, pixels, message["format"], int(message["width"]), int(message["height"]))
+        taken_ns = None if message["taken_ns"] is None else int(message["taken_ns"])
+        if taken_ns is not None and not -(2**63) <= taken_ns < 2**63:
+            raise ValueError(f"{taken_ns=}")
+        return Decoded(job, pixels, message["format"], int(message["width"]), int(message["height"]), taken_ns)
 
     def _start(self) -> _Worker:
         patience = 2 * self._timeout_s + 10

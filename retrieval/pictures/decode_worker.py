@@ -91,7 +91,8 @@ def _answer(
         return {"failed": str(error)}, None
     except MemoryError:
         return {"failed": f"needs more than {memory_bytes // 10**6:,} MB of memory"}, None
-    return {"format": picture.format, "width": picture.width, "height": picture.height}, picture
+    facts = {"format": picture.format, "width": picture.width, "height": picture.height, "taken_ns": picture.taken_ns}
+    return facts, picture
 
 
 def _limit_memory(memory_bytes: int) -> None:

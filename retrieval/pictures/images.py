@@ -37,6 +37,7 @@ from PIL import (  # noqa: F401  isort: skip
 
 from ..errors import RetrievalError
 from .colour import to_rgb
+from .dates import taken_ns
 from .mend import MOST_TEXT, mended
 
 DECODE_REVISION = 3
@@ -88,12 +89,13 @@ class UnreadableImage(RetrievalError):
 @dataclass(frozen=True)
 class DecodedPicture:
     """A decoded picture. `pixels`: uint8 [size, size, 3], RGB; `format`: "JPEG", "PNG", ...; `width`, `height`: of the
-    whole picture as shown, after its orientation was applied."""
+    whole picture as shown, after its orientation was applied; `taken_ns`: its own date, see dates.taken_ns."""
 
     pixels: np.ndarray
     format: str
     width: int
     height: int
+    taken_ns: int | None = None
 
 
 def decode(data: bytes, size: int, fit: str = "squash") -> DecodedPicture:
@@ -115,7 +117,7 @@ def decode(data: bytes, size: int, fit: str = "squash") -> DecodedPicture:
         small = _turned(square, loaded.turn)
     else:
         small = _middle(loaded, size, short)
-    return DecodedPicture(np.array(small), loaded.format, width, height)
+    return DecodedPicture(np.array(small), loaded.format, width, height, loaded.taken_ns)
 
 
 def crop_side(fit: str) -> int | None:
@@ -187,13 +189,14 @@ def open_picture(data: bytes) -> tuple[Image.Image, str]:
 @dataclass(frozen=True)
 class _Loaded:
     """`picture`: RGB, not yet turned; `box`: where in it the picture lies (a reduced scale pads by less than a pixel);
-    `whole`: width and height at full scale; `turn`: what makes it upright."""
+    `whole`: width and height at full scale; `turn`: what makes it upright; `taken_ns`: see dates.taken_ns."""
 
     picture: Image.Image
     box: tuple[float, float, float, float]
     whole: tuple[int, int]
     turn: Image.Transpose | None
     format: str
+    taken_ns: int | None = None
 
 
 def _load(data: bytes, size: int | None = None) -> _Loaded:
@@ -224,7 +227,7 @@ def _read(data: bytes, size: int | None) -> _Loaded:
         # TIFF turns itself while loading and then no longer reports an orientation.
         whole, box = (declared, draft[1]) if draft else (picture.size, (0, 0, *picture.size))
         depth = data[24] if format_name == "PNG" else 8
-        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name)
+        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name, taken_ns(picture))
 
 
 def _mended(data: bytes) -> bytes | None:

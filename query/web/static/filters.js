@@ -58,8 +58,8 @@ function form() {
   const day = (name, label) => field(label, h("input", { type: "date", value: state.filters[name] ?? "", onchange: (event) => set({ [name]: event.target.value || null }) }));
   return [
     field("Folder", folder),
-    day("after", "Modified from"),
-    day("before", "Modified before"),
+    day("after", "Dated from"),
+    day("before", "Dated before"),
     number("min_side", "Sides at least", 1, "px"),
     number("min_bytes", "File at least", MB, "MB"),
     number("max_bytes", "File at most", MB, "MB"),

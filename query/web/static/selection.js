@@ -53,7 +53,7 @@ async function rows() {
   return details.map((detail) => {
     const item = chosen.get(detail.id);
     const paths = detail.paths.map((file) => file.path);
-    const row = { path: paths[0] ?? "", id: detail.id, width: detail.width, height: detail.height, format: detail.format, bytes: detail.bytes };
+    const row = { path: paths[0] ?? "", id: detail.id, width: detail.width, height: detail.height, format: detail.format, bytes: detail.bytes, date: detail.date, date_of: detail.date_of };
     return item.rank === undefined ? { ...row, paths } : { rank: item.rank, score: item.score, likeness: item.likeness, by_chance: item.by_chance, ...row, paths };
   });
 }
