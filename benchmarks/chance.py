@@ -1,15 +1,15 @@
 """Does "by chance" keep its promise, and does it let relatives through?
 
     python benchmarks/chance.py INDEX --asking OTHER_INDEX --pictures 300 --pictures 2000
-    python benchmarks/chance.py INDEX --related folder
+    python benchmarks/chance.py INDEX --related folder --space style
 
 With --asking, pictures of another index ask, which have no relatives here: at most one in twenty may find a hit at 0.05
 or less. Printed for each feature space: how many of the best hits stand at 0.05 and at 1 or less, with 95 % intervals
 (Wilson).
 
-With --related the index asks itself, and pictures of one folder (or `parent`, of one parent folder) are relatives.
-Printed: how many of the asking pictures find a sure or a likely hit, and of the first ten hits which share is related,
-in each of the three bands. The last row joins all spaces.
+With --related the index asks itself, and pictures of one folder (`parent`: of one parent folder, `name`: of folders of
+one name) are relatives. Printed: how many of the asking pictures find a sure or a likely hit, and of the first ten hits
+which share is related, in each of the three bands. With several spaces, the last row joins them.
 """
 
 from collections.abc import Sequence
@@ -38,12 +38,16 @@ class Pictures:
     groups: np.ndarray
 
     @classmethod
-    def of(cls, index: Path, related: str | None) -> "Pictures":
+    def of(cls, index: Path, names: Sequence[str], related: str | None) -> "Pictures":
         searcher = diffsim.open(index)
         found = searcher.embeddings()
-        folders = [Path(path).parent for path in found.paths]
-        groups = np.array([str(folder.parent if related == "parent" else folder) for folder in folders])
-        return cls(searcher, [space.fingerprint for space in searcher.spaces()], found.ids, groups)
+        spaces = searcher.choose_all(names) if names else searcher.spaces()
+        groups = np.array([_group(Path(path).parent, related) for path in found.paths])
+        return cls(searcher, [space.fingerprint for space in spaces], found.ids, groups)
+
+
+def _group(folder: Path, related: str | None) -> str:
+    return folder.name if related == "name" else str(folder.parent if related == "parent" else folder)
 
 
 def wilson(found: np.ndarray) -> str:
@@ -83,16 +87,23 @@ def judged(
 @click.command()
 @click.argument("index", type=click.Path(exists=True, path_type=Path))
 @click.option("--asking", type=click.Path(exists=True, path_type=Path), help="Index of the pictures that ask.")
-@click.option("--related", type=click.Choice(["folder", "parent"]), help="Which pictures are relatives.")
+@click.option("--related", type=click.Choice(["folder", "parent", "name"]), help="Which pictures are relatives.")
+@click.option("--space", "names", multiple=True, help="Feature space; all of the index without this.")
 @click.option("--queries", default=100, show_default=True, help="Asking pictures.")
 @click.option("--pictures", "sizes", multiple=True, default=(2000,), help="Pictures that each is compared with.")
 @click.option("--seed", default=0, show_default=True)
 def main(
-    index: Path, asking: Path | None, related: str | None, queries: int, sizes: tuple[int, ...], seed: int
+    index: Path,
+    asking: Path | None,
+    related: str | None,
+    names: tuple[str, ...],
+    queries: int,
+    sizes: tuple[int, ...],
+    seed: int,
 ) -> None:
     """Print one table."""
-    searched = Pictures.of(index, related)
-    asker = Pictures.of(asking, related) if asking else searched
+    searched = Pictures.of(index, names, related)
+    asker = Pictures.of(asking, names, related) if asking else searched
     if not set(asker.spaces) <= set(searched.spaces):
         raise click.ClickException("The two indexes have different spaces.")
     generator = np.random.default_rng(seed)
@@ -102,7 +113,8 @@ def main(
         table(("", "asking", "find a sure hit", "sure or likely", "sure", "likely", "weak"), ())
     else:
         table(("", "searched", "asking", "a hit at 0.05 or less", "at 1 or less"), ())
-    rows = [[space] for space in asker.spaces] + ([asker.spaces] if related else [])
+    rows = [[space] for space in asker.spaces]
+    rows += [asker.spaces] if related and len(rows) > 1 else []
     for spaces in rows:
         name = " + ".join(asker.searcher.choose(space).name for space in spaces)
         found = []

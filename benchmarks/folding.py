@@ -13,14 +13,14 @@ from pathlib import Path
 
 import click
 import numpy as np
-from PIL import Image, ImageEnhance
+from PIL import Image, ImageEnhance, ImageOps
 from printing import table
 
 import diffsim
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.pictures.images import open_picture
 from diffsim.retrieval.score import score
-from diffsim.retrieval.shard.near_copies import NEAR, place_values
+from diffsim.retrieval.shard.near_copies import NEAR, place_values, usual_distance
 from diffsim.retrieval.shard.rerank import score_queries
 
 
@@ -39,6 +39,13 @@ def window(left: float, top: float, share: float) -> Callable[[Image.Image], Ima
     return cut
 
 
+def _with_caption(picture: Image.Image) -> Image.Image:
+    width, height = picture.size
+    taller = Image.new("RGB", (width, round(1.12 * height)), "black")
+    taller.paste(picture)
+    return taller
+
+
 ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "jpeg quality 40": jpeg,
     "half the size": lambda picture: picture.resize((picture.width // 2, picture.height // 2)),
@@ -47,6 +54,11 @@ ALTERED: dict[str, Callable[[Image.Image], Image.Image]] = {
     "camera moved by 5 %": window(0.05, 0.05, 0.90),
     "turned by 2 degrees": lambda picture: picture.rotate(2, Image.Resampling.BICUBIC, fillcolor="white"),
     "crop of 80 %": window(0.1, 0.1, 0.8),
+    "mirrored": ImageOps.mirror,
+    "paler and brighter": lambda picture: ImageEnhance.Color(ImageEnhance.Brightness(picture).enhance(1.2)).enhance(
+        0.6
+    ),
+    "caption strip below": _with_caption,
 }
 
 
@@ -87,6 +99,7 @@ def measured(searcher: diffsim.Searcher, name: str, pictures: int, folders: Sequ
         made = [searcher.extract(alter(picture), [space.fingerprint]) for alter in ALTERED.values()]
         altered = [each.features[space.fingerprint].tokens for each in made]
         units = np.median(distances(kit, part.tokens, sample), axis=1)
+        units[0] = usual_distance(place_values(kit, [part.tokens])[0], place_values(kit, sample))
         found.setdefault("nearest other", []).append((distances(kit, part.tokens, others).T / units).min(0).tolist())
         for alteration, row in zip(ALTERED, distances(kit, part.tokens, altered).T / units, strict=True):
             found.setdefault(alteration, []).append(row.tolist())
@@ -101,7 +114,7 @@ def distances(kit: SpaceKit, one: bytes, others: list[bytes]) -> np.ndarray:
     own = kit.read([one])
     return np.stack(
         [
-            (1 - place_values(kit, others) @ place_values(kit, [one])[0]).numpy(),
+            (1 - (place_values(kit, others)[:, 0] @ place_values(kit, [one])[0].T).amax(1)).numpy(),
             (1 - kit.descriptors(kit.read(others)) @ kit.descriptors(own)[0]).numpy(),
             1 - score_queries(kit, [(own, score)], list(enumerate(others)))[1][0],
         ]

@@ -91,7 +91,8 @@ class Lane:
             raise _busy()
         self._waiting += 1
         try:
-            async with asyncio.timeout(self._patience_s):
+            # Its own work counts too, but however long work takes, there is some time to wait.
+            async with asyncio.timeout(max(self._patience_s - self._took, self._patience_s / 2)):
                 await self._free.acquire()
         except TimeoutError:
             raise _busy() from None
