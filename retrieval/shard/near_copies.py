@@ -32,9 +32,11 @@ def unlike(descriptors: np.ndarray) -> np.ndarray:
     dimensions]. Any share of the pictures may be frames of one burst: the usual distance is that of the others."""
     vectors = descriptors.astype(np.float32)
     chosen = np.zeros(len(vectors), np.bool_)
-    for number, vector in enumerate(vectors):
-        distances = 1 - vectors @ vector
-        chosen[number] = not (distances[chosen] <= ALIKE * np.quantile(distances, 0.95)).any()
+    if len(vectors):
+        distances = 1 - vectors @ vectors.T
+        alike = distances <= ALIKE * np.quantile(distances, 0.95, axis=1, keepdims=True)
+        for number, row in enumerate(alike):
+            chosen[number] = not (row & chosen).any()
     return chosen
 
 
