@@ -12,7 +12,7 @@ one name) are relatives. Printed: how many of the asking pictures find a sure or
 which share is related, in each of the three bands. With several spaces, the last row joins them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,6 +44,9 @@ class Pictures:
         spaces = searcher.choose_all(names) if names else searcher.spaces()
         groups = np.array([_group(Path(path).parent, related) for path in found.paths])
         return cls(searcher, [space.fingerprint for space in spaces], found.ids, groups)
+
+    def name(self, spaces: Sequence[str]) -> str:
+        return " + ".join(self.searcher.choose(space).name for space in spaces)
 
 
 def _group(folder: Path, related: str | None) -> str:
@@ -109,14 +112,9 @@ def main(
     generator = np.random.default_rng(seed)
     chosen = generator.permutation(len(asker.ids))[:queries]
     drawn = [generator.permutation(searched.ids) for _ in chosen]
-    if related:
-        table(("", "asking", "find a sure hit", "sure or likely", "sure", "likely", "weak"), ())
-    else:
-        table(("", "searched", "asking", "a hit at 0.05 or less", "at 1 or less"), ())
-    rows = [[space] for space in asker.spaces]
-    rows += [asker.spaces] if related and len(rows) > 1 else []
-    for spaces in rows:
-        name = " + ".join(asker.searcher.choose(space).name for space in spaces)
+
+    def found_by(spaces: Sequence[str]) -> list[list[tuple[np.ndarray, np.ndarray]]]:
+        """Of each asking picture, for each size."""
         found = []
         for row, others in zip(chosen.tolist(), drawn, strict=True):
             content_id = int(asker.ids[row])
@@ -124,14 +122,26 @@ def main(
             found.append(
                 judged(asker, content_id, searched, spaces, [min(size, len(others)) for size in sizes], others)
             )
-        if related:
-            click.echo(_row(name, *_bands(searched, asker.groups[chosen], [each[-1] for each in found])))
-            continue
-        for number, size in enumerate(sizes):
-            best = np.array([each[number][1][0] for each in found])
-            click.echo(
-                _row(name, min(size, len(searched.ids)), len(best), wilson(best <= SURE), wilson(best <= LIKELY))
-            )
+        return found
+
+    def bands() -> Iterator[Sequence[object]]:
+        spaces = [[space] for space in asker.spaces]
+        for some in [*spaces, asker.spaces] if len(spaces) > 1 else spaces:
+            first = [each[-1] for each in found_by(some)]
+            yield asker.name(some), *_bands(searched, asker.groups[chosen], first)
+
+    def alarms() -> Iterator[Sequence[object]]:
+        for space in asker.spaces:
+            found = found_by([space])
+            for number, size in enumerate(sizes):
+                best = np.array([each[number][1][0] for each in found])
+                shares = wilson(best <= SURE), wilson(best <= LIKELY)
+                yield asker.name([space]), min(size, len(searched.ids)), len(best), *shares
+
+    if related:
+        table(("", "asking", "find a sure hit", "sure or likely", "sure", "likely", "weak"), bands())
+    else:
+        table(("", "searched", "asking", "a hit at 0.05 or less", "at 1 or less"), alarms())
 
 
 def _bands(searched: Pictures, groups: np.ndarray, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[object]:
@@ -143,10 +153,6 @@ def _bands(searched: Pictures, groups: np.ndarray, found: Sequence[tuple[np.ndar
     bands = (chance <= SURE, (chance > SURE) & (chance <= LIKELY), chance > LIKELY)
     shares = [f"{100 * right[band].mean():.0f} % of {band.sum()}" if band.any() else "none" for band in bands]
     return [len(chance), wilson(chance[:, 0] <= SURE), wilson(chance[:, 0] <= LIKELY), *shares]
-
-
-def _row(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
 
 
 if __name__ == "__main__":

@@ -180,11 +180,11 @@ class Catalog:
         self,
         space_ids: Sequence[int],
         pictures: Sequence[tuple[int, str, int, int]],
-        taken_ns: Mapping[int, int] | None = None,
+        taken_ns: Mapping[int, int | None] | None = None,
     ) -> int:
         """Make pictures (content id, format, width, height) exist in the spaces, in one commit; returns its generation.
 
-        taken_ns: the own dates of those that have one, by content id, as in times.py.
+        taken_ns: their own dates by content id, as in times.py; None, or none at all, for those that have none.
         A picture that existed already gets the new generation: its features were written anew.
         """
         content_ids = [picture[0] for picture in pictures]

@@ -156,8 +156,7 @@ class Extraction:
         pictures = [
             (item.content.content_id, item.decoded.format, item.decoded.width, item.decoded.height) for item in waiting
         ]
-        dates = {item.content.content_id: item.decoded.taken_ns for item in waiting}
-        taken_ns = {content_id: date for content_id, date in dates.items() if date is not None}
+        taken_ns = {item.content.content_id: item.decoded.taken_ns for item in waiting}
         self._catalog.mark_indexed(self._ids, pictures, taken_ns)
         stores.close_below(waiting[-1].content.shard)
         waiting.clear()

@@ -3,11 +3,14 @@
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.filters import Filters
+
+T = TypeVar("T")
 
 _KEPT = 8
 """Filters whose result is cached: the web page repeats the same ones."""
@@ -26,10 +29,8 @@ class Allowed:
         never decoded, and so is not in any feature space, may be absent. Raises BadFilter for a folder of which the
         index knows nothing."""
         known = self._known.pop(filters, None)
-        self._known[filters] = self._read(filters) if known is None else self._renewed(filters, *known)
-        if len(self._known) > _KEPT:
-            self._known.pop(next(iter(self._known)))
-        return self._known[filters][1]
+        known = self._read(filters) if known is None else self._renewed(filters, *known)
+        return _kept(self._known, filters, known)[1]
 
     def count_undated(self, filters: Filters) -> tuple[int, int]:
         """How many of the pictures that a filter by date looked at have no date of their own, and how many those
@@ -38,10 +39,7 @@ class Allowed:
         known = self._undated.pop(filters, None)
         if known is None or known[0] != generation:
             known = generation, self._catalog.count_undated(filters)
-        self._undated[filters] = known
-        if len(self._undated) > _KEPT:
-            self._undated.pop(next(iter(self._undated)))
-        return known[1]
+        return _kept(self._undated, filters, known)[1]
 
     def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
         generation = self._catalog.generation()
@@ -59,6 +57,14 @@ class Allowed:
         now = passing(self._catalog, filters, changed.tolist())
         ids = ids[~np.isin(ids, changed)]
         return generation, np.insert(ids, np.searchsorted(ids, now), now)
+
+
+def _kept(results: dict[Filters, T], filters: Filters, result: T) -> T:
+    """The result, now the newest of those that are cached; the oldest makes room for it."""
+    results[filters] = result
+    if len(results) > _KEPT:
+        results.pop(next(iter(results)))
+    return result
 
 
 def passing(catalog: Catalog, filters: Filters, among: Sequence[int] | None = None) -> np.ndarray:

@@ -157,11 +157,11 @@ class Collection:
         ahead = SAMPLE_AHEAD * size
         nobody = np.empty(0, np.int64)
         ids = smallest_of([shard.null_sample(spaces, ahead, nobody) for shard in self._asked()], ahead)[1]
-        for space in spaces:
-            ids = ids[np.isin(ids, self.descriptors(space, ids)[0])]
+        read = [self.descriptors(space, ids) for space in spaces]
+        for found, _ in read:
+            ids = ids[np.isin(ids, found)]
         chosen = np.ones(len(ids), np.bool_)
-        for space in spaces:
-            found, descriptors = self.descriptors(space, ids)
+        for found, descriptors in read:
             chosen &= unlike(descriptors[np.searchsorted(found, ids)])
         return ids[chosen][:size]
 

@@ -30,7 +30,7 @@ from .own_files import NOTHING_LEFT_OUT, own_files
 from .pair import Pair
 from .present import more_for_folds, present
 from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
-from .stages import Candidates, EncodedQuery, Ranking, Scored, first_order, recall, rerank, score_null_samples
+from .stages import Candidates, EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
 
 
 class Searcher:
@@ -98,12 +98,12 @@ class Searcher:
         found = found or recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        answer = self._present(asked, found, ranking)
+        answer = present(self.catalog, self.collection, asked, found, ranking)
         further = more_for_folds(asked, found, ranking, answer)
-        return answer if further is None else self._answered(further, ranking.known)
+        return self._dated(asked, answer) if further is None else self._answered(further, ranking.known)
 
-    def _present(self, asked: EncodedQuery, found: Candidates, ranking: Ranking) -> Answer:
-        answer = with_dates(self.catalog, present(self.catalog, self.collection, asked, found, ranking))
+    def _dated(self, asked: EncodedQuery, answer: Answer) -> Answer:
+        answer = with_dates(self.catalog, answer)
         if not asked.query.filters.dated:
             return answer
         return replace(answer, notes=[*answer.notes, *dates_used(*self._allowed.count_undated(asked.query.filters))])
@@ -177,7 +177,8 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        yield self._present(asked, found, first_order(asked, found))
+        first = present(self.catalog, self.collection, asked, found, first_order(asked, found))
+        yield self._dated(asked, first)
         if query.rerank:
             yield self._answered(asked, found=found)
 

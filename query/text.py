@@ -33,7 +33,7 @@ def certainty(by_chance: float | None) -> str:
 
 def likeness_ended(by_chance: float | None) -> bool:
     """Whether chance alone explains a hit: more than one picture would be expected to score as high."""
-    return by_chance is not None and by_chance > LIKELY
+    return certainty(by_chance) == "weak"
 
 
 def printable(name: str) -> str:

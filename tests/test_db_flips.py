@@ -166,11 +166,17 @@ def test_a_folder_never_forgets_what_it_leaves_out(sound: bytes, tmp_path: Path,
             assert catalog.files_of([5])[5][0].path == b"/pictures/04.png"
 
 
-def test_a_flag_of_a_folder_is_sealed_too(sound: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
+def harmed(sound: bytes, folder: Path, statement: str) -> Path:
+    """A catalog that something else has written to."""
+    path = folder / "catalog.sqlite"
     path.write_bytes(sound)
     with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE roots SET include_hidden = 0")
+        connection.execute(statement)
+    return path
+
+
+def test_a_flag_of_a_folder_is_sealed_too(sound: bytes, tmp_path: Path) -> None:
+    path = harmed(sound, tmp_path, "UPDATE roots SET include_hidden = 0")
     with Catalog.open(path) as catalog:
         with pytest.raises(CatalogError, match="the folder /pictures is damaged"):
             catalog.roots()
@@ -179,10 +185,7 @@ def test_a_flag_of_a_folder_is_sealed_too(sound: bytes, tmp_path: Path) -> None:
 
 
 def test_a_folder_with_more_than_a_bit_of_damage_keeps_its_files(sound: bytes, tmp_path: Path) -> None:
-    path = tmp_path / "catalog.sqlite"
-    path.write_bytes(sound)
-    with closing(sqlite3.connect(path)) as connection, connection:
-        connection.execute("UPDATE roots SET left_out = 'prizate/', display = '/pictored'")
+    path = harmed(sound, tmp_path, "UPDATE roots SET left_out = 'prizate/', display = '/pictored'")
     with Catalog.open(path) as catalog:
         assert catalog.mend() and catalog.mend() is None
         (root,) = catalog.roots()
