@@ -43,6 +43,7 @@ class Recipe:
     kinds: tuple[int, int] = (8, 3)
     contrast_timestep: int = 200
     # losses
+    denoising_weight: float = 1.0
     snr_limit: float = 5.0  # min-SNR-gamma, arXiv 2303.09556
     subject_temperature: float = 0.03
     style_temperature: float = 0.05

@@ -90,7 +90,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = recipe.rate(self.step)
         batch = self.batches.draw(self.step)
-        denoising = self._backward(lambda: self._denoising(batch.denoised, generator))
+        denoising = self._backward(lambda: self._denoising(batch.denoised, generator), recipe.denoising_weight)
         found = [self._on_grid(grid, generator) for grid in batch.grids]
         subject, style, keeping = (torch.stack(losses).sum() for losses in zip(*found, strict=True))
         nn.utils.clip_grad_norm_(self.unet.parameters(), 1.0)
