@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from diffsim.retrieval.families import KnownNetwork, Preset, find_adapter, known_families, known_network
+from diffsim.retrieval.names import COLOUR
 from diffsim.retrieval.settings import InvalidSpace, SpaceSettings, Tap
 
 DEFAULT_MODEL = "mini"
@@ -44,16 +45,26 @@ def requested_spaces(
     variant: None is the network's usual one (mostly S), or C with an adapter. changes: further settings (see
     SpaceSettings) other than the network's defaults; None keeps a default.
 
+    The profile `colour` is the same whatever the network; beside other profiles, the settings are theirs alone.
+
     Raises UnknownModel, InvalidSpace, FamilyProblem.
     """
+    if COLOUR in profiles and model != COLOUR:
+        others = [profile for profile in profiles if profile != COLOUR]
+        asked = {"layers": layers, "timestep": timestep, "variant": variant, "adapter": adapter, **changes}
+        if not others:
+            return requested_spaces(COLOUR, **asked)
+        return [*requested_spaces(model, others, **asked), *requested_spaces(COLOUR)]
     network = known_network(model)
     defaults = network.defaults
     variant, adapter = _variant(network, variant, adapter)
-    if variant == "global" and (profiles or layers or timestep is not None):
+    own = [profile for profile, taps in defaults.profiles.items() if not taps]
+    if variant == "global" and (set(profiles) - set(own) or layers or timestep is not None):
         raise InvalidSpace(
             "A global embedding has no layers, timesteps or profiles; leave out --layer, --timestep and --by."
         )
-    chosen = {"global": ()} if variant == "global" else _chosen_taps(defaults, profiles, layers, timestep)
+    whole = dict.fromkeys(own or ["global"], ())
+    chosen = whole if variant == "global" else _chosen_taps(defaults, profiles, layers, timestep)
     suffix = "" if variant in ("S", "global") else f"-{variant}"
     requests = []
     for name, taps in chosen.items():

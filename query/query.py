@@ -13,6 +13,7 @@ from diffsim.db.filters import NO_FILTERS, Filters
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.region import Box, checked_box
 
+from .colours import Colour
 from .errors import QueryError
 
 if TYPE_CHECKING:
@@ -86,7 +87,8 @@ class Query:
     spaces: names or beginnings of fingerprints of feature spaces, for examples that name none; empty means the index's
     first. Among spaces that share a name, the newest that holds at least as many pictures as every older one is used.
     filters: conditions a picture must meet to be a hit; applied before recall. by_chance then counts only the pictures
-    that pass.
+    that pass. colours: of each of which a hit must have enough; as text (see Colour.parse), which needs the space
+    `colour`.
     k: how many neighbours. fold: near copies of a better hit become its `duplicates` and do not count towards k.
     candidates: how many the first stage hands to the second. A region recalls five times as many, or scores every
     picture of a small collection.
@@ -106,6 +108,7 @@ class Query:
     max_by_chance: float | None = None
     filters: Filters = NO_FILTERS
     fold: bool = False
+    colours: Sequence[Colour | str] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "spaces", _names(self.spaces))
@@ -113,6 +116,7 @@ class Query:
         given = self.examples if several else (self.examples,)
         examples = tuple(each if isinstance(each, Example) else Example(each) for each in given)  # type: ignore[union-attr, arg-type]
         object.__setattr__(self, "examples", examples)
+        object.__setattr__(self, "colours", _colours(self.colours))
         if not any(example.weight > 0 for example in examples):
             raise BadQuery("A query needs a picture that results should be similar to; give one with a weight above 0.")
         if self.k < 1:
@@ -138,9 +142,19 @@ class Query:
             raise BadQuery("Likeness against chance needs the full score; drop --no-rerank or --max-by-chance.")
 
     @property
+    def all_colours(self) -> tuple[Colour, ...]:
+        """The colours, read."""
+        return tuple(colour for colour in self.colours if isinstance(colour, Colour))
+
+    @property
     def all_examples(self) -> tuple[Example, ...]:
         """The examples, as examples."""
         return self.examples  # type: ignore[return-value]
+
+
+def _colours(given: Sequence[Colour | str] | Colour | str) -> tuple[Colour, ...]:
+    several = (given,) if isinstance(given, Colour | str) else given
+    return tuple(each if isinstance(each, Colour) else Colour.parse(each) for each in several)
 
 
 def _names(spaces: Sequence[str]) -> tuple[str, ...]:

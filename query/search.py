@@ -23,6 +23,7 @@ from diffsim.retrieval.region import Box
 from .allowed import Allowed
 from .choose import SpaceChooser
 from .collection import Collection
+from .colours import Colour, Coloured
 from .dates import dates_used, with_dates
 from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
@@ -50,6 +51,7 @@ class Searcher:
         self._encoder = Encoder(self.catalog, self.collection, self._pictures)
         self._allowed = Allowed(self.catalog)
         self._chooser = SpaceChooser(self.index.path, self.catalog)
+        self._coloured = Coloured(self.collection, self._chooser, self.catalog.generation)
 
     def close(self) -> None:
         """Release the index's files and end the decoding processes. Closing twice is harmless; a query to a closed
@@ -79,6 +81,7 @@ class Searcher:
         region: Box | None = None,
         filters: Filters = NO_FILTERS,
         fold: bool = False,
+        colours: Sequence[Colour | str] = (),
     ) -> list[Hit]:
         """The neighbours of a picture, or of several examples, best first. region: only with a single picture. The
         other settings are Query's fields. Raises as `answer` does."""
@@ -86,7 +89,9 @@ class Searcher:
             if isinstance(examples, Example | list | tuple):
                 raise BadQuery("A region belongs to one picture; give it to the example: Example(picture, region=...).")
             examples = Example(examples, region=region)  # type: ignore[arg-type]
-        query = Query(examples, spaces, k, candidates, rerank, exact, include_self, max_by_chance, filters, fold)
+        query = Query(
+            examples, spaces, k, candidates, rerank, exact, include_self, max_by_chance, filters, fold, colours
+        )
         return self.answer(query).hits
 
     def answer(self, query: Query) -> Answer:
@@ -189,12 +194,20 @@ class Searcher:
         spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
         self.collection.refresh(spaces)
         parts = self._encoder.encode(examples)
-        allowed = self._allowed.ids(query.filters) if query.filters else None
+        allowed = self.allowed(query.filters, query.all_colours)
         own = NOTHING_LEFT_OUT
         if not query.include_self:
             ends = accumulate(len(each) for _, each in examples)
             own = own_files(self.catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
         return EncodedQuery(query, spaces, parts, allowed, own)
+
+    def allowed(self, filters: Filters, colours: Sequence[Colour]) -> np.ndarray | None:
+        """The contents that may be hits: ids int64, ascending; None without filters. Raises BadFilter, BadColour."""
+        passing = self._allowed.ids(filters) if filters else None
+        if not colours:
+            return passing
+        coloured = self._coloured.ids(colours)
+        return coloured if passing is None else np.intersect1d(passing, coloured, assume_unique=True)
 
     def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
         return [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]

@@ -70,6 +70,13 @@ if TYPE_CHECKING:
 @click.option("--before", type=Date(), help="Only pictures from before this day.")
 @click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with both sides at least this many pixels.")
 @click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
+@click.option(
+    "--colour",
+    "colours",
+    multiple=True,
+    metavar="COLOUR[:SHARE%]",
+    help="Only pictures of which a share has this colour, #c0392b or a name; 10 % unless another is given.",
+)
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
@@ -104,6 +111,7 @@ def query(
     before: "datetime | None",
     min_side: int | None,
     types: tuple[str, ...],
+    colours: tuple[str, ...],
     fold: bool,
     no_rerank: bool,
     exact: bool,
@@ -137,6 +145,7 @@ def query(
         max_by_chance=max_by_chance,
         filters=Filters(folders, after, before, min_side, formats=types),
         fold=fold,
+        colours=colours,
     )
     with Searcher(index_path, device) as searcher:
         if sheet:

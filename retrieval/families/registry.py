@@ -23,7 +23,7 @@ GROUP = "diffsim.families"
 
 _BUILT_IN = tuple(
     EntryPoint(module, f"{__package__}.{module}:FAMILY", GROUP)
-    for module in ("stable_diffusion", "feature_maps", "dit", "vision_transformer")
+    for module in ("stable_diffusion", "feature_maps", "dit", "vision_transformer", "colour")
 )
 """Loaded like those of other packages, but declared here instead of in this package's metadata, so that a source tree
 that was never installed, or was installed before a family was added, has them too."""
