@@ -296,6 +296,7 @@ def test_the_families_of_this_program_need_no_installation(monkeypatch: pytest.M
         "feature-maps",
         "dit",
         "vision-transformer",
+        "colour",
     ]
     assert {member.package for member in found.members} == {""} and not found.broken
     assert next(iter(found.presets)) == "mini" and "dinov2-small" in found.presets
