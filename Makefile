@@ -10,7 +10,7 @@ DEMO := butterfly-neon.png
 apt = { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && echo "Installing $(1) ..." && apt-get update -qq && \
   DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $(1); } >&2
 
-.PHONY: demo test figures browser clean
+.PHONY: demo test figures browser postgres clean
 
 # FAISS: two distributions of the same module. faiss-gpu takes faiss-cpu's place where there is an NVIDIA GPU and it loads.
 ifeq ($(GPU),yes)
@@ -32,7 +32,7 @@ endif
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) --editable '.[heif,web,dev]'
+	@$(PIP) --editable '.[heif,postgres,web,dev]'
 	@$(FAISS)
 	@touch $@
 
@@ -48,7 +48,15 @@ browser:
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
 	  $(call apt,chromium chromium-driver fonts-dejavu-core) || true
 
-test: .venv/installed-dev browser
+# Catalogs are tested on a real server, which the tests start themselves; skipped likewise. Debian's package makes and
+# starts one of its own, unless told not to.
+postgres: CLUSTER := /etc/postgresql-common/createcluster.conf
+postgres:
+	@command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || { [ "$$(id -u)" = 0 ] && \
+	  mkdir -p $(dir $(CLUSTER)) && { [ -e $(CLUSTER) ] || echo "create_main_cluster = false" >$(CLUSTER); } && \
+	  $(call apt,postgresql); } || true
+
+test: .venv/installed-dev browser postgres
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache

@@ -25,7 +25,7 @@ from .changes import (
 )
 from .chunks import chunks
 from .database import Database
-from .files import FileRows, KnownRoot, present
+from .files import FileRows, KnownRoot, at_path, present, storable_text
 from .filters import Filters, count_undated, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
 from .pending import PendingContent, count_pending, read_pending
@@ -82,9 +82,10 @@ class Catalog:
         self.files = FileRows(database)
 
     @classmethod
-    def open(cls, where: str | Path, *, create: bool = False, readonly: bool = False) -> "Catalog":
-        """Open the catalog at a path or database URL; errors as for `Database.open`. A readonly one writes nothing."""
-        return cls(Database.open(where, create=create, readonly=readonly))
+    def open(cls, where: str | Path, *, create: bool = False, readonly: bool = False, alone: bool = False) -> "Catalog":
+        """Open the catalog at a path or database URL; errors as for `Database.open`. A readonly one writes nothing.
+        alone: on a server, be its one writer until it is closed."""
+        return cls(Database.open(where, create=create, readonly=readonly, alone=alone))
 
     @classmethod
     def copy(cls, where: str | Path, to: Path) -> None:
@@ -105,6 +106,10 @@ class Catalog:
     def mend(self) -> str | None:
         """Read the whole catalog and rebuild it if anything is wrong; see `repair.mend`."""
         return mend(self._database)
+
+    def claim(self, identity: str, *, blank: bool) -> None:
+        """See that this catalog, on a server, belongs to this index; see `Database.claim`."""
+        self._database.claim(identity, blank=blank)
 
     def roots(self) -> list[KnownRoot]:
         """The folders that were asked for, by path."""
@@ -233,7 +238,7 @@ class Catalog:
         """Remember why a content is no picture; it is not pending again until `clear_failures`."""
         with self._database.writing() as connection:
             record_changes_of(connection, [content_id])
-            connection.execute(update(Content).where(Content.id == content_id).values(failure=reason))
+            connection.execute(update(Content).where(Content.id == content_id).values(failure=storable_text(reason)))
 
     def clear_failures(self) -> None:
         """Forget all failures: contents are pending again, and the next scan reads the unreadable files again."""
@@ -416,7 +421,7 @@ class Catalog:
                 below = os.path.join(root, b"")
                 if not path.startswith(below):
                     continue
-                found = select(File.id).where(File.root_id == root_id, File.path == path[len(below) :])
+                found = select(File.id).where(at_path(root_id, path[len(below) :]))
                 if connection.scalar(found) is not None:
                     return True
         return False
@@ -469,6 +474,11 @@ class Catalog:
             # A picture that was first decoded for this space is in the lists of all pictures, and no row says so now.
             connection.execute(update(Generation).values(oldest=Generation.value))
             return pictures
+
+
+def check_free(where: str) -> None:
+    """See that a new index can have its catalog in this database on a server; see `Database.check_free`."""
+    Database.check_free(where)
 
 
 def _forget_contents_without_file(connection: Connection) -> list[int]:

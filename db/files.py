@@ -14,7 +14,7 @@ from .chunks import chunks
 from .database import Database
 from .seals import content_seal, file_seal, is_sound, root_seal
 from .shards import next_places
-from .tables import PRESENT, Content, Feature, File, Root
+from .tables import PRESENT, Content, Feature, File, Root, prefix
 
 Row = dict[str, Any]
 
@@ -115,6 +115,11 @@ def display_text(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
 
 
+def storable_text(text: str) -> str:
+    """A text as every database takes it: lone surrogates and NUL become backslash escapes."""
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
 def present() -> ColumnElement[bool]:
     """Files that are there and could be read."""
     return PRESENT
@@ -125,7 +130,19 @@ def inside(root_id: int, folder: bytes) -> ColumnElement[bool]:
     if not folder:
         return File.root_id == root_id
     # b"0" is the byte after b"/": the paths below a folder are one range, in every database and every language.
-    return and_(File.root_id == root_id, File.path > folder + b"/", File.path < folder + b"0")
+    first, last = folder + b"/", folder + b"0"
+    between = prefix(File.path) >= prefix(first), prefix(File.path) <= prefix(last)
+    return and_(File.root_id == root_id, *between, File.path > first, File.path < last)
+
+
+def at_path(root_id: int, path: bytes) -> ColumnElement[bool]:
+    """The file of a root at a path (relative)."""
+    return and_(File.root_id == root_id, prefix(File.path) == prefix(path), File.path == path)
+
+
+def by_path() -> tuple[ColumnElement[bytes], ...]:
+    """The order of the files of one root by the bytes of their paths."""
+    return prefix(File.path), File.path.expression
 
 
 class FileRows:
@@ -184,7 +201,7 @@ class FileRows:
 
         They are read in pieces, each as it is at that moment.
         """
-        statement = select(*FILE_COLUMNS).where(inside(root_id, folder)).order_by(File.path).limit(_ROWS_AT_ONCE)
+        statement = select(*FILE_COLUMNS).where(inside(root_id, folder)).order_by(*by_path()).limit(_ROWS_AT_ONCE)
         last: list[ColumnElement[bool]] = []
         while True:
             with self._database.reading() as connection:
@@ -193,11 +210,11 @@ class FileRows:
                 yield FileRow._make((*values, bool(missing), failure))
             if len(rows) < _ROWS_AT_ONCE:
                 return
-            last = [File.path > rows[-1][2]]
+            last = [prefix(File.path) >= prefix(rows[-1][2]), File.path > rows[-1][2]]
 
     def at(self, root_id: int, path: bytes) -> FileRow | None:
         with self._database.reading() as connection:
-            statement = select(*FILE_COLUMNS).where(File.root_id == root_id, File.path == path)
+            statement = select(*FILE_COLUMNS).where(at_path(root_id, path))
             row = connection.execute(statement).one_or_none()
             return FileRow(*row) if row else None
 
@@ -240,7 +257,7 @@ class FileRows:
                     "mtime_ns": finding.mtime_ns,
                     "ctime_ns": finding.ctime_ns,
                     "missing": False,
-                    "failure": finding.failure,
+                    "failure": None if finding.failure is None else storable_text(finding.failure),
                 }
                 content_id = contents[finding.sha256] if finding.sha256 else None
                 absolute = os.path.join(roots[finding.root_id], finding.path)
@@ -275,7 +292,7 @@ class FileRows:
         """The numbers of files below a folder. or_file: the path may be that of a file, which counts too."""
         place = inside(root_id, folder)
         if or_file:
-            place = or_(place, and_(File.root_id == root_id, File.path == folder))
+            place = or_(place, at_path(root_id, folder))
         failed = func.coalesce(File.failure, Content.failure).is_not(None)
         features = [
             exists().where(Feature.space_id == space, Feature.content_id == File.content_id) for space in space_ids
@@ -295,7 +312,7 @@ class FileRows:
             .join(Content, Content.id == File.content_id, isouter=True)
             .where(inside(root_id, folder), File.missing.is_(False))
             .where(or_(File.failure.is_not(None), Content.failure.is_not(None)))
-            .order_by(File.path)
+            .order_by(*by_path())
         )
         with self._database.reading() as connection:
             return [(path, reason) for path, reason in connection.execute(statement)]

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, func, select
 from .arrays import ascending, int64_column, raw_rows
 from .changes import generation_of
 from .chunks import chunks
+from .files import by_path
 from .tables import PRESENT, Change, Content, Feature, File, Generation, Root, Space
 
 _FEW = 2000
@@ -60,7 +61,7 @@ def read_changed(connection: Connection, since: int) -> np.ndarray | None:
 
 def _all(connection: Connection, roots: Iterable[tuple[int, bytes]]) -> np.ndarray:
     of_roots = [
-        select(File.content_id).where(File.root_id == root, PRESENT).order_by(File.path)
+        select(File.content_id).where(File.root_id == root, PRESENT).order_by(*by_path())
         for root, _ in sorted(roots, key=lambda root: root[1])
     ]
     ids = np.concatenate([np.empty(0, np.int64), *(int64_column(connection, statement) for statement in of_roots)])

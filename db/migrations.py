@@ -204,6 +204,23 @@ def m006_seals_of_roots(connection: Connection) -> None:
         _set_seals(connection, "roots", seals)
 
 
+def m007_on_a_server(connection: Connection) -> None:
+    """Which index a catalog on a server belongs to; and on PostgreSQL, whose indexes take 2,704 bytes at most, paths of
+    any length."""
+    tables = MetaData()
+    Table("index_identity", tables, Column("identity", Text, primary_key=True))
+    tables.create_all(connection, checkfirst=False)
+    if connection.dialect.name == "postgresql":
+        rest = "(CASE WHEN length(path) > 2000 THEN sha256(path) ELSE ''::bytea END)"
+        for change in (
+            "ALTER TABLE files DROP CONSTRAINT files_root_id_path_key",
+            "ALTER TABLE roots DROP CONSTRAINT roots_path_key",
+            f"CREATE UNIQUE INDEX uq_files_path ON files (root_id, substr(path, 1, 2000), {rest})",
+            f"CREATE UNIQUE INDEX uq_roots_path ON roots (substr(path, 1, 2000), {rest})",
+        ):
+            connection.exec_driver_sql(change)
+
+
 def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, int]]) -> None:
     change = text(f"UPDATE {table} SET seal = :seal WHERE id = :row")
     connection.execute(change, [{"row": row, "seal": seal} for row, seal in seals])
@@ -217,6 +234,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m004_seals,
     m005_own_dates,
     m006_seals_of_roots,
+    m007_on_a_server,
 )
 
 

@@ -34,10 +34,13 @@ _SEALED = Content.sha256, Content.size, Content.shard, Content.format, Content.w
 def mend(database: Database) -> str | None:
     """Check the whole catalog and rebuild it if anything is wrong -> the first fault, None if it is sound.
 
-    Reads every row. Other kinds of databases than SQLite check and repair themselves. Raises CatalogDamaged if the
-    folders or the feature spaces cannot be read.
+    Reads every row. Raises CatalogDamaged if the folders or the feature spaces cannot be read, and for any fault of a
+    catalog on a server, which cannot be rebuilt here.
     """
     if database.path is None:
+        with database.reading() as connection:
+            if fault := _contradiction(connection):
+                raise database.beyond_repair(fault)
         return None
     fault = _first_fault(database)
     if fault:

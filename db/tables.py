@@ -1,7 +1,11 @@
 """The catalog's tables. Features, FAISS ids and token records belong to contents, never to files."""
 
+from typing import Any
+
 from sqlalchemy import BigInteger, ForeignKey, Index, Integer, LargeBinary, Text, UniqueConstraint, and_, text
+from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.sql.functions import FunctionElement
 
 # SQLite numbers rows by itself only when the type is spelt INTEGER; elsewhere an id is 64 bits wide.
 RowId = BigInteger().with_variant(Integer(), "sqlite")
@@ -9,6 +13,40 @@ RowId = BigInteger().with_variant(Integer(), "sqlite")
 
 class Base(DeclarativeBase):
     pass
+
+
+class prefix(FunctionElement[bytes]):
+    """The beginning of a path, where the database's index holds no more than that; else the path. In a condition or an
+    order it comes before the path itself: it lets the database use the index."""
+
+    type = LargeBinary()
+    inherit_cache = True
+
+
+class rest_hash(FunctionElement[bytes]):
+    """On PostgreSQL: tells apart paths that begin with the same bytes."""
+
+    type = LargeBinary()
+    inherit_cache = True
+
+
+PREFIX_BYTES = 2000
+
+
+@compiles(prefix)
+def _path(element: prefix, compiler: Any, **how: Any) -> str:
+    return str(compiler.process(element.clauses, **how))
+
+
+@compiles(prefix, "postgresql")
+def _prefix(element: prefix, compiler: Any, **how: Any) -> str:
+    return f"substr({compiler.process(element.clauses, **how)}, 1, {PREFIX_BYTES})"
+
+
+@compiles(rest_hash, "postgresql")
+def _rest_hash(element: rest_hash, compiler: Any, **how: Any) -> str:
+    path = compiler.process(element.clauses, **how)
+    return f"(CASE WHEN length({path}) > {PREFIX_BYTES} THEN sha256({path}) ELSE ''::bytea END)"
 
 
 class SchemaVersion(Base):
@@ -27,9 +65,10 @@ class Root(Base):
     """
 
     __tablename__ = "roots"
+    __table_args__ = (UniqueConstraint("path").ddl_if("sqlite"),)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
-    path: Mapped[bytes] = mapped_column(LargeBinary, unique=True)
+    path: Mapped[bytes] = mapped_column(LargeBinary)
     display: Mapped[str] = mapped_column(Text)
     left_out: Mapped[str] = mapped_column(Text, server_default=text("''"))
     include_hidden: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -73,7 +112,7 @@ class File(Base):
     """
 
     __tablename__ = "files"
-    __table_args__ = (UniqueConstraint("root_id", "path"),)
+    __table_args__ = (UniqueConstraint("root_id", "path").ddl_if("sqlite"),)
 
     id: Mapped[int] = mapped_column(RowId, primary_key=True)
     root_id: Mapped[int] = mapped_column(ForeignKey("roots.id"))
@@ -93,6 +132,11 @@ PRESENT = and_(File.missing.is_(False), File.failure.is_(None), File.content_id.
 
 # Whether a content can be seen is one look-up here.
 Index("ix_files_present", File.content_id, sqlite_where=PRESENT, postgresql_where=PRESENT)
+
+
+# PostgreSQL's indexes take no more than 2,704 bytes, and a path may have 4,096.
+Index("uq_files_path", File.root_id, prefix(File.path), rest_hash(File.path), unique=True).ddl_if("postgresql")
+Index("uq_roots_path", prefix(Root.path), rest_hash(Root.path), unique=True).ddl_if("postgresql")
 
 
 class Space(Base):
@@ -161,3 +205,11 @@ class Recall(Base):
     shard: Mapped[int] = mapped_column(Integer, primary_key=True, autoincrement=False)
     generation: Mapped[int] = mapped_column(BigInteger)
     digest: Mapped[str] = mapped_column(Text)
+
+
+class IndexIdentity(Base):
+    """One row in a catalog on a server: which index it belongs to, as its index.toml says. None in a file."""
+
+    __tablename__ = "index_identity"
+
+    identity: Mapped[str] = mapped_column(Text, primary_key=True)

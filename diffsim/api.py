@@ -80,13 +80,15 @@ def index(
     model: str | os.PathLike[str] | None = None,
     by: Iterable[str] | str = (),
     options: IndexOptions | None = None,
+    catalog: str | None = None,
     on_progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> IndexReport:
     """Build an index from folders of pictures, or bring it up to date.
 
     folders: one or several; none are all that the index knows. spaces: what to fill. model, by: the same in short, a
     space of this network for each profile. Without any of the three, every feature space of the index, or the default
-    one for a new index. on_progress: called with (pictures done, pictures in all).
+    one for a new index. catalog: the URL of the PostgreSQL database in which a new index has its catalog, without a
+    password. on_progress: called with (pictures done, pictures in all).
     Raises InvalidSpace, UnknownModel, FolderNotFound, NoIndex, IndexBusy, ...
     """
     wanted = [spaces] if isinstance(spaces, Space) else list(spaces)
@@ -100,7 +102,7 @@ def index(
     places = [given_path(folder) for folder in several]
     if not places:
         return index_folders(IndexFolder.open(given_path(index)), [], requests, options, on_progress=on_progress)
-    with IndexFolder.begin(given_path(index)) as begun:
+    with IndexFolder.begin(given_path(index), catalog) as begun:
         return index_folders(begun, places, requests, options, on_progress=on_progress)
 
 

@@ -1,8 +1,8 @@
 """The index on disk: what lies where in its folder, and who may write.
 
 INDEX/
-  index.toml                     format version, catalog URL
-  catalog.sqlite                 the truth
+  index.toml                     format version, catalog URL; with a catalog on a server also the index's identity
+  catalog.sqlite                 the truth, unless it is on a server
   writer.lock, writer.json       held by, and telling of, the one process that writes
   thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
   spaces/<fingerprint>/
@@ -25,10 +25,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from diffsim.db.catalog import Catalog
+from diffsim.db.catalog import Catalog, check_free
+from diffsim.db.database import CatalogUnavailable, NoCatalog
+from diffsim.db.postgres import BadAddress, CatalogBusy, server_address
 from diffsim.retrieval.durable import put_in_place
 from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.shard.store import FeatureStore
@@ -59,16 +62,22 @@ class IndexGone(IndexerError):
     """The folder of the index was deleted or replaced while this process wrote to it."""
 
 
+class OtherCatalog(IndexerError):
+    """The index has its catalog elsewhere than was asked."""
+
+
 class IndexAltered(IndexerError):
     """The index holds what no run of this program put there: a link, a pipe, an impossible name."""
 
 
 @dataclass(frozen=True)
 class IndexFolder:
-    """One index. catalog_url: a relative SQLite path is meant inside the folder."""
+    """One index. catalog_url: a relative SQLite path is meant inside the folder; without a password. identity: what a
+    catalog on a server knows it by."""
 
     path: Path
     catalog_url: str
+    identity: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "IndexFolder":
@@ -78,13 +87,19 @@ class IndexFolder:
             with open_regular(path / "index.toml") as file:
                 settings = tomllib.load(file)
             version, url = int(settings["format"]), str(settings["catalog"])
-            on_a_server = "://" in url and not url.startswith("sqlite")
-            if version < 1 or not (on_a_server or _IN_THE_FOLDER.fullmatch(url)):
-                raise ValueError(f"format {version}, catalog {url!r}")
+            identity = None
+            if url.startswith("postgres"):
+                url, identity = server_address(url), str(settings["identity"])
+            elif not _IN_THE_FOLDER.fullmatch(url):
+                raise ValueError("another catalog than this program makes")
+            if version < 1:
+                raise ValueError(f"format {version}")
         except (FileNotFoundError, NotADirectoryError):
             raise NoIndex(
                 f"There is no index in {path}; make one with `diffsim index FOLDER`, or name another with --index DIR."
             ) from None
+        except BadAddress as problem:
+            raise NoIndex(f"{path / 'index.toml'} cannot be used: {problem}") from problem
         except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as problem:
             raise NoIndex(
                 f"{path / 'index.toml'} cannot be understood ({problem}); restore it from a backup, or write into it "
@@ -95,27 +110,43 @@ class IndexFolder:
                 f"The index in {path} has format {version} and this program knows formats up to {FORMAT}; "
                 "update diffsim-search."
             )
-        return cls(path, url)
+        return cls(path, url, identity)
 
     @classmethod
-    def create(cls, path: Path) -> "IndexFolder":
-        """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder."""
+    def create(cls, path: Path, catalog_url: str | None = None) -> "IndexFolder":
+        """Open the index, or begin an empty one in a new or empty folder; raises NoIndex for any other folder.
+
+        catalog_url: the catalog of a new index on a server, which must be there and hold no other's. Raises BadAddress,
+        CatalogTaken, CatalogUnavailable, ..., and OtherCatalog where the index has another one.
+        """
         if not (path / "index.toml").exists():
+            lines = f"format = {FORMAT}\n{_CATALOG_LINE}\n"
+            if catalog_url is not None:
+                catalog_url = server_address(catalog_url)
+                check_free(catalog_url)  # before anything is written
+                address = json.dumps(catalog_url, ensure_ascii=False)
+                lines = f'format = {FORMAT}\ncatalog = {address}\nidentity = "{uuid4().hex}"\n'
             path.mkdir(parents=True, exist_ok=True)
             _check_empty(path)
             part = path / "index.toml.part"
             part.unlink(missing_ok=True)  # it may be a link to elsewhere
-            part.write_text(f"format = {FORMAT}\n{_CATALOG_LINE}\n", encoding="utf-8")
+            part.write_text(lines, encoding="utf-8")
             put_in_place(part, path / "index.toml")
-        return cls.open(path)
+        index = cls.open(path)
+        if catalog_url is not None and server_address(catalog_url) != index.catalog_url:
+            raise OtherCatalog(
+                f"The index in {path} has its catalog in {index.catalog_url}, and it stays there; leave --catalog out, "
+                "or begin a new index with --index DIR."
+            )
+        return index
 
     @classmethod
     @contextmanager
-    def begin(cls, path: Path) -> Iterator["IndexFolder"]:
+    def begin(cls, path: Path, catalog_url: str | None = None) -> Iterator["IndexFolder"]:
         """The index to fill, begun as by `create` where there is none. Of one that is begun here nothing stays if it
         cannot be filled: if an error passes before it holds a folder or a feature space."""
         begins, makes_folder = not (path / "index.toml").exists(), not path.exists()
-        index = cls.create(path)
+        index = cls.create(path, catalog_url)
         try:
             yield index
         except IndexGone:
@@ -127,12 +158,17 @@ class IndexFolder:
 
     def _remove_blank(self, folder_too: bool) -> None:
         with suppress(IndexBusy), self._locked():
-            if (self.path / _CATALOG_FILE).exists():
-                with self.catalog() as catalog:
-                    if catalog.spaces() or catalog.roots():
-                        return
             if self.spaces.exists():
                 return
+            if self.identity or (self.path / _CATALOG_FILE).exists():
+                try:
+                    with self.catalog() as catalog:
+                        if catalog.spaces() or catalog.roots():
+                            return
+                except NoCatalog:
+                    pass
+                except CatalogUnavailable:
+                    return  # nobody knows what is in it
             for name in (_CATALOG_FILE, "writer.json", "index.toml", _LOCK):
                 (self.path / name).unlink(missing_ok=True)
         if folder_too:
@@ -161,12 +197,36 @@ class IndexFolder:
         """Raises as `Catalog.open`, and NoIndex where the catalog of existing features is gone: an empty one in its
         place would forget them all."""
         place = self._catalog_place
-        if isinstance(place, Path) and not place.exists() and self.spaces.is_dir() and any(self.spaces.iterdir()):
+        filled = self.spaces.is_dir() and any(self.spaces.iterdir())
+        if self.identity is not None:
+            return self._catalog_on_server(self.identity, create and not filled, readonly, filled)
+        if isinstance(place, Path) and not place.exists() and filled:
             raise NoIndex(
                 f"The catalog {place}, which {self.path / 'index.toml'} names, is not there; restore it from a backup, "
                 f"or, if index.toml was altered, write into it as it was made: {_CATALOG_LINE}."
             )
         return Catalog.open(place, create=create, readonly=readonly)
+
+    def _catalog_on_server(self, identity: str, create: bool, readonly: bool, filled: bool) -> Catalog:
+        try:
+            catalog = Catalog.open(self.catalog_url, create=create, readonly=readonly, alone=not readonly)
+        except CatalogBusy as busy:
+            raise IndexBusy(
+                f"The index in {self.path} is being written by {busy.writer}; try again when it is done."
+            ) from busy
+        except NoCatalog:
+            if not filled:
+                raise
+            raise NoIndex(
+                f"The database {self.catalog_url}, which {self.path / 'index.toml'} names, holds no catalog any more; "
+                "restore it from a backup."
+            ) from None
+        try:
+            catalog.claim(identity, blank=not filled and not readonly)
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
 
     @property
     def _catalog_place(self) -> Path | str:

@@ -58,6 +58,7 @@ class Searcher:
         searcher opens them again."""
         self._pictures.close()
         self.collection.close()
+        self.catalog.close()
 
     def __enter__(self) -> Self:
         return self

@@ -3,7 +3,7 @@
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 # Tiny networks gain nothing from threads, which wait for each other actively when the machine is busy.
@@ -14,6 +14,7 @@ import psutil
 import pytest
 import torch
 from PIL import Image
+from postgres import NO_POSTGRES, Server, running
 
 torch.set_num_threads(1)
 
@@ -46,9 +47,33 @@ def find_browser() -> tuple[str, str]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    skipped = [report for report in terminalreporter.stats.get("skipped", []) if NO_BROWSER in str(report.longrepr)]
-    if skipped:
-        terminalreporter.write_line(f"{len(skipped)} tests of the page were skipped: {NO_BROWSER}", yellow=True)
+    for missing in (NO_BROWSER, NO_POSTGRES):
+        skipped = [each for each in terminalreporter.stats.get("skipped", []) if missing in str(each.longrepr)]
+        if skipped:
+            terminalreporter.write_line(f"{len(skipped)} tests were skipped: {missing}", yellow=True)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """A PostgreSQL server that all tests of this process share."""
+    with running() as server:
+        yield server
+
+
+@pytest.fixture
+def database(server: Server) -> Iterator[str]:
+    """The URL of an empty schema on it."""
+    with server.schema() as url:
+        yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Path | str:
+    """Where a catalog can be: a path, and the URL of an empty schema."""
+    if request.param == "sqlite":
+        return tmp_path / "catalog.sqlite"
+    url: str = request.getfixturevalue("database")
+    return url
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from diffsim.db.tables import Base
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path / "catalog.sqlite", create=True) as catalog:
+def catalog(place: Path | str) -> Iterator[Catalog]:
+    with Catalog.open(place, create=True) as catalog:
         yield catalog
 
 
@@ -69,7 +69,7 @@ def test_ids_are_never_given_twice(catalog: Catalog) -> None:
 
 def test_a_transaction_that_fails_leaves_nothing(catalog: Catalog) -> None:
     add_files(catalog, {b"a.jpg": 1})
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(CatalogDamaged, match=r"(?i)unique"):
         add_files(catalog, {b"new.jpg": 2, b"a.jpg": 3})
     assert catalog.content_by_sha256(sha(2)) is None
     assert catalog.status().files == 1

@@ -19,9 +19,9 @@ def sha(number: int) -> bytes:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
+def catalog(place: Path | str) -> Iterator[Catalog]:
     """Contents 1 to 5 in two roots; 1 has two files; one file has no time; one is missing."""
-    with Catalog.open(tmp_path / "catalog.sqlite", create=True) as catalog:
+    with Catalog.open(place, create=True) as catalog:
         roots = [catalog.files.add_root(path).id for path in (b"/photos", b"/photos-too")]
         rows = [
             (0, b"a/1.jpg", 100, NOON_NS, 1),

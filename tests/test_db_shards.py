@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from test_db_catalog import add_files, set_missing, sha
 
 from diffsim.db.catalog import Catalog
+from diffsim.db.database import CatalogDamaged
 from diffsim.db.shards import BadCapacity, KnownShard
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path / "catalog.sqlite", create=True) as catalog:
+def catalog(place: Path | str) -> Iterator[Catalog]:
+    with Catalog.open(place, create=True) as catalog:
         yield catalog
 
 
@@ -78,7 +79,7 @@ def test_a_sealed_shard_is_not_filled_again(catalog: Catalog) -> None:
 def test_a_transaction_that_fails_opens_no_shard(catalog: Catalog) -> None:
     catalog.set_shard_capacity(1)
     add_files(catalog, {b"a.jpg": 1})
-    with pytest.raises(Exception, match="UNIQUE"):
+    with pytest.raises(CatalogDamaged, match=r"(?i)unique"):
         add_files(catalog, {b"b.jpg": 2, b"a.jpg": 3})
     assert catalog.shards() == [KnownShard(0, 1)]
 

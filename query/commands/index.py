@@ -61,6 +61,12 @@ _LARGER = (
     help="How many pictures the newest part of the index takes before the next one begins; remembered.  "
     "[default: 1000000]",
 )
+@click.option(
+    "--catalog",
+    metavar="URL",
+    help="Where a new index has its catalog: a PostgreSQL database, as postgresql://USER@HOST/DATABASE, without a "
+    "password; remembered.  [default: a file in the index]",
+)
 @click.option("--dry-run", is_flag=True, help="Only report what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -74,6 +80,7 @@ def index(
     include_hidden: bool | None,
     retry_failed: bool,
     shard_pictures: int | None,
+    catalog: str | None,
     dry_run: bool,
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
@@ -83,6 +90,7 @@ def index(
     feature space of the index is filled (except those whose network is missing or has changed); with one of them, only
     the space that they describe.
     """
+    from diffsim.db.postgres import server_address
     from diffsim.indexer.index_folder import IndexFolder
 
     if not folders and not (index_path / "index.toml").exists():
@@ -102,6 +110,8 @@ def index(
         retry_failed=retry_failed,
         shard_pictures=shard_pictures,
     )
+    if catalog is not None:
+        server_address(catalog)
     if dry_run:
         with stages() as on_work:
             found = estimate(index_path, folders, requests, options, on_work)
@@ -113,7 +123,7 @@ def index(
         return
     new = not (index_path / "index.toml").exists()
     try:
-        with stages() as on_work, IndexFolder.begin(index_path) as begun:
+        with stages() as on_work, IndexFolder.begin(index_path, catalog) as begun:
             extracting = partial(on_work, "Extracting pictures")
             report = index_folders(begun, folders, requests, options, on_progress=extracting, on_work=on_work)
     except KeyboardInterrupt:

@@ -28,6 +28,8 @@ def status(index_path: Path) -> None:
         offline = offline_roots(catalog)
     visible = {count.space_id: count.visible for count in state.spaces}
     click.echo(f"index    {index.path}, {size_text(index.disk_bytes())} on disk")
+    if index.identity:
+        click.echo(f"catalog  {index.catalog_url}")
     click.echo(f"networks {_networks()}")
     for count in state.spaces:
         space = spaces[count.space_id]
