@@ -204,6 +204,30 @@ def m006_seals_of_roots(connection: Connection) -> None:
         _set_seals(connection, "roots", seals)
 
 
+def m007_metadata(connection: Connection) -> None:
+    """What files say of their pictures; of those that were decoded before, the next run reads it."""
+    tables = MetaData()
+    row_id = BigInteger().with_variant(Integer(), "sqlite")
+    Table("contents", tables, Column("id", row_id, primary_key=True))
+    metadata = Table(
+        "metadata",
+        tables,
+        Column("content_id", ForeignKey("contents.id"), primary_key=True, autoincrement=False),
+        Column("camera", Text, nullable=False),
+        Column("lens", Text, nullable=False),
+        Column("rating", Integer),
+        Column("x_cm", BigInteger),
+        Column("y_cm", BigInteger),
+        Column("z_cm", BigInteger),
+        Column("keywords", Text, nullable=False),
+        Column("caption", Text, nullable=False),
+        Column("camera_key", Text, nullable=False),
+        Column("keywords_key", Text, nullable=False),
+        Column("seal", BigInteger, nullable=False),
+    )
+    metadata.create(connection)
+
+
 def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, int]]) -> None:
     change = text(f"UPDATE {table} SET seal = :seal WHERE id = :row")
     connection.execute(change, [{"row": row, "seal": seal} for row, seal in seals])
@@ -217,6 +241,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m004_seals,
     m005_own_dates,
     m006_seals_of_roots,
+    m007_metadata,
 )
 
 
