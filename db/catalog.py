@@ -28,12 +28,13 @@ from .database import Database
 from .files import FileRows, KnownRoot, at_path, present, storable_text
 from .filters import Filters, count_undated, matching
 from .listing import PictureOrder, read_changed, read_folders, read_order
+from .metadata import PictureMetadata, count_unread, read_metadata, write_metadata
 from .pending import PendingContent, count_pending, read_pending
 from .repair import mend
 from .seals import content_seal, file_seal, is_sound
 from .shards import KnownShard, RecordedRecall, read_shards, set_capacity
 from .status import Status, read_status, visible_pictures
-from .tables import Content, Feature, File, Generation, Recall, Root, Space
+from .tables import Content, Feature, File, Generation, Metadata, Recall, Root, Space
 
 _PENDING_AT_ONCE = 500
 
@@ -160,20 +161,21 @@ class Catalog:
 
     # What is to be extracted, and what was
 
-    def count_pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> int:
-        """How many contents have a present file, lack features in one of the spaces and did not fail.
+    def count_pending(self, space_ids: Sequence[int] | None, skip_roots: Collection[int] = ()) -> int:
+        """How many contents have a present file, lack features in one of the spaces and did not fail. space_ids: None
+        counts those that were decoded before metadata were read.
 
         Files of `skip_roots` do not count: those of offline roots cannot be read now.
         """
-        if not space_ids:
+        if space_ids is not None and not space_ids:
             return 0
         with self._database.reading() as connection:
             return count_pending(connection, space_ids, skip_roots)
 
-    def pending(self, space_ids: Sequence[int], skip_roots: Collection[int] = ()) -> Iterator[PendingContent]:
+    def pending(self, space_ids: Sequence[int] | None, skip_roots: Collection[int] = ()) -> Iterator[PendingContent]:
         """These contents, by id, read in pieces: what is committed meanwhile is seen, as long as its id is to come."""
         last = 0
-        while space_ids:
+        while space_ids is None or space_ids:
             with self._database.reading() as connection:
                 some = read_pending(connection, space_ids, skip_roots, last, _PENDING_AT_ONCE)
             if not some:
@@ -186,10 +188,13 @@ class Catalog:
         space_ids: Sequence[int],
         pictures: Sequence[tuple[int, str, int, int]],
         taken_ns: Mapping[int, int | None] | None = None,
+        metadata: Mapping[int, PictureMetadata] | None = None,
     ) -> int:
         """Make pictures (content id, format, width, height) exist in the spaces, in one commit; returns its generation.
 
         taken_ns: their own dates by content id, as in times.py; None, or none at all, for those that have none.
+        metadata: what their files say, by content id; without it, it is unread. space_ids: empty where only these two
+        are to be put down anew, of pictures that were decoded before.
         A picture that existed already gets the new generation: its features were written anew.
         """
         content_ids = [picture[0] for picture in pictures]
@@ -217,7 +222,8 @@ class Catalog:
                 for space_id in space_ids
                 for content_id in content_ids
             ]
-            if features:
+            write_metadata(connection, metadata or {})
+            if facts:
                 connection.execute(
                     update(Content)
                     .where(Content.id == bindparam("row"))
@@ -231,6 +237,7 @@ class Catalog:
                     ),
                     facts,
                 )
+            if features:
                 connection.execute(insert(Feature), features)
             return generation
 
@@ -387,6 +394,17 @@ class Catalog:
                         found[content_id] = values[-1]
         return found
 
+    def metadata(self, ids: Iterable[int], damaged: set[int]) -> dict[int, PictureMetadata]:
+        """What the files of these contents say of them, by id; of those whose metadata were read. damaged: receives the
+        contents whose row is damaged, which was left out."""
+        with self._database.reading() as connection:
+            return read_metadata(connection, ids, damaged)
+
+    def count_unread(self) -> int:
+        """How many contents were decoded before metadata were read."""
+        with self._database.reading() as connection:
+            return count_unread(connection)
+
     def files_of(self, ids: Iterable[int], damaged: set[int] | None = None) -> dict[int, list[FileLocation]]:
         """The present files of each content, by path; an empty list where there is none.
 
@@ -487,6 +505,7 @@ def _forget_contents_without_file(connection: Connection) -> list[int]:
     for some in chunks(gone):
         record_changes_of(connection, some)
         connection.execute(delete(Feature).where(Feature.content_id.in_(some)))
+        connection.execute(delete(Metadata).where(Metadata.content_id.in_(some)))
         connection.execute(delete(Content).where(Content.id.in_(some)))
     return gone
 

@@ -1,5 +1,6 @@
 """Which pictures pass a filter, by what the catalog knows of their files and contents."""
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,8 @@ from .arrays import ascending
 from .chunks import chunks
 from .errors import CatalogError
 from .files import KnownRoot, display_text, inside, present, read_roots
-from .tables import Content, File, Root
+from .metadata import has_keyword, is_camera, is_near, search_key
+from .tables import Content, File, Metadata, Root
 from .times import storable
 
 
@@ -34,6 +36,10 @@ _ALSO = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF", "JP2": "JPEG2000"}
 
 FORMATS = tuple(sorted(_FORMATS))
 
+_LONGEST = 100
+"""Characters of a camera or a keyword that is looked for; no longer ones are stored."""
+_ROUND_THE_EARTH_KM = 20_100
+
 
 @dataclass(frozen=True)
 class Filters:
@@ -43,7 +49,9 @@ class Filters:
     or where it has none the time at which that file was modified, is this moment or later, and earlier than it (a date
     is its midnight; without a time zone it is local time). min_side, max_side: no side has fewer, or more, pixels.
     min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name.
-    Raises BadFilter.
+    What its file says of it (EXIF, XMP, IPTC): camera: maker and model hold this text. keywords: it has every one.
+    rating: at least so many stars, 1 to 5. near: (latitude, longitude, kilometres), taken within so far of a place in
+    degrees, north and east positive. Letters of either case are the same. Raises BadFilter.
     """
 
     folders: Sequence[str | os.PathLike[str]] = ()
@@ -54,6 +62,10 @@ class Filters:
     min_bytes: int | None = None
     max_bytes: int | None = None
     formats: Sequence[str] = ()
+    camera: str | None = None
+    keywords: Sequence[str] = ()
+    rating: int | None = None
+    near: tuple[float, float, float] | None = None
 
     def __post_init__(self) -> None:
         folders = (self.folders,) if isinstance(self.folders, str | os.PathLike) else self.folders
@@ -62,6 +74,14 @@ class Filters:
         if "" in self.folders:
             raise BadFilter("The path of a folder is empty; name a folder of the index, or leave the filter out.")
         object.__setattr__(self, "formats", tuple(map(_format, formats)))
+        keywords = (self.keywords,) if isinstance(self.keywords, str) else self.keywords
+        object.__setattr__(self, "keywords", tuple(_text(word, "keyword") for word in keywords))
+        if self.camera is not None:
+            object.__setattr__(self, "camera", _text(self.camera, "camera"))
+        if self.rating is not None and self.rating not in range(1, 6):
+            raise BadFilter(f"The rating {self.rating} is not one that a picture can have; give 1 to 5 stars.")
+        if self.near is not None:
+            object.__setattr__(self, "near", _near(*self.near))
         for low, high, what in (
             (self.min_side, self.max_side, "sides"),
             (self.min_bytes, self.max_bytes, "sizes"),
@@ -77,6 +97,11 @@ class Filters:
     def dated(self) -> bool:
         return self.after is not None or self.before is not None
 
+    @property
+    def of_metadata(self) -> bool:
+        """Whether it asks for what files say of their pictures."""
+        return self.camera is not None or bool(self.keywords) or self.rating is not None or self.near is not None
+
     def in_time(self, mtime_ns: int) -> bool:
         """Whether a file that was modified then passes."""
         after, before, mtime_ns = _ns(self.after), _ns(self.before), storable(mtime_ns)
@@ -90,6 +115,24 @@ def _format(name: str) -> str:
         meant = did_you_mean(plain, FORMATS)
         raise BadFilter(f"{name!r} is no format that is read here{meant}; choose one of {', '.join(FORMATS)}.")
     return plain
+
+
+def _text(text: str, what: str) -> str:
+    key = search_key(text)
+    if not key or len(text) > _LONGEST or not key.isprintable():
+        raise BadFilter(f"The {what} {text[:_LONGEST]!r} cannot be looked for; give 1 to {_LONGEST} plain characters.")
+    return key
+
+
+def _near(latitude: float, longitude: float, km: float) -> tuple[float, float, float]:
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180):
+        raise BadFilter(
+            f"There is no place at latitude {latitude:g}, longitude {longitude:g}; give degrees from -90 to 90 and "
+            "from -180 to 180, for example 48.2 and 16.4 for Vienna."
+        )
+    if not (math.isfinite(km) and km > 0):
+        raise BadFilter(f"The distance {km:g} is not allowed; give kilometres above 0.")
+    return latitude, longitude, min(km, _ROUND_THE_EARTH_KM)
 
 
 def _ns(moment: date | datetime | None) -> int | None:
@@ -147,8 +190,8 @@ def _without_dates(
     connection: Connection, filters: Filters, among: Sequence[ColumnElement[bool]]
 ) -> tuple[Select, list[ColumnElement[bool]]]:
     """The ids of contents by their files, and every condition but those of dates."""
-    of_content = _of_content(filters)
-    wanted = [present(), *among, *of_content]
+    of_content, of_metadata = _of_content(filters), _of_metadata(filters)
+    wanted = [present(), *among, *of_content, *of_metadata]
     if filters.folders:
         below = or_(*(_below(connection, folder) for folder in filters.folders))
         # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
@@ -156,6 +199,8 @@ def _without_dates(
     base = select(File.content_id)
     if of_content or filters.dated:
         base = base.join(Content, Content.id == File.content_id)
+    if of_metadata:
+        base = base.join(Metadata, Metadata.content_id == File.content_id)
     return base, wanted
 
 
@@ -180,6 +225,17 @@ def _of_content(filters: Filters) -> list[ColumnElement[bool]]:
         conditions.append(Content.size <= filters.max_bytes)
     if filters.formats:
         conditions.append(Content.format.in_([name for chosen in filters.formats for name in _FORMATS[chosen]]))
+    return conditions
+
+
+def _of_metadata(filters: Filters) -> list[ColumnElement[bool]]:
+    conditions = [has_keyword(word) for word in filters.keywords]
+    if filters.camera is not None:
+        conditions.append(is_camera(filters.camera))
+    if filters.rating is not None:
+        conditions.append(Metadata.rating >= filters.rating)
+    if filters.near is not None:
+        conditions.append(is_near(*filters.near))
     return conditions
 
 

@@ -221,6 +221,30 @@ def m007_on_a_server(connection: Connection) -> None:
             connection.exec_driver_sql(change)
 
 
+def m008_metadata(connection: Connection) -> None:
+    """What files say of their pictures; of those that were decoded before, the next run reads it."""
+    tables = MetaData()
+    row_id = BigInteger().with_variant(Integer(), "sqlite")
+    Table("contents", tables, Column("id", row_id, primary_key=True))
+    metadata = Table(
+        "metadata",
+        tables,
+        Column("content_id", ForeignKey("contents.id"), primary_key=True, autoincrement=False),
+        Column("camera", Text, nullable=False),
+        Column("lens", Text, nullable=False),
+        Column("rating", Integer),
+        Column("x_cm", BigInteger),
+        Column("y_cm", BigInteger),
+        Column("z_cm", BigInteger),
+        Column("keywords", Text, nullable=False),
+        Column("caption", Text, nullable=False),
+        Column("camera_key", Text, nullable=False),
+        Column("keywords_key", Text, nullable=False),
+        Column("seal", BigInteger, nullable=False),
+    )
+    metadata.create(connection)
+
+
 def _set_seals(connection: Connection, table: str, seals: Sequence[tuple[int, int]]) -> None:
     change = text(f"UPDATE {table} SET seal = :seal WHERE id = :row")
     connection.execute(change, [{"row": row, "seal": seal} for row, seal in seals])
@@ -235,6 +259,7 @@ MIGRATIONS: tuple[Migration, ...] = (
     m005_own_dates,
     m006_seals_of_roots,
     m007_on_a_server,
+    m008_metadata,
 )
 
 

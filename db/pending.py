@@ -8,6 +8,7 @@ from itertools import groupby
 from sqlalchemy import Connection, exists, func, or_, select
 from sqlalchemy.sql import ColumnElement
 
+from .metadata import is_unread
 from .tables import PRESENT, Content, Feature, File, Root
 
 
@@ -19,12 +20,13 @@ class PendingContent:
     paths: list[bytes]  # absolute; any of them will do
 
 
-def count_pending(connection: Connection, space_ids: Sequence[int], skip_roots: Collection[int]) -> int:
+def count_pending(connection: Connection, space_ids: Sequence[int] | None, skip_roots: Collection[int]) -> int:
+    """space_ids: None counts those whose metadata were not read."""
     return connection.scalars(select(func.count()).where(*_is_pending(space_ids, skip_roots))).one()
 
 
 def read_pending(
-    connection: Connection, space_ids: Sequence[int], skip_roots: Collection[int], after: int, most: int
+    connection: Connection, space_ids: Sequence[int] | None, skip_roots: Collection[int], after: int, most: int
 ) -> list[PendingContent]:
     """The first `most` of them with an id above `after`, by id."""
     some = (
@@ -48,11 +50,14 @@ def read_pending(
     ]
 
 
-def _is_pending(space_ids: Sequence[int], skip_roots: Collection[int]) -> list[ColumnElement[bool]]:
-    features = (exists().where(Feature.space_id == space, Feature.content_id == Content.id) for space in space_ids)
+def _is_pending(space_ids: Sequence[int] | None, skip_roots: Collection[int]) -> list[ColumnElement[bool]]:
+    of_spaces = (
+        exists().where(Feature.space_id == space, Feature.content_id == Content.id) for space in space_ids or ()
+    )
+    lacks = is_unread() if space_ids is None else or_(*(~in_space for in_space in of_spaces))
     return [
         Content.failure.is_(None),
-        or_(*(~in_space for in_space in features)),  # first, because hardly any content passes it
+        lacks,  # before what follows, because hardly any content passes it
         exists().where(File.content_id == Content.id, *_is_readable(skip_roots)),
     ]
 

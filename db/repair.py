@@ -18,8 +18,22 @@ from .arrays import raw_rows
 from .chunks import chunks
 from .database import CatalogDamaged, Database
 from .files import display_text, read_roots
-from .seals import content_seal, file_seal, is_sound, root_seal
-from .tables import Base, Change, Content, Feature, File, Generation, Recall, Root, SchemaVersion, Shard, Space
+from .metadata import SEALED
+from .seals import content_seal, file_seal, is_sound, metadata_seal, root_seal
+from .tables import (
+    Base,
+    Change,
+    Content,
+    Feature,
+    File,
+    Generation,
+    Metadata,
+    Recall,
+    Root,
+    SchemaVersion,
+    Shard,
+    Space,
+)
 
 Row = dict[str, Any]
 
@@ -88,6 +102,11 @@ def _contradiction(connection: Connection) -> str | None:
         for file_id, seal, root, path, content_id, sha256 in rows:
             if not is_sound(seal, file_seal(os.path.join(root, path), content_id, sha256)):
                 return f"the checksum of file {file_id} is wrong"
+    of_metadata = select(Metadata.content_id, Metadata.seal, Content.sha256, *SEALED)
+    for rows in raw_rows(connection, of_metadata.join(Content, Content.id == Metadata.content_id)):
+        for content_id, seal, sha256, *values in rows:
+            if not is_sound(seal, metadata_seal(sha256, values)):
+                return f"the checksum of the metadata of content {content_id} is wrong"
     read_roots(connection)  # raises
     if connection.scalar(select(func.count()).where(Content.shard.not_in(select(Shard.number)))):
         return "contents are in a shard that is not known"
@@ -109,6 +128,7 @@ def _rebuild(source: sqlite3.Connection, part: Path, database: Database) -> None
         contents: dict[int, bytes] = {}
         shards = {0}
         _insert(target, Content, _contents(source, contents, shards))
+        _insert(target, Metadata, _metadata(source, contents))
         capacities = {row["number"]: row["capacity"] for row in _rows(source, Shard) if row["capacity"] > 0}
         known = ({"number": number, "capacity": capacities.get(number, _CAPACITY)} for number in sorted(shards))
         _insert(target, Shard, known)
@@ -139,6 +159,13 @@ def _contents(source: sqlite3.Connection, kept: dict[int, bytes], shards: set[in
             kept[row["id"]] = row["sha256"]
             hashes.add(row["sha256"])
             shards.add(row["shard"])
+            yield row
+
+
+def _metadata(source: sqlite3.Connection, contents: dict[int, bytes]) -> Iterator[Row]:
+    for row in _rows(source, Metadata):
+        sha256 = contents.get(row["content_id"])
+        if sha256 and is_sound(row["seal"], metadata_seal(sha256, [row[column.key] for column in SEALED])):
             yield row
 
 

@@ -5,6 +5,7 @@ trusting the indexes that led there. Their formula never changes: every catalog 
 """
 
 import zlib
+from collections.abc import Sequence
 
 
 def file_seal(path: bytes, content_id: int | None, sha256: bytes | None) -> int:
@@ -29,6 +30,11 @@ def content_seal(
 def root_seal(path: bytes, left_out: str, include_hidden: bool) -> int:
     """Of a row of `roots`."""
     return zlib.crc32(repr((path, left_out, include_hidden)).encode())
+
+
+def metadata_seal(sha256: bytes, values: Sequence[object]) -> int:
+    """Of a row of `metadata`. sha256: of its content. values: of all other columns, as `metadata.SEALED` names them."""
+    return zlib.crc32(repr((sha256, *values)).encode())
 
 
 def is_sound(seal: int | None, expected: int) -> bool:

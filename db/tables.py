@@ -95,6 +95,29 @@ class Content(Base):
     taken_ns: Mapped[int | None] = mapped_column(BigInteger)
 
 
+class Metadata(Base):
+    """What the file of a content says of it; see metadata.py. Texts are empty and numbers null where it says nothing.
+
+    `keywords`: one a line. `x_cm`, `y_cm`, `z_cm`: its place on a sphere of the earth's size. The keys are what filters
+    look for, folded; each keyword between two line breaks.
+    """
+
+    __tablename__ = "metadata"
+
+    content_id: Mapped[int] = mapped_column(ForeignKey("contents.id"), primary_key=True, autoincrement=False)
+    camera: Mapped[str] = mapped_column(Text)
+    lens: Mapped[str] = mapped_column(Text)
+    rating: Mapped[int | None]
+    x_cm: Mapped[int | None] = mapped_column(BigInteger)
+    y_cm: Mapped[int | None] = mapped_column(BigInteger)
+    z_cm: Mapped[int | None] = mapped_column(BigInteger)
+    keywords: Mapped[str] = mapped_column(Text)
+    caption: Mapped[str] = mapped_column(Text)
+    camera_key: Mapped[str] = mapped_column(Text)
+    keywords_key: Mapped[str] = mapped_column(Text)
+    seal: Mapped[int] = mapped_column(BigInteger)  # seals.metadata_seal
+
+
 class Shard(Base):
     """A part of every space's features. New contents go to the highest number until it holds `capacity` of them."""
 

@@ -19,6 +19,7 @@ from .account import Account, account
 from .exclusions import for_root
 from .extract import Extraction
 from .index_folder import IndexFolder
+from .metadata import read_missing_metadata
 from .options import IndexOptions
 from .recall_files import RecallReport, refresh_recall
 from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
@@ -81,6 +82,7 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
+        read_missing_metadata(index, catalog, options, on_work)
         index.check_there()  # a store that is opened to be read anew would be made anew
         recall = refresh_recall(
             index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work

@@ -20,6 +20,7 @@ from diffsim.retrieval.pictures.decode_pool import Changed, Decoded, DecodePool,
 from diffsim.retrieval.shard.store import FeatureStore, Record
 
 from .index_folder import IndexFolder
+from .metadata import said_of
 from .options import IndexOptions
 from .roots import offline_roots
 from .scan import ScanReport, rescan_file
@@ -157,7 +158,8 @@ class Extraction:
             (item.content.content_id, item.decoded.format, item.decoded.width, item.decoded.height) for item in waiting
         ]
         taken_ns = {item.content.content_id: item.decoded.taken_ns for item in waiting}
-        self._catalog.mark_indexed(self._ids, pictures, taken_ns)
+        said = {item.content.content_id: said_of(item.decoded) for item in waiting}
+        self._catalog.mark_indexed(self._ids, pictures, taken_ns, said)
         stores.close_below(waiting[-1].content.shard)
         waiting.clear()
         self._on_step("features committed")

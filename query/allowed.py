@@ -49,8 +49,8 @@ class Allowed:
         changed, generation = self._catalog.changed(since)
         if generation == since:
             return since, ids
-        # A file that was touched but holds the same bytes is not recorded as a change.
-        if changed is None or filters.dated or len(changed) > max(1000, len(ids) // 10):
+        # A file that was touched but holds the same bytes is not recorded as a change, nor are metadata read later.
+        if changed is None or filters.dated or filters.of_metadata or len(changed) > max(1000, len(ids) // 10):
             return self._read(filters)
         if not len(changed):
             return generation, ids

@@ -1,4 +1,4 @@
-"""The dates of pictures: their own where they have one, else that of their file; and which of the two a filter used."""
+"""What is told of a hit: its date, its own or that of its file, and what its file says; and what a filter went by."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from diffsim.db.catalog import Catalog
+from diffsim.db.metadata import PictureMetadata
 from diffsim.db.times import moment, storable
 
 from .notes import damaged_rows
@@ -15,12 +16,14 @@ from .query import Answer, Hit
 DateOf = Literal["picture", "file"]
 
 
-def with_dates(catalog: Catalog, answer: Answer) -> Answer:
-    """An answer whose hits have their dates."""
+def described(catalog: Catalog, answer: Answer) -> Answer:
+    """An answer whose hits have their dates and metadata."""
     damaged: set[int] = set()
-    own = catalog.own_dates({each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)}, damaged)
+    ids = {each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)}
+    own, said = catalog.own_dates(ids, damaged), catalog.metadata(ids, damaged)
     hits = [
-        replace(_dated(hit, own), duplicates=tuple(_dated(copy, own) for copy in hit.duplicates)) for hit in answer.hits
+        replace(_described(hit, own, said), duplicates=tuple(_described(copy, own, said) for copy in hit.duplicates))
+        for hit in answer.hits
     ]
     notes = [*answer.notes, damaged_rows(len(damaged))] if damaged else answer.notes
     return replace(answer, hits=hits, notes=notes)
@@ -44,6 +47,16 @@ def dates_used(undated: int, pictures: int) -> list[str]:
     return [f"{undated:,} of {pictures:,} pictures {having} (EXIF); the date filter took that of their file."]
 
 
-def _dated(hit: Hit, own: dict[int, int]) -> Hit:
+def metadata_used(unread: int) -> list[str]:
+    """A note on a filter by metadata. unread: how many pictures were indexed before metadata were read."""
+    if not unread:
+        return []
+    return [
+        f"What the files of {unread:,} pictures say was not read yet, so the filter left them out; the next "
+        "`diffsim index` reads it."
+    ]
+
+
+def _described(hit: Hit, own: dict[int, int], said: dict[int, PictureMetadata]) -> Hit:
     date, whose = date_of(own.get(hit.content_id), hit.paths)
-    return replace(hit, date=date, date_of=whose)
+    return replace(hit, date=date, date_of=whose, metadata=said.get(hit.content_id))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal, Union
 
 from diffsim.db.catalog import KnownSpace
 from diffsim.db.filters import NO_FILTERS, Filters
+from diffsim.db.metadata import PictureMetadata
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.region import Box, checked_box
 
@@ -174,6 +175,7 @@ class Hit:
     path: a file with this content; paths: all of them. offline: its folder is not available at the moment.
     date: of the picture, in local time; date_of: `picture` for its own (EXIF), `file` where it has none and `path` was
     last modified then. None where neither is known.
+    metadata: what its file says of it: camera, place, keywords, ...; None where that is not known.
     duplicates: near copies of it that ranked lower, if the query folds.
     """
 
@@ -189,6 +191,7 @@ class Hit:
     duplicates: tuple["Hit", ...] = ()
     date: datetime | None = None
     date_of: Literal["picture", "file"] | None = None
+    metadata: PictureMetadata | None = None
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from .allowed import Allowed
 from .choose import SpaceChooser
 from .collection import Collection
 from .colours import Colour, Coloured
-from .dates import dates_used, with_dates
+from .dates import dates_used, described, metadata_used
 from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
 from .own_files import NOTHING_LEFT_OUT, own_files
@@ -106,13 +106,16 @@ class Searcher:
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
         answer = present(self.catalog, self.collection, asked, found, ranking)
         further = more_for_folds(asked, found, ranking, answer)
-        return self._dated(asked, answer) if further is None else self._answered(further, ranking.known)
+        return self._described(asked, answer) if further is None else self._answered(further, ranking.known)
 
-    def _dated(self, asked: EncodedQuery, answer: Answer) -> Answer:
-        answer = with_dates(self.catalog, answer)
-        if not asked.query.filters.dated:
-            return answer
-        return replace(answer, notes=[*answer.notes, *dates_used(*self._allowed.count_undated(asked.query.filters))])
+    def _described(self, asked: EncodedQuery, answer: Answer) -> Answer:
+        answer, filters = described(self.catalog, answer), asked.query.filters
+        notes = list(answer.notes)
+        if filters.dated:
+            notes += dates_used(*self._allowed.count_undated(filters))
+        if filters.of_metadata:
+            notes += metadata_used(self.catalog.count_unread())
+        return replace(answer, notes=notes)
 
     @overload
     def search_many(
@@ -184,7 +187,7 @@ class Searcher:
         asked = self.encode(query)
         found = recall(self.collection, asked)
         first = present(self.catalog, self.collection, asked, found, first_order(asked, found))
-        yield self._dated(asked, first)
+        yield self._described(asked, first)
         if query.rerank:
             yield self._answered(asked, found=found)
 

@@ -12,11 +12,13 @@ import pytest
 from diffsim.db.catalog import Catalog
 from diffsim.db.errors import CatalogError
 from diffsim.db.files import Finding
+from diffsim.db.metadata import PictureMetadata
 
 PICTURES = 40
 FLIPS = 60
 SEED = 20
 LEFT_OUT = ("private/", "*.gif", "übrig")
+SAID = {number: PictureMetadata(camera=f"Camera {number}", keywords=("one", "two")) for number in range(1, 41, 3)}
 TAKEN = {number: number * 10**18 for number in (3, 5, 9)}
 
 
@@ -37,7 +39,10 @@ def scan(catalog: Catalog) -> None:
     ]
     catalog.files.write(findings, [])
     spaces = [space.id for space in catalog.spaces()]
-    catalog.mark_indexed(spaces, [(content.content_id, "PNG", 10, 10) for content in catalog.pending(spaces)], TAKEN)
+    for lacking in (spaces, None):
+        pictures = [(content.content_id, "PNG", 10, 10) for content in catalog.pending(lacking)]
+        said = {content_id: SAID.get(content_id, PictureMetadata()) for content_id, *_ in pictures}
+        catalog.mark_indexed(lacking or [], pictures, TAKEN, said)
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +59,8 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def answers(path: Path) -> tuple[dict[bytes, list[bytes]], int]:
-    """Hash -> the files that are shown for it, and how many pictures the space has. Asserts that a date that is given
-    is right."""
+    """Hash -> the files that are shown for it, and how many pictures the space has. Asserts that dates and metadata
+    that are given are right."""
     with Catalog.open(path, readonly=True) as catalog:
         (space,) = catalog.spaces()
         ids = {sha(number): catalog.content_by_sha256(sha(number)) for number in range(PICTURES)}
@@ -64,6 +69,8 @@ def answers(path: Path) -> tuple[dict[bytes, list[bytes]], int]:
         found = {known[row]: [file.path for file in files] for row, files in shown.items() if files}
         dates = catalog.own_dates(known, set())
         assert all(TAKEN.get(row) == date for row, date in dates.items())
+        said = catalog.metadata(known, set())
+        assert all(SAID.get(row, PictureMetadata()) == each for row, each in said.items())
         hashes = catalog.indexed(space.id).hashes()
         return found, sum(hashes.get(row) == sha256 for row, sha256 in known.items())
 

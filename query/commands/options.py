@@ -167,6 +167,27 @@ class Region(click.ParamType):
 REGION = Region()
 
 
+class Near(click.ParamType):
+    """LATITUDE,LONGITUDE,KM; the filter checks whether they are a place and a distance."""
+
+    name = "place"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[float, float, float]:
+        if isinstance(value, tuple):
+            return value
+        try:
+            latitude, longitude, km = (float(part) for part in str(value).split(","))
+        except ValueError:
+            wanted = "write latitude, longitude and kilometres, for example 48.2,16.4,25"
+            self.fail(f"{value!r} is not a place; {wanted}.", param, ctx)
+        return latitude, longitude, km
+
+
+NEAR = Near()
+
+
 class ByteSize(click.ParamType):
     """A number of bytes in plain units: 500M, 2G."""
 

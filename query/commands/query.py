@@ -12,9 +12,10 @@ import click
 
 from diffsim.retrieval.names import PROFILES
 
+from ..metadata import told
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
 from .files import WEIGHED_PICTURE, GivenPicture, Picture, output_option
-from .options import REGION, Choice, Date, FilePath, device_option, index_option
+from .options import NEAR, REGION, Choice, Date, FilePath, device_option, index_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -77,6 +78,10 @@ if TYPE_CHECKING:
     metavar="COLOUR[:SHARE%]",
     help="Only pictures of which a share has this colour, #c0392b or a name; 10 % unless another is given.",
 )
+@click.option("--camera", metavar="TEXT", help="Only pictures taken with a camera whose name holds this.")
+@click.option("--keyword", "keywords", multiple=True, metavar="WORD", help="Only pictures that have this keyword.")
+@click.option("--rating", type=click.IntRange(1, 5), help="Only pictures with at least this many stars.")
+@click.option("--near", type=NEAR, metavar="LAT,LON,KM", help="Only pictures taken within KM kilometres of a place.")
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
@@ -94,6 +99,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="json is JSON Lines, one hit per line.",
 )
+@click.option("--include-private", is_flag=True, help="Tell in JSON also where a picture was taken, and its caption.")
 @output_option("--sheet", "Also draw the query and its neighbours into this .png or .jpg.")
 @device_option
 def query(
@@ -112,12 +118,17 @@ def query(
     min_side: int | None,
     types: tuple[str, ...],
     colours: tuple[str, ...],
+    camera: str | None,
+    keywords: tuple[str, ...],
+    rating: int | None,
+    near: tuple[float, float, float] | None,
     fold: bool,
     no_rerank: bool,
     exact: bool,
     max_by_chance: float | None,
     include_self: bool,
     form: str,
+    include_private: bool,
     sheet: Path | None,
     force: bool,
     device: str,
@@ -143,7 +154,9 @@ def query(
         exact=exact,
         include_self=include_self,
         max_by_chance=max_by_chance,
-        filters=Filters(folders, after, before, min_side, formats=types),
+        filters=Filters(
+            folders, after, before, min_side, formats=types, camera=camera, keywords=keywords, rating=rating, near=near
+        ),
         fold=fold,
         colours=colours,
     )
@@ -152,7 +165,7 @@ def query(
             check_output(sheet, force=force, catalog=searcher.catalog)
         answer = searcher.answer(asked)
     stdout = sys.stdout.buffer
-    stdout.write(_FORMATS[form](answer.hits))
+    stdout.write(_json(answer.hits, include_private) if form == "json" else _FORMATS[form](answer.hits))
     stdout.flush()
     for note in _notes(answer, form):
         click.echo(note, err=True)
@@ -185,7 +198,8 @@ def table(hits: list["Hit"]) -> bytes:
     return ("\n".join(lines) + "\n").encode("utf-8", "backslashreplace")
 
 
-def json_row(hit: "Hit") -> dict[str, Any]:
+def json_row(hit: "Hit", private: bool = False) -> dict[str, Any]:
+    """private: with what its file says that is nobody else's business, see query/metadata.py."""
     return {
         "rank": hit.rank,
         "path": hit.path,
@@ -197,14 +211,15 @@ def json_row(hit: "Hit") -> dict[str, Any]:
         "offline": hit.offline,
         "date": None if hit.date is None else hit.date.isoformat(),
         "date_of": hit.date_of,
+        "metadata": told(hit.metadata, private),
         "content_id": hit.content_id,
-        "duplicates": [json_row(copy) for copy in hit.duplicates],
+        "duplicates": [json_row(copy, private) for copy in hit.duplicates],
     }
 
 
-def _json(hits: list["Hit"]) -> bytes:
+def _json(hits: list["Hit"], private: bool) -> bytes:
     """ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
-    return "".join(json.dumps(json_row(hit)) + "\n" for hit in hits).encode("ascii")
+    return "".join(json.dumps(json_row(hit, private)) + "\n" for hit in hits).encode("ascii")
 
 
 def _csv(hits: list["Hit"]) -> bytes:
@@ -222,7 +237,7 @@ def _paths(hits: list["Hit"]) -> bytes:
     return b"".join(os.fsencode(hit.path) + b"\n" for hit in hits)
 
 
-_FORMATS = {"table": table, "json": _json, "csv": _csv, "paths": _paths}
+_FORMATS = {"table": table, "csv": _csv, "paths": _paths}
 
 
 def _draw(examples: list["Example"], answer: "Answer", title: str, sheet: Path, index: "IndexFolder") -> None:

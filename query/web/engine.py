@@ -122,6 +122,10 @@ class Engine:
             min_bytes=given.min_bytes,
             max_bytes=given.max_bytes,
             formats=tuple(given.formats),
+            camera=given.camera,
+            keywords=tuple(given.keywords),
+            rating=given.rating,
+            near=given.near,
         )
 
     async def query(self, asked: schemas.SearchIn) -> Query:

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from diffsim.db.catalog import KnownPicture
+from diffsim.db.metadata import PictureMetadata
 from diffsim.indexer.choose import answering
 from diffsim.retrieval.region import seen_part
 
 from ..dates import date_of
+from ..metadata import told
 from ..picture_cache import PictureCache
 from ..query import Answer, Hit
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
@@ -39,7 +41,8 @@ def picture_out(known: KnownPicture, place: Place) -> schemas.PictureOut:
     )
 
 
-def details_out(known: KnownPicture, place: Place) -> schemas.DetailsOut:
+def details_out(known: KnownPicture, place: Place, said: PictureMetadata | None) -> schemas.DetailsOut:
+    """said: what its file says of it, if that is known."""
     date, whose = date_of(known.taken_ns, place[0])
     return schemas.DetailsOut(
         **picture_out(known, place).model_dump(),
@@ -47,6 +50,7 @@ def details_out(known: KnownPicture, place: Place) -> schemas.DetailsOut:
         bytes=known.size,
         date=None if date is None else date.isoformat(timespec="seconds"),
         date_of=whose,
+        metadata=None if said is None else schemas.MetadataOut(**told(said, private=True) or {}),
         paths=[schemas.FileOut(path=printable(path), there=os.path.lexists(path)) for path in place[0]],
     )
 

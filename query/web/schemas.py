@@ -12,6 +12,9 @@ PictureId = Id | UploadId
 Fraction = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Box = tuple[Fraction, Fraction, Fraction, Fraction]
 """Left, top, width, height in fractions of the upright picture."""
+Latitude = Annotated[float, Field(ge=-90, le=90, allow_inf_nan=False)]
+Longitude = Annotated[float, Field(ge=-180, le=180, allow_inf_nan=False)]
+Kilometres = Annotated[float, Field(gt=0, le=20_100, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**31)]
 
 
@@ -37,7 +40,8 @@ class ExampleIn(_In):
 class FiltersIn(_In):
     """What a picture must be; an empty field does not restrict. folders: as `/api/folders` lists them. after, before:
     days of the picture, or where it has no date of its own, of its file; `before` exclusive. Sides are in pixels, sizes
-    in bytes."""
+    in bytes. By what its file says: camera: maker and model hold this; keywords: it has every one; rating: at least so
+    many stars; near: latitude, longitude, kilometres."""
 
     folders: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=20)] = []
     after: date | None = None
@@ -47,6 +51,10 @@ class FiltersIn(_In):
     min_bytes: Count | None = None
     max_bytes: Annotated[int, Field(ge=1, le=2**62)] | None = None
     formats: Annotated[list[Annotated[str, Field(max_length=20)]], Field(max_length=20)] = []
+    camera: Annotated[str, Field(min_length=1, max_length=100)] | None = None
+    keywords: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=20)] = []
+    rating: Annotated[int, Field(ge=1, le=5)] | None = None
+    near: tuple[Latitude, Longitude, Kilometres] | None = None
 
 
 class SearchIn(_In):
@@ -120,14 +128,29 @@ class FileOut(BaseModel):
     there: bool
 
 
+class MetadataOut(BaseModel):
+    """What a picture's file says of it; empty or null where it says nothing. latitude, longitude: degrees, north and
+    east positive. rating: stars, or -1 for rejected."""
+
+    camera: str
+    lens: str
+    rating: int | None
+    latitude: float | None
+    longitude: float | None
+    keywords: list[str]
+    caption: str
+
+
 class DetailsOut(PictureOut):
     """Everything about one picture. bytes: of its file. date: ISO 8601, local; date_of: whose it is: the `picture`'s
-    own, or where it has none, that of its `file`. paths: all its files, and whether each is there now."""
+    own, or where it has none, that of its `file`. metadata: what its file says, null where that was not read. paths:
+    all its files, and whether each is there now."""
 
     format: str
     bytes: int
     date: str | None
     date_of: Literal["picture", "file"] | None
+    metadata: MetadataOut | None
     paths: list[FileOut]
 
 

@@ -22,12 +22,14 @@ from PIL import Image
 
 from .decoder_process import DecoderProcess, NoDecoder, cause_of_death
 from .images import DecodedPicture, UnreadableImage, inside_size
+from .metadata import NOTHING_SAID, Metadata
 
 _JOBS_PER_WORKER = 3
 """One in progress and two waiting, so that a worker stays busy while the results are being used."""
 _START_S = 60.0
 _MOST_LOSSES = 3
-_MAX_MESSAGE = 1 << 16
+_MAX_MESSAGE = 1 << 21
+"""Bytes: more than the longest metadata take as JSON."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,7 @@ class Job:
 @dataclass(frozen=True)
 class Decoded:
     """`pixels`: uint8 [size, size, 3], RGB; `width`, `height`: of the whole picture, upright; `taken_ns`: its own date,
-    in nanoseconds since 1970, if it has one."""
+    in nanoseconds since 1970, if it has one; `metadata`: what else its file says of it."""
 
     job: Job
     pixels: np.ndarray
@@ -52,6 +54,7 @@ class Decoded:
     width: int
     height: int
     taken_ns: int | None = None
+    metadata: Metadata = NOTHING_SAID
 
 
 @dataclass(frozen=True)
@@ -125,7 +128,8 @@ class DecodePool:
         (result,) = self.run([job])
         if not isinstance(result, Decoded):
             raise UnreadableImage(f"Cannot read {name}: {why_not(result)}.")
-        return DecodedPicture(result.pixels, result.format, result.width, result.height, result.taken_ns)
+        size = result.width, result.height
+        return DecodedPicture(result.pixels, result.format, *size, result.taken_ns, result.metadata)
 
     def run(self, jobs: Iterable[Job]) -> Iterator[Decoded | Failed | Changed]:
         """One result per job, in order of completion. Takes at most 3 jobs per worker ahead of the results.
@@ -229,7 +233,8 @@ class DecodePool:
         taken_ns = None if message["taken_ns"] is None else int(message["taken_ns"])
         if taken_ns is not None and not -(2**63) <= taken_ns < 2**63:
             raise ValueError(f"{taken_ns=}")
-        return Decoded(job, pixels, message["format"], int(message["width"]), int(message["height"]), taken_ns)
+        size = int(message["width"]), int(message["height"])
+        return Decoded(job, pixels, message["format"], *size, taken_ns, Metadata.from_message(message["metadata"]))
 
     def _start(self) -> _Worker:
         patience = 2 * self._timeout_s + 10

@@ -92,7 +92,7 @@ def _answer(
     except MemoryError:
         return {"failed": f"needs more than {memory_bytes // 10**6:,} MB of memory"}, None
     facts = {"format": picture.format, "width": picture.width, "height": picture.height, "taken_ns": picture.taken_ns}
-    return facts, picture
+    return facts | {"metadata": picture.metadata.as_message()}, picture
 
 
 def _limit_memory(memory_bytes: int) -> None:

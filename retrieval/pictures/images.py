@@ -39,6 +39,7 @@ from ..errors import RetrievalError
 from .colour import to_rgb
 from .dates import taken_ns
 from .mend import MOST_TEXT, mended
+from .metadata import NOTHING_SAID, Metadata, read_metadata
 
 DECODE_REVISION = 3
 """Part of every feature space: raised whenever a change in this package changes a pixel. 2: large JPEGs are decoded at
@@ -89,13 +90,15 @@ class UnreadableImage(RetrievalError):
 @dataclass(frozen=True)
 class DecodedPicture:
     """A decoded picture. `pixels`: uint8 [size, size, 3], RGB; `format`: "JPEG", "PNG", ...; `width`, `height`: of the
-    whole picture as shown, after its orientation was applied; `taken_ns`: its own date, see dates.taken_ns."""
+    whole picture as shown, after its orientation was applied; `taken_ns`: its own date, see dates.taken_ns; `metadata`:
+    what else its file says of it."""
 
     pixels: np.ndarray
     format: str
     width: int
     height: int
     taken_ns: int | None = None
+    metadata: Metadata = NOTHING_SAID
 
 
 def decode(data: bytes, size: int, fit: str = "squash") -> DecodedPicture:
@@ -117,7 +120,7 @@ def decode(data: bytes, size: int, fit: str = "squash") -> DecodedPicture:
         small = _turned(square, loaded.turn)
     else:
         small = _middle(loaded, size, short)
-    return DecodedPicture(np.array(small), loaded.format, width, height, loaded.taken_ns)
+    return DecodedPicture(np.array(small), loaded.format, width, height, loaded.taken_ns, loaded.metadata)
 
 
 def crop_side(fit: str) -> int | None:
@@ -189,7 +192,8 @@ def open_picture(data: bytes) -> tuple[Image.Image, str]:
 @dataclass(frozen=True)
 class _Loaded:
     """`picture`: RGB, not yet turned; `box`: where in it the picture lies (a reduced scale pads by less than a pixel);
-    `whole`: width and height at full scale; `turn`: what makes it upright; `taken_ns`: see dates.taken_ns."""
+    `whole`: width and height at full scale; `turn`: what makes it upright; `taken_ns`, `metadata`: what its file says
+    of it."""
 
     picture: Image.Image
     box: tuple[float, float, float, float]
@@ -197,6 +201,7 @@ class _Loaded:
     turn: Image.Transpose | None
     format: str
     taken_ns: int | None = None
+    metadata: Metadata = NOTHING_SAID
 
 
 def _load(data: bytes, size: int | None = None) -> _Loaded:
@@ -227,7 +232,8 @@ def _read(data: bytes, size: int | None) -> _Loaded:
         # TIFF turns itself while loading and then no longer reports an orientation.
         whole, box = (declared, draft[1]) if draft else (picture.size, (0, 0, *picture.size))
         depth = data[24] if format_name == "PNG" else 8
-        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name, taken_ns(picture))
+        said = taken_ns(picture), read_metadata(picture)
+        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name, *said)
 
 
 def _mended(data: bytes) -> bytes | None:

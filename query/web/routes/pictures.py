@@ -89,7 +89,8 @@ def filtered_pictures(
 def details(content_id: schemas.Id, request: Request) -> schemas.DetailsOut:
     """Everything about one picture."""
     engine = engine_of(request)
-    return present.details_out(engine.pictures.known(content_id), engine.place(content_id))
+    said = engine.catalog.metadata([content_id], set()).get(content_id)
+    return present.details_out(engine.pictures.known(content_id), engine.place(content_id), said)
 
 
 @router.get("/api/folders")

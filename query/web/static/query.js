@@ -43,11 +43,20 @@ async function describe(about, picture) {
       h("p.folder", { title: found.folder }, found.folder),
       h("p.quiet-text", {}, `${found.width} × ${found.height} · ${found.format} · ${bytesText(found.bytes)}${found.offline ? " · offline" : ""}`),
       found.date ? h("p.quiet-text", {}, `${found.date.slice(0, 16).replace("T", " ")} (${found.date_of === "picture" ? "the picture’s own date" : "date of the file"})`) : "",
+      found.metadata ? said(found.metadata) : "",
       found.paths.length > 1 ? h("details", {}, h("summary", {}, `${found.paths.length} files`), h("ul.paths", {}, found.paths.map((file) => h("li", {}, file.path)))) : "",
     );
   } catch (error) {
     about.append(h("p.notice.problem", {}, error.message));
   }
+}
+
+/** What the file says of the picture. */
+function said({ camera, lens, rating, latitude, longitude, keywords, caption }) {
+  const stars = rating === null ? "" : rating < 0 ? "rejected" : "★".repeat(rating);
+  const place = latitude === null ? "" : `${latitude.toFixed(4)}, ${longitude.toFixed(4)}`;
+  const lines = [caption, [camera, lens].filter(Boolean).join(" · "), [stars, place].filter(Boolean).join(" · "), keywords.join(", ")];
+  return lines.filter(Boolean).map((line) => h("p.quiet-text.said", {}, line));
 }
 
 // Region
