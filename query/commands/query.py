@@ -70,6 +70,7 @@ if TYPE_CHECKING:
 @click.option("--before", type=Date(), help="Only pictures from before this day.")
 @click.option("--min-side", type=click.IntRange(min=1), help="Only pictures with both sides at least this many pixels.")
 @click.option("--type", "types", multiple=True, metavar="FORMAT", help="Only pictures of this format: jpeg, png, ...")
+@click.option("--name", default="", help="Only pictures with this in their path below the indexed folder.")
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
@@ -104,6 +105,7 @@ def query(
     before: "datetime | None",
     min_side: int | None,
     types: tuple[str, ...],
+    name: str,
     fold: bool,
     no_rerank: bool,
     exact: bool,
@@ -135,7 +137,7 @@ def query(
         exact=exact,
         include_self=include_self,
         max_by_chance=max_by_chance,
-        filters=Filters(folders, after, before, min_side, formats=types),
+        filters=Filters(folders, after, before, min_side, formats=types, name=name),
         fold=fold,
     )
     with Searcher(index_path, device) as searcher:

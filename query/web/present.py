@@ -36,6 +36,7 @@ def picture_out(known: KnownPicture, place: Place) -> schemas.PictureOut:
         version=version(known),
         width=known.width,
         height=known.height,
+        bytes=known.size,
     )
 
 
@@ -44,7 +45,6 @@ def details_out(known: KnownPicture, place: Place) -> schemas.DetailsOut:
     return schemas.DetailsOut(
         **picture_out(known, place).model_dump(),
         format=known.format,
-        bytes=known.size,
         date=None if date is None else date.isoformat(timespec="seconds"),
         date_of=whose,
         paths=[schemas.FileOut(path=printable(path), there=os.path.lexists(path)) for path in place[0]],
@@ -93,6 +93,7 @@ def _hit_out(hit: Hit, pictures: PictureCache) -> schemas.HitOut:
         chance=None if hit.by_chance is None else chance_text(hit.by_chance),
         certainty=certainty(hit.by_chance),
         ended=likeness_ended(hit.by_chance),
+        date=None if hit.date is None else hit.date.isoformat(timespec="seconds"),
         recall_rank=hit.recall_rank,
         duplicates=[place(copy) for copy in hit.duplicates],
     )
