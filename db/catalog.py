@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sqlalchemy import Connection, bindparam, delete, exists, insert, select, update
@@ -27,7 +27,7 @@ from .chunks import chunks
 from .database import Database
 from .files import FileRows, KnownRoot, at_path, present, storable_text
 from .filters import Filters, count_undated, matching
-from .listing import PictureOrder, read_changed, read_folders, read_order
+from .listing import PictureOrder, read_changed, read_folders, read_order, read_values
 from .metadata import PictureMetadata, count_unread, read_metadata, write_metadata
 from .pending import PendingContent, count_pending, read_pending
 from .repair import mend
@@ -449,6 +449,12 @@ class Catalog:
         then only what changed since is read, unless that is much."""
         with self._database.reading() as connection:
             return read_order(connection, before)
+
+    def picture_values(self, of: Literal["date", "size"]) -> tuple[np.ndarray, np.ndarray]:
+        """Contents with a present file, int64, ascending, and of each its date (its own, else the latest of
+        its files, 0 where none is known; see times.py) or its size in bytes."""
+        with self._database.reading() as connection:
+            return read_values(connection, of)
 
     def changed(self, since: int) -> tuple[np.ndarray | None, int]:
         """Contents whose files or features changed in a commit after generation `since`, int64, ascending (None where

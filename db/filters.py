@@ -48,7 +48,8 @@ class Filters:
     folders: one of its files is below one of these, which the index must know. after, before: the picture's own date,
     or where it has none the time at which that file was modified, is this moment or later, and earlier than it (a date
     is its midnight; without a time zone it is local time). min_side, max_side: no side has fewer, or more, pixels.
-    min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name.
+    min_bytes, max_bytes: of the file. formats: JPEG, PNG, ... by the content, not by the name. name: a part of the path
+    below the indexed folder; of the letters a to z the case does not matter.
     What its file says of it (EXIF, XMP, IPTC): camera: maker and model hold this text. keywords: it has every one.
     rating: at least so many stars, 1 to 5. near: (latitude, longitude, kilometres), taken within so far of a place in
     degrees, north and east positive. Letters of either case are the same. Raises BadFilter.
@@ -66,6 +67,7 @@ class Filters:
     keywords: Sequence[str] = ()
     rating: int | None = None
     near: tuple[float, float, float] | None = None
+    name: str = ""
 
     def __post_init__(self) -> None:
         folders = (self.folders,) if isinstance(self.folders, str | os.PathLike) else self.folders
@@ -196,6 +198,8 @@ def _without_dates(
         below = or_(*(_below(connection, folder) for folder in filters.folders))
         # Among a few contents, the database must not walk the whole folder: inside a CASE it sees no index for that.
         wanted.append(case((below, 1), else_=0) == 1 if among else below)
+    if filters.name:
+        wanted.append(File.display.icontains(filters.name, autoescape=True))
     base = select(File.content_id)
     if of_content or filters.dated:
         base = base.join(Content, Content.id == File.content_id)

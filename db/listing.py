@@ -4,6 +4,8 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
+from typing import Literal
 
 import numpy as np
 from sqlalchemy import Connection, func, select
@@ -117,6 +119,22 @@ def _first_places(connection: Connection, ids: Iterable[int]) -> dict[int, Place
             if content_id is not None:
                 found[content_id] = min(found.get(content_id, (root, path)), (root, path))
     return found
+
+
+def read_values(connection: Connection, of: Literal["date", "size"]) -> tuple[np.ndarray, np.ndarray]:
+    """Contents with a present file, int64, ascending, and of each its own date, or the latest of its files', or 0; or
+    its size in bytes."""
+    value = func.max(func.coalesce(Content.taken_ns, File.mtime_ns, 0)) if of == "date" else func.max(Content.size)
+    statement = (
+        select(File.content_id, value)
+        .join(Content, Content.id == File.content_id)
+        .where(PRESENT)
+        .group_by(File.content_id)
+        .order_by(File.content_id)
+    )
+    rows = chain.from_iterable(raw_rows(connection, statement))
+    columns = np.fromiter(chain.from_iterable(rows), np.int64).reshape(-1, 2)
+    return columns[:, 0], columns[:, 1]
 
 
 def read_folders(connection: Connection, most: int) -> list[tuple[bytes, int]]:

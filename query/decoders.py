@@ -16,11 +16,12 @@ from diffsim.retrieval.pictures.images import inside_size
 
 THUMBNAIL_SIDE = 384
 PREVIEW_SIDE = 1600
+FULL_SIDE = 4096
 MEDIA_TYPE = "image/webp"
 
 _TIMEOUT_S = 30.0
 _MEMORY = 2 * 10**9
-_QUALITY = {THUMBNAIL_SIDE: 78, PREVIEW_SIDE: 88}
+_QUALITY = {THUMBNAIL_SIDE: 78, PREVIEW_SIDE: 88, FULL_SIDE: 90}
 
 
 class Decoders:
@@ -28,13 +29,13 @@ class Decoders:
 
     def __init__(self, workers: int) -> None:
         self._free: dict[int, queue.LifoQueue[DecodePool]] = {}
-        for side in (THUMBNAIL_SIDE, PREVIEW_SIDE):
+        for side, most in ((THUMBNAIL_SIDE, workers), (PREVIEW_SIDE, workers), (FULL_SIDE, 1)):
             self._free[side] = queue.LifoQueue()
-            for _ in range(workers):
+            for _ in range(most):
                 self._free[side].put(DecodePool(1, side, _TIMEOUT_S, _MEMORY, fit="inside"))
 
     def decode(self, job: Job, side: int) -> Decoded | Failed | Changed:
-        """side: THUMBNAIL_SIDE or PREVIEW_SIDE, the most pixels of a side."""
+        """side: THUMBNAIL_SIDE, PREVIEW_SIDE or FULL_SIDE, the most pixels of a side."""
         with self._borrowed(side) as pool:
             (result,) = pool.run([job])
         return result

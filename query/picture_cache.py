@@ -20,7 +20,7 @@ from diffsim.retrieval.pictures.decode_pool import Decoded, Failed, Job
 from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.user_folders import NoHome, user_cache
 
-from .decoders import PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded, picture_of
+from .decoders import FULL_SIDE, PREVIEW_SIDE, THUMBNAIL_SIDE, Decoders, encoded, picture_of
 from .errors import QueryError
 from .figures.thumbnails import blank
 from .picture_files import nameless_file
@@ -87,6 +87,10 @@ class PictureCache:
     def preview(self, content_id: int) -> bytes:
         """WebP of at most 1600 x 1600 pixels. Raises NoPicture if none of the picture's files can be read now."""
         return encoded(self._decoded(content_id, PREVIEW_SIDE), PREVIEW_SIDE)
+
+    def full(self, content_id: int) -> bytes:
+        """WebP of at most 4096 x 4096 pixels. Raises NoPicture if none of the picture's files can be read now."""
+        return encoded(self._decoded(content_id, FULL_SIDE), FULL_SIDE)
 
     def drawn(self, content_id: int) -> Image.Image:
         """The thumbnail for a sheet; a plain grey square if none of the picture's files can be read now."""

@@ -87,13 +87,6 @@ class Page:
         SCREENSHOTS.mkdir(exist_ok=True)
         self.driver.save_screenshot(str(SCREENSHOTS / f"{name}.png"))
 
-    def show_all(self) -> None:
-        """The hits beyond likeness too."""
-        button = self.all(".beyond:not([hidden]) button[aria-expanded=false]")
-        if button:
-            self.js("arguments[0].click()", button[0])
-        self.one(".tile .pick")
-
     def names(self) -> list[str]:
         return self.texts(".grid .tile:not(.empty) .name")
 

@@ -35,6 +35,8 @@ EXCLUDED = [positive_data_acceptance]
 OPERATIONS = {  # and what each must have answered in this test, lest it never gets past the door
     "GET /thumbnails/{content_id}": {200, 422},
     "GET /previews/{content_id}": {200, 422},
+    "GET /full/{content_id}": {200, 422},
+    "GET /originals/{content_id}": {200, 422},
     "GET /api/pictures": {200, 422},
     "POST /api/pictures": {200, 422},
     "GET /api/pictures/{content_id}": {200, 422},
@@ -43,6 +45,7 @@ OPERATIONS = {  # and what each must have answered in this test, lest it never g
     "GET /api/why": {200, 422},
     "GET /api/why/attention": {200, 422},
     "POST /api/uploads": {201, 422},
+    "POST /api/uploads/address": {403, 422},
     "GET /uploads/{name}": {200, 410},
     "POST /api/zip": {200, 422},
     "POST /api/sheet": {200, 422},

@@ -80,14 +80,14 @@ def query_id(page: Page, name: str) -> int:
     return int(next(item["id"] for item in items if item["name"] == name))
 
 
-# 1. Drop, paste or choose; ranked neighbours; where likeness ends
+# 1. Drop, paste or choose; ranked neighbours; how sure they are
 
 
 def test_a_chosen_picture_gives_ranked_neighbours(page, gallery):
     page.does(lambda: page.one("#file").send_keys(str(gallery / "outside.png")))
     page.until(lambda: page.texts(".head h1") and "…" not in page.texts(".head h1")[0], "no ranking came")
     assert "?q=u" in page.driver.current_url and "Your picture" in page.one(".about").text
-    page.show_all()
+    page.one(".tile .pick")
     ranks = [int(text.removeprefix("Rank ")) for text in page.texts(".tile .rank")]
     assert ranks[:5] == [1, 2, 3, 4, 5]
     scores = [float(text) for text in page.texts(".tile .score")]
@@ -97,15 +97,18 @@ def test_a_chosen_picture_gives_ranked_neighbours(page, gallery):
     page.shoot("upload")
 
 
-def test_the_page_says_where_likeness_ends(page):
+def test_the_headline_counts_and_every_tile_says_how_sure_it_is(page):
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    end = page.one(".beyond .end")
-    assert "ikeness" in end.text and "by chance alone" in end.text
-    page.show_all()
-    assert 0 < len(page.all(".beyond .tile.ended")) == len(page.all(".beyond .tile"))
-    shown = len(page.names())
-    page.click(".beyond button")
-    page.until(lambda: len(page.names()) < shown, "the rest stays")
+    words = page.texts(".tile .chance")
+    shown, sure = page.texts(".head h1")[0], words.count("sure")
+    assert shown.startswith(f"Closest {page.one('.tile').get_attribute('aria-setsize')}")
+    assert (f"{sure} of them sure" in shown) == bool(sure)
+    assert len(page.all(".tile.sure")) == sure
+    opacity = "return new Set([...document.querySelectorAll('.tile img')].map((i) => getComputedStyle(i).opacity)).size"
+    assert page.js(opacity) == 1
+    widths = page.js("return [...document.querySelectorAll('.tile .bar-of i')].map((i) => i.offsetWidth)")
+    assert len(widths) == len(words) and widths == sorted(widths, reverse=True) and widths[0] > widths[-1]
+    assert "technique" in page.one("#spaces-help").text
     page.shoot("neighbours")
 
 
@@ -178,7 +181,7 @@ def test_a_click_makes_it_the_query_and_back_leads_back(page):
     page.does(lambda: page.click(".tile .pick"))
     first = page.driver.current_url
     heading = page.texts(".head h1")
-    page.show_all()
+    page.one(".tile .pick")
     page.does(lambda: page.click(".tile .pick"))
     second = page.driver.current_url
     assert first != second
@@ -227,6 +230,35 @@ def test_a_region_is_drawn_and_the_cut_out_is_the_other_reading(page):
     assert size == pytest.approx([64, 42], abs=2)
 
 
+def box(page: Page) -> list[float]:
+    return [float(number) for number in page.driver.current_url.split("box=")[1].split("&")[0].split(",")]
+
+
+def test_a_region_is_moved_and_resized_by_mouse_and_keys(page):
+    page.open(f"/?q={query_id(page, 'cat-poster.png')}&box=0.2,0.2,0.4,0.4")
+    side = page.one(".query-picture").size["width"]
+    drag = ActionChains(page.driver).move_to_element(page.one(".region-box")).click_and_hold()
+    page.does(lambda: drag.move_by_offset(side // 5, side // 10).release().perform())
+    assert box(page) == pytest.approx([0.4, 0.3, 0.4, 0.4], abs=0.02)
+    corner = page.one(".handle[data-corner=nw]")
+    drag = ActionChains(page.driver).move_to_element(corner).click_and_hold()
+    page.does(lambda: drag.move_by_offset(-side // 10, side // 10).release().perform())
+    assert box(page) == pytest.approx([0.3, 0.4, 0.5, 0.3], abs=0.02)
+    before = page.driver.current_url
+    ActionChains(page.driver).move_to_element(page.one(".region-box")).click().perform()  # a click is no move
+    assert page.driver.current_url == before
+    left, top, wide, high = box(page)
+    page.js("arguments[0].focus()", page.one(".region-box"))
+    page.does(lambda: page.press(Keys.ARROW_LEFT, Keys.ARROW_LEFT, Keys.ARROW_DOWN))
+    assert box(page) == pytest.approx([left - 0.04, top + 0.02, wide, high], abs=1e-3)
+    assert page.js("return document.activeElement.className") == "region-box"  # one can go on
+    grow = ActionChains(page.driver).key_down(Keys.SHIFT).send_keys(Keys.ARROW_RIGHT).key_up(Keys.SHIFT)
+    page.does(grow.perform)
+    assert box(page) == pytest.approx([left - 0.04, top + 0.02, wide + 0.02, high], abs=1e-3)
+    page.does(lambda: page.press(Keys.DELETE))
+    assert "box=" not in page.driver.current_url
+
+
 def test_a_region_by_numbers_and_back_to_the_whole(page):
     page.open(f"/?q={query_id(page, 'cat-poster.png')}")
     page.click(".numbers summary")
@@ -241,7 +273,7 @@ def test_a_region_by_numbers_and_back_to_the_whole(page):
 
 def test_why_shows_both_pictures_and_where_attention_falls(page):
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.show_all()
+    page.one(".tile .pick")
     page.does(lambda: page.click(".tile .why"))
     assert "/why" in page.driver.current_url
     assert page.one(".head h1").text.startswith("Score ")
@@ -265,9 +297,9 @@ def test_why_shows_both_pictures_and_where_attention_falls(page):
 
 def test_more_and_less_like_others(page):
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.show_all()
+    page.one(".tile .pick")
     page.does(lambda: page.click(".tile .more"))
-    page.show_all()
+    page.one(".tile .pick")
     page.does(lambda: page.click(".tile .less"))
     assert page.driver.current_url.count("also=") == 2 and "@-0.5" in page.driver.current_url
     weight = page.one(".examples input")
@@ -286,15 +318,15 @@ def choose(page: Page, number: int, value: str) -> None:
 def test_filters_apply_to_all_pictures_and_to_a_search(page, gallery):
     page.press("f")
     folder = str(gallery / "gallery" / "dark")
-    page.until(lambda: page.all(f"#filters option[value='{folder}']"), "no folders came")
-    page.does(lambda: choose(page, 0, folder))
+    page.until(lambda: page.all(f"#filters [data-folder='{folder}']"), "no folders came")
+    page.does(lambda: page.click(f"#filters [data-folder='{folder}']"))
     assert page.one(".count").text == "10 pictures"
-    page.does(lambda: choose(page, 3, "1000"))
+    page.does(lambda: choose(page, 2, "1000"))
     assert page.one(".count").text == "0 pictures" and "filters" in page.one("main > div > .notice, .notice").text
-    page.does(lambda: choose(page, 3, ""))
+    page.does(lambda: choose(page, 2, ""))
     page.does(lambda: page.click(".tile .pick"))
     page.until(lambda: "of 9 " in page.one(".count").text or "of 10 " in page.one(".count").text, "the filter is gone")
-    page.show_all()
+    page.one(".tile .pick")
     assert set(page.texts(".tile .folder")) == {"…/gallery/dark"}
     page.shoot("filters")
     page.does(lambda: page.click(".check input"))
@@ -308,7 +340,7 @@ def test_a_selection_is_copied_and_taken_away(page, gallery, tmp_path):
     where = {"behavior": "allow", "downloadPath": str(tmp_path), "eventsEnabled": False}
     page.driver.execute_cdp_cmd("Browser.setDownloadBehavior", where)
     page.open(f"/?q={query_id(page, 'cat-neon.png')}")
-    page.show_all()
+    page.one(".tile .pick")
     page.until(lambda: len(page.all(".tile .select")) > 3, "no tiles")
     for button in page.all(".tile .select")[:3]:
         page.js("arguments[0].click()", button)

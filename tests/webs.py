@@ -19,9 +19,9 @@ TOKEN = "the-token-of-the-tests"
 
 
 @contextmanager
-def client(index: Path, **settings: Any) -> Iterator[TestClient]:
+def client(index: Path, *, fetch: bool = False, **settings: Any) -> Iterator[TestClient]:
     """Somebody who may ask."""
-    app = create_app(index, token=TOKEN, device="cpu")
+    app = create_app(index, token=TOKEN, device="cpu", fetch=fetch)
     with TestClient(app, base_url="http://127.0.0.1:8765", **settings) as asker:
         asker.headers["Authorization"] = f"Bearer {TOKEN}"
         yield asker

@@ -17,8 +17,13 @@ from .options import device_option, index_option
     help="Of 127.0.0.1; 0 picks a free one.",
 )
 @click.option("--no-open", is_flag=True, help="Only print the address; do not open a browser.")
+@click.option(
+    "--fetch",
+    is_flag=True,
+    help="Fetch pictures from public addresses of the web that are pasted or dragged onto the page.",
+)
 @device_option
-def browse(index_path: Path, port: int, no_open: bool, device: str) -> None:
+def browse(index_path: Path, port: int, no_open: bool, fetch: bool, device: str) -> None:
     """Open the index as a page in the browser: drop a picture, see its neighbours, explore from there.
 
     The page is served on this machine only, and only the printed address, which contains a secret token, opens it.
@@ -34,4 +39,4 @@ def browse(index_path: Path, port: int, no_open: bool, device: str) -> None:
         ) from problem
     from ..web.server import serve
 
-    serve(index_path, port, device=device, open_browser=not no_open, announce=click.echo)
+    serve(index_path, port, device=device, open_browser=not no_open, fetch=fetch, announce=click.echo)

@@ -82,6 +82,7 @@ if TYPE_CHECKING:
 @click.option("--keyword", "keywords", multiple=True, metavar="WORD", help="Only pictures that have this keyword.")
 @click.option("--rating", type=click.IntRange(1, 5), help="Only pictures with at least this many stars.")
 @click.option("--near", type=NEAR, metavar="LAT,LON,KM", help="Only pictures taken within KM kilometres of a place.")
+@click.option("--name", default="", help="Only pictures with this in their path below the indexed folder.")
 @click.option("--fold", is_flag=True, help="Group near-duplicates under their best-ranked hit.")
 @click.option("--no-rerank", is_flag=True, help="Stop after the first stage: order by pooled descriptors.")
 @click.option("--exact", is_flag=True, help="Score every picture instead of recalled candidates.")
@@ -122,6 +123,7 @@ def query(
     keywords: tuple[str, ...],
     rating: int | None,
     near: tuple[float, float, float] | None,
+    name: str,
     fold: bool,
     no_rerank: bool,
     exact: bool,
@@ -155,7 +157,16 @@ def query(
         include_self=include_self,
         max_by_chance=max_by_chance,
         filters=Filters(
-            folders, after, before, min_side, formats=types, camera=camera, keywords=keywords, rating=rating, near=near
+            folders,
+            after,
+            before,
+            min_side,
+            formats=types,
+            name=name,
+            camera=camera,
+            keywords=keywords,
+            rating=rating,
+            near=near,
         ),
         fold=fold,
         colours=colours,

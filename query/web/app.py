@@ -22,9 +22,9 @@ _HERE = Path(__file__).parent
 _PAGES = ("/", "/compare", "/why", "/index")
 
 
-def create_app(index: Path, *, token: str | None = None, device: str = "auto") -> FastAPI:
+def create_app(index: Path, *, token: str | None = None, device: str = "auto", fetch: bool = False) -> FastAPI:
     """The page over an index. token: the secret that gives access, as `?token=`, as a cookie or as a bearer token; by
-    default a random one, `app.state.token`. Raises NoIndex, ..."""
+    default a random one, `app.state.token`. fetch: whether pictures at addresses are fetched. Raises NoIndex, ..."""
     token = token or secrets.token_urlsafe(24)
     engine = Engine(IndexFolder.open(index), device)
     templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape())
@@ -62,6 +62,7 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto") -
     )
     app.state.engine = engine
     app.state.token = token
+    app.state.fetch = fetch
     problems.install(app, templates.get_template("missing.html").render())
     app.include_router(routes.router)
     app.mount("/static", StaticFiles(directory=_HERE / "static"), name="static")

@@ -25,7 +25,7 @@ from ..text import printable
 from . import schemas
 from .kept import Kept
 from .lanes import Asker, Lanes
-from .picture_list import PictureList
+from .picture_list import ListOrder, PictureList
 from .problems import Problem
 from .runs import Run, Runs
 from .uploads import Uploads
@@ -126,6 +126,7 @@ class Engine:
             keywords=tuple(given.keywords),
             rating=given.rating,
             near=given.near,
+            name=given.name,
         )
 
     async def query(self, asked: schemas.SearchIn) -> Query:
@@ -182,9 +183,9 @@ class Engine:
         """Where a picture's files are; none if all are gone."""
         return Locator(self.catalog).locate(content_id) or ((), False)
 
-    def page(self, offset: int, limit: int, filters: Filters) -> Page:
-        """Pictures by folder and name."""
-        ids, generation = self._list.ids(filters)
+    def page(self, offset: int, limit: int, filters: Filters, order: ListOrder = "path") -> Page:
+        """A piece of the list of pictures."""
+        ids, generation = self._list.ids(filters, order)
         some = ids[offset : offset + limit].tolist()
         places = Locator(self.catalog).locate_all(some)
         items = [(content_id, place or ((), False)) for content_id, place in zip(some, places, strict=True)]

@@ -1,4 +1,4 @@
-"""Downloads: a ZIP of selected files, and a search as a sheet like Figure 4 of the paper."""
+"""Downloads: a file, a ZIP of selected ones, and a search as a sheet like Figure 4 of the paper."""
 
 import hashlib
 import io
@@ -14,7 +14,7 @@ from pathlib import Path
 from diffsim.retrieval.regular_files import MAX_FILE_BYTES, open_regular
 
 from ..figures.sheet import SheetExample, SheetHit, draw_comparison, draw_sheet, sheet_hits
-from ..picture_cache import PictureCache
+from ..picture_cache import NoPicture, PictureCache
 from ..query import Answer, Hit
 from ..text import printable
 from .engine import Engine
@@ -72,6 +72,22 @@ def zip_of(engine: Engine, content_ids: Sequence[int]) -> Iterator[bytes]:
             lines = ["These files are gone, offline or have changed since they were indexed:", *left_out]
             archive.writestr("LEFT-OUT.txt", "\n".join(lines) + "\n")
     yield pipe.take()
+
+
+def original(engine: Engine, content_id: int) -> tuple[str, Iterator[bytes]]:
+    """The name of one of the picture's files that holds the bytes that were indexed, and these, in pieces. Raises
+    NoPicture if none does."""
+    known = engine.pictures.known(content_id)
+    for place in engine.catalog.files_of([content_id])[content_id]:
+        if (source := _unchanged(place.path, known.sha256)) is not None:
+            return _name(place.path, set()), _pieces(source)
+    raise NoPicture(f"The file of the picture {content_id} is gone, offline or has changed since it was indexed.")
+
+
+def _pieces(source: io.BufferedReader) -> Iterator[bytes]:
+    with source:
+        while piece := source.read(_CHUNK):
+            yield piece
 
 
 def _unchanged(path: bytes, sha256: bytes) -> io.BufferedReader | None:

@@ -1,4 +1,4 @@
-"""All pictures of the index by folder and name, or those that pass filters, from any number on.
+"""All pictures of the index by folder and name, date or size, or those that pass filters, from any number on.
 
 The order is held as one array of ids, 8 bytes a picture, which is brought up to date with what changed in the catalog.
 So the scroll bar can ask for any place, and nothing is read for each of a million pictures after a commit.
@@ -6,6 +6,7 @@ So the scroll bar can ask for any place, and nothing is read for each of a milli
 
 import threading
 from collections import OrderedDict
+from typing import Literal
 
 import numpy as np
 
@@ -14,6 +15,9 @@ from diffsim.db.filters import Filters
 from diffsim.db.listing import PictureOrder
 
 from ..allowed import Allowed
+
+ListOrder = Literal["path", "newest", "oldest", "largest", "smallest"]
+"""By folder and name, by the picture's date (or its file's), by the size of its file."""
 
 _KEPT = 4
 """Filters whose list is held: a page asks for one piece after the other of the same."""
@@ -26,22 +30,35 @@ class PictureList:
         self._catalog = catalog
         self._allowed = Allowed(catalog)
         self._order: PictureOrder | None = None
-        self._passed: OrderedDict[Filters, tuple[np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
+        self._passed: OrderedDict[tuple[Filters, ListOrder], tuple[np.ndarray, np.ndarray, np.ndarray]] = OrderedDict()
+        self._orders: dict[ListOrder, tuple[np.ndarray, np.ndarray]] = {}  # of which order, and that one sorted
         self._lock = threading.Lock()
 
-    def ids(self, filters: Filters) -> tuple[np.ndarray, int]:
+    def ids(self, filters: Filters, order: ListOrder = "path") -> tuple[np.ndarray, int]:
         """Ids in order, int64, and the catalog's generation that they show."""
         with self._lock:
             self._order = self._catalog.picture_order(self._order)
-            ids = self._passing(self._order.ids, filters) if filters else self._order.ids
+            ids = self._order.ids if order == "path" else self._sorted(self._order, order)
+            ids = self._passing(ids, filters, order) if filters else ids
             return ids, self._order.generation
 
-    def _passing(self, ids: np.ndarray, filters: Filters) -> np.ndarray:
+    def _sorted(self, all_: PictureOrder, order: ListOrder) -> np.ndarray:
+        """The same pictures in another order; where two are alike in it, by folder and name."""
+        of, ids = self._orders.get(order, (None, all_.ids))
+        if of is not all_.ids:
+            known, values = self._catalog.picture_values("date" if order in ("newest", "oldest") else "size")
+            places = np.minimum(np.searchsorted(known, all_.ids), max(0, len(known) - 1))
+            found = values[places] if len(known) else np.zeros(len(all_.ids), np.int64)
+            ids = all_.ids[np.argsort(-found if order in ("newest", "largest") else found, kind="stable")]
+            self._orders[order] = all_.ids, ids
+        return ids
+
+    def _passing(self, ids: np.ndarray, filters: Filters, order: ListOrder) -> np.ndarray:
         allowed = self._allowed.ids(filters)
-        of_ids, of_allowed, passed = self._passed.pop(filters, (None, None, ids))
+        of_ids, of_allowed, passed = self._passed.pop((filters, order), (None, None, ids))
         if of_ids is not ids or of_allowed is not allowed:
             passed = ids[np.isin(ids, allowed)]
-        self._passed[filters] = ids, allowed, passed
+        self._passed[filters, order] = ids, allowed, passed
         if len(self._passed) > _KEPT:
             self._passed.popitem(last=False)
         return passed

@@ -38,6 +38,7 @@ def picture_out(known: KnownPicture, place: Place) -> schemas.PictureOut:
         version=version(known),
         width=known.width,
         height=known.height,
+        bytes=known.size,
     )
 
 
@@ -47,7 +48,6 @@ def details_out(known: KnownPicture, place: Place, said: PictureMetadata | None)
     return schemas.DetailsOut(
         **picture_out(known, place).model_dump(),
         format=known.format,
-        bytes=known.size,
         date=None if date is None else date.isoformat(timespec="seconds"),
         date_of=whose,
         metadata=None if said is None else schemas.MetadataOut(**told(said, private=True) or {}),
@@ -97,6 +97,7 @@ def _hit_out(hit: Hit, pictures: PictureCache) -> schemas.HitOut:
         chance=None if hit.by_chance is None else chance_text(hit.by_chance),
         certainty=certainty(hit.by_chance),
         ended=likeness_ended(hit.by_chance),
+        date=None if hit.date is None else hit.date.isoformat(timespec="seconds"),
         recall_rank=hit.recall_rank,
         duplicates=[place(copy) for copy in hit.duplicates],
     )

@@ -40,8 +40,8 @@ class ExampleIn(_In):
 class FiltersIn(_In):
     """What a picture must be; an empty field does not restrict. folders: as `/api/folders` lists them. after, before:
     days of the picture, or where it has no date of its own, of its file; `before` exclusive. Sides are in pixels, sizes
-    in bytes. By what its file says: camera: maker and model hold this; keywords: it has every one; rating: at least so
-    many stars; near: latitude, longitude, kilometres."""
+    in bytes. name: a part of the path below the indexed folder. By what its file says: camera: maker and model hold
+    this; keywords: it has every one; rating: at least so many stars; near: latitude, longitude, kilometres."""
 
     folders: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=20)] = []
     after: date | None = None
@@ -55,6 +55,7 @@ class FiltersIn(_In):
     keywords: Annotated[list[Annotated[str, Field(min_length=1, max_length=100)]], Field(max_length=20)] = []
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
     near: tuple[Latitude, Longitude, Kilometres] | None = None
+    name: Annotated[str, Field(max_length=200)] = ""
 
 
 class SearchIn(_In):
@@ -73,7 +74,8 @@ class SearchIn(_In):
 
 class PictureOut(BaseModel):
     """name, folder: display text of one of its files; files: how many there are. offline: all of them are, for now.
-    version: changes with the content, for `?v=` of its thumbnail. width, height: in pixels, upright."""
+    version: changes with the content, for `?v=` of its thumbnail. width, height: in pixels, upright. bytes: of its
+    file."""
 
     id: int
     name: str
@@ -83,13 +85,15 @@ class PictureOut(BaseModel):
     version: str
     width: int
     height: int
+    bytes: int
 
 
 class HitOut(PictureOut):
     """rank, recall_rank: from 1, by the full score and by the first stage. likeness: how far the score stands above
     what pictures of the collection score in the middle, in their spread; standing: the same, or the score, as text.
     by_chance: how many pictures are expected to score as high by chance; chance: the same as text; certainty: `sure`,
-    `likely` or `weak`. ended: chance alone explains this hit. duplicates: near copies of it that were folded."""
+    `likely` or `weak`. ended: chance alone explains this hit. date: as in its details.
+    duplicates: near copies of it that were folded."""
 
     rank: int
     score: float
@@ -99,6 +103,7 @@ class HitOut(PictureOut):
     chance: str | None
     certainty: str
     ended: bool
+    date: str | None
     recall_rank: int
     duplicates: list[PictureOut] = []
 
@@ -142,12 +147,11 @@ class MetadataOut(BaseModel):
 
 
 class DetailsOut(PictureOut):
-    """Everything about one picture. bytes: of its file. date: ISO 8601, local; date_of: whose it is: the `picture`'s
+    """Everything about one picture. date: ISO 8601, local; date_of: whose it is: the `picture`'s
     own, or where it has none, that of its `file`. metadata: what its file says, null where that was not read. paths:
     all its files, and whether each is there now."""
 
     format: str
-    bytes: int
     date: str | None
     date_of: Literal["picture", "file"] | None
     metadata: MetadataOut | None
@@ -170,6 +174,10 @@ class UploadOut(BaseModel):
     picture: PictureId
     width: int
     height: int
+
+
+class AddressIn(_In):
+    address: Annotated[str, Field(min_length=1, max_length=8192)]
 
 
 class WhyOut(BaseModel):

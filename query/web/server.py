@@ -22,9 +22,11 @@ class PortInUse(QueryError):
     """The page cannot be served at this port."""
 
 
-def serve(index: Path, port: int, *, device: str, open_browser: bool, announce: Callable[[str], None]) -> None:
+def serve(
+    index: Path, port: int, *, device: str, open_browser: bool, fetch: bool, announce: Callable[[str], None]
+) -> None:
     """Announce the address, with its token, and serve. port: 0 means any free one. Raises PortInUse."""
-    app = create_app(index, device=device)
+    app = create_app(index, device=device, fetch=fetch)
     listening = listen(port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
     announce(address)

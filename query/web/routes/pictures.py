@@ -1,5 +1,6 @@
 """Pictures: thumbnails and previews, lists, details, uploads."""
 
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
@@ -8,9 +9,12 @@ from fastapi.responses import Response
 
 from diffsim.db.filters import NO_FILTERS
 
-from ...decoders import MEDIA_TYPE, PREVIEW_SIDE, THUMBNAIL_SIDE
+from ...decoders import FULL_SIDE, MEDIA_TYPE, PREVIEW_SIDE, THUMBNAIL_SIDE
 from .. import present, schemas
+from ..addresses import NOT_ALLOWED, fetch
+from ..engine import Engine
 from ..guard import MAX_UPLOAD
+from ..picture_list import ListOrder
 from ..problems import Problem
 from .common import WEBP, engine_of
 
@@ -45,12 +49,24 @@ async def thumbnail(content_id: schemas.Id, request: Request, v: _Wanted = None)
 @router.get("/previews/{content_id}", response_class=Response, responses=WEBP)
 async def preview(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
     """The picture as large as a screen, upright, from any format."""
+    return await _decoded(request, content_id, v, PREVIEW_SIDE, engine_of(request).pictures.preview)
+
+
+@router.get("/full/{content_id}", response_class=Response, responses=WEBP)
+async def full(content_id: schemas.Id, request: Request, v: _Wanted = None) -> Response:
+    """The picture with all its pixels, or 4,096 of its longer side, upright, from any format."""
+    return await _decoded(request, content_id, v, FULL_SIDE, engine_of(request).pictures.full)
+
+
+async def _decoded(
+    request: Request, content_id: int, wanted: str | None, side: int, make: Callable[[int], bytes]
+) -> Response:
     engine = engine_of(request)
     known = await run_in_threadpool(engine.pictures.known, content_id)
-    headers = _caching(request, present.version(known), PREVIEW_SIDE, v)
+    headers = _caching(request, present.version(known), side, wanted)
     if headers is None:
         return Response(status_code=304)
-    data = await engine.lanes.decoding.run_if_wanted(request, engine.pictures.preview, content_id)
+    data = await engine.lanes.decoding.run_if_wanted(request, make, content_id)
     return Response(data, media_type=MEDIA_TYPE, headers=headers)
 
 
@@ -67,10 +83,11 @@ def pictures(
     request: Request,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    order: ListOrder = "path",
 ) -> schemas.PageOut:
-    """A piece of the list of all pictures, by folder and name."""
+    """A piece of the list of all pictures, by folder and name or in another order."""
     engine = engine_of(request)
-    return present.page_out(engine.page(offset, limit, NO_FILTERS), engine.pictures)
+    return present.page_out(engine.page(offset, limit, NO_FILTERS, order), engine.pictures)
 
 
 @router.post("/api/pictures")
@@ -79,10 +96,11 @@ def filtered_pictures(
     filters: schemas.FiltersIn,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
     limit: Annotated[int, Query(ge=1, le=500)] = 100,
+    order: ListOrder = "path",
 ) -> schemas.PageOut:
     """The same of the pictures that pass filters."""
     engine = engine_of(request)
-    return present.page_out(engine.page(offset, limit, engine.filters(filters)), engine.pictures)
+    return present.page_out(engine.page(offset, limit, engine.filters(filters), order), engine.pictures)
 
 
 @router.get("/api/pictures/{content_id}")
@@ -109,6 +127,19 @@ async def upload(request: Request) -> schemas.UploadOut:
     data = await request.body()
     if not data:
         raise Problem(422, f"The request has no body; send the picture's bytes, at most {MAX_UPLOAD >> 20} MB.")
+    return await _uploaded(engine, data)
+
+
+@router.post("/api/uploads/address", status_code=201)
+async def upload_from(given: schemas.AddressIn, request: Request) -> schemas.UploadOut:
+    """Give a picture of the web to search with, where the page was started with `--fetch`: the server asks public hosts
+    only, for at most 64 MB and 20 s."""
+    if not request.app.state.fetch:
+        raise NOT_ALLOWED
+    return await _uploaded(engine_of(request), await run_in_threadpool(fetch, given.address))
+
+
+async def _uploaded(engine: Engine, data: bytes) -> schemas.UploadOut:
     name, kept = await engine.lanes.decoding.run(engine.uploads.add, data)
     known = await run_in_threadpool(engine.catalog.content_by_sha256, kept.sha256)
     indexed = engine.catalog.pictures([known]).get(known) if known is not None else None

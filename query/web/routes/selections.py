@@ -1,7 +1,9 @@
-"""Downloads: files as a ZIP, a search as a sheet."""
+"""Downloads: a file, several as a ZIP, a search as a sheet."""
 
 import io
 from collections.abc import Sequence
+from typing import Any
+from urllib.parse import quote
 
 from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
@@ -16,6 +18,17 @@ from ..lanes import Asker
 from .common import engine_of
 
 router = APIRouter()
+
+
+_FILE: dict[int | str, dict[str, Any]] = {200: {"content": {"application/octet-stream": {}}}}
+
+
+@router.get("/originals/{content_id}", response_class=StreamingResponse, responses=_FILE)
+def original_file(content_id: schemas.Id, request: Request) -> StreamingResponse:
+    """The picture's file as it is, to be saved: nothing but the guarded decoders shows what is inside."""
+    name, pieces = export.original(engine_of(request), content_id)
+    headers = {"Content-Disposition": f"attachment; filename*=UTF-8''{quote(name, safe='')}"}
+    return StreamingResponse(pieces, media_type="application/octet-stream", headers=headers)
 
 
 @router.post("/api/zip", response_class=StreamingResponse, responses={200: {"content": {"application/zip": {}}}})

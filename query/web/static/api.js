@@ -88,4 +88,6 @@ export async function upload(file) {
 export const isUpload = (picture) => typeof picture === "string";
 export const previewOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/previews/${picture}`);
 export const smallOf = (picture) => (isUpload(picture) ? `/uploads/${picture}` : `/thumbnails/${picture}`);
-export const thumbnailOf = (item) => `/thumbnails/${item.id}?v=${item.version}`;
+export const fullOf = (item) => `/full/${item.id}?v=${item.version}`;
+export const originalOf = (item) => `/originals/${item.id}`;
+export const thumbnailOf = (item) => (isUpload(item.id) ? smallOf(item.id) : `/thumbnails/${item.id}?v=${item.version}`);

@@ -5,7 +5,7 @@ import { h, say } from "./dom.js";
 import { go, index, state } from "./nav.js";
 import { take } from "./selection.js";
 import { asked, format, searchBody } from "./state.js";
-import { chance, standing } from "./tile.js";
+import { meter } from "./tile.js";
 
 const TOP = 8;
 
@@ -35,10 +35,7 @@ export function compareView(main) {
 }
 
 function tiles(answer, space) {
-  let ended = false;
-  return answer.hits.flatMap((hit) => {
-    const first = hit.ended && !ended;
-    ended ||= hit.ended;
+  return answer.hits.map((hit) => {
     const why = h("button.tool.why", { type: "button", title: "Why is it here?", "aria-label": `Why is it here: ${hit.name}`, onclick: () => go({ ...state, view: "why", b: hit.id, by: [space.name] }) }, "why");
     const tile = h(
       "li.tile.small",
@@ -47,12 +44,12 @@ function tiles(answer, space) {
         "a.pick",
         { href: format(asked({ ...state, by: [space.name] }, hit.id)), "data-link": true },
         h("div.shot", {}, h("img", { src: thumbnailOf(hit), alt: hit.name, loading: "lazy" })),
-        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), standing(hit), chance(hit)), h("span.line.name", { title: hit.name }, hit.name)),
+        h("span.caption", {}, h("span.line.figures", {}, h("b.rank", {}, String(hit.rank)), meter(hit)), h("span.line.name", { title: hit.name }, hit.name)),
       ),
       h("div.tools", {}, why),
     );
-    tile.classList.toggle("ended", hit.ended);
-    return first ? [h("li.end-mark", {}, h("span", {}, "likeness ends here")), tile] : [tile];
+    tile.classList.toggle("sure", hit.certainty === "sure");
+    return tile;
   });
 }
 

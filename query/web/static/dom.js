@@ -41,11 +41,20 @@ export const debounce = (wait, work) => {
   };
 };
 
+export async function copyText(text, done) {
+  try {
+    await navigator.clipboard.writeText(text);
+    notice(done);
+  } catch (error) {
+    notice(error.name === "NotAllowedError" ? "The browser does not allow copying here." : error.message, "problem");
+  }
+}
+
 /** A line below the header that disappears by itself. */
 export function notice(text, kind = "") {
   document.querySelectorAll(".toast").forEach((old) => old.remove());
   const toast = h("div.toast", { role: kind === "problem" ? "alert" : "status" }, h("span", {}, text), h("button", { type: "button", "aria-label": "Close", onclick: () => toast.remove() }, "×"));
   if (kind) toast.classList.add(kind);
-  document.body.append(toast);
+  (document.querySelector("dialog[open]") ?? document.body).append(toast); // above what is on top
   setTimeout(() => toast.remove(), 9000);
 }

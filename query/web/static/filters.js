@@ -1,13 +1,12 @@
 // Which pictures may be hits: by folder, date, size and format; applied before recall.
 
-import { get } from "./api.js";
-import { h, notice } from "./dom.js";
+import { h } from "./dom.js";
+import { folderTree } from "./folders.js";
 import { go, state } from "./nav.js";
 import { emptyFilters, filtersOn } from "./state.js";
 
 const FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "HEIF", "AVIF", "BMP", "JPEG2000"];
 const MB = 2 ** 20;
-let folders = null;
 
 /** A line of filters for the top of a view; a disclosure, open if some are set. */
 export function filterBar() {
@@ -47,8 +46,6 @@ function number(name, label, scale, unit) {
 }
 
 function form() {
-  const folder = h("select", { onchange: (event) => set({ folders: event.target.value ? [event.target.value] : [] }) }, h("option", { value: "" }, "any"));
-  fillFolders(folder);
   const format = h(
     "select",
     { onchange: (event) => set({ formats: event.target.value ? [event.target.value] : [] }) },
@@ -57,7 +54,7 @@ function form() {
   );
   const day = (name, label) => field(label, h("input", { type: "date", value: state.filters[name] ?? "", onchange: (event) => set({ [name]: event.target.value || null }) }));
   return [
-    field("Folder", folder),
+    h("div.field.folders", {}, h("span", {}, "Folders"), folderTree(state.filters.folders, (folders) => set({ folders }))),
     day("after", "Dated from"),
     day("before", "Dated before"),
     number("min_side", "Sides at least", 1, "px"),
@@ -67,15 +64,3 @@ function form() {
     h("button", { type: "button", disabled: !filtersOn(state.filters), onclick: () => go({ ...state, filters: emptyFilters() }) }, "No filters"),
   ];
 }
-
-async function fillFolders(select) {
-  try {
-    folders ??= await get("/api/folders");
-    const chosen = state.filters.folders[0];
-    select.append(...folders.map(({ folder, pictures }) => h("option", { value: folder, selected: folder === chosen }, `${folder} (${pictures.toLocaleString("en")})`)));
-  } catch (error) {
-    notice(error.message, "problem");
-  }
-}
-
-export const forgetFolders = () => (folders = null);

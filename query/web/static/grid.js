@@ -58,7 +58,7 @@ export class Grid {
     const width = this.element.clientWidth;
     if (!width) return;
     const before = { step: this.step, columns: this.columns, ...this.tall };
-    const least = width < 420 ? 140 : this.least;
+    const least = width < 420 ? Math.min(width, (140 * this.least) / 176) : this.least;
     this.columns = Math.max(1, Math.floor((width + GAP) / (least + GAP)));
     this.side = Math.floor((width - GAP * (this.columns - 1)) / this.columns);
     this.step = this.side + this.caption + GAP;
@@ -72,6 +72,12 @@ export class Grid {
       this.goTo((Math.floor(number / this.columns) + (this.at / before.step % 1)) * this.step);
     } else if (before.spare || this.tall.spare) this.goTo(top);
     else this.draw();
+  }
+
+  /** Tiles at least this wide. */
+  resize(least) {
+    this.least = least;
+    this.layout();
   }
 
   /** The element's pixel at the top of the window; below 0 where the element begins lower. */

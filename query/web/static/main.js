@@ -1,18 +1,16 @@
 // The page: which view is shown, the header, dropped and pasted pictures, and the keys that work everywhere.
 
-import { get, upload } from "./api.js";
+import { get } from "./api.js";
 import { compareView } from "./compare.js";
-import { $, h, notice, say } from "./dom.js";
-import { forgetFolders } from "./filters.js";
+import { $, h, notice } from "./dom.js";
+import { forgetFolders } from "./folders.js";
 import { indexView } from "./indexview.js";
 import { go, index, start, state } from "./nav.js";
+import { outside } from "./outside.js";
 import { forget, results } from "./results.js";
 import * as selection from "./selection.js";
 import { shelf } from "./shelf.js";
-import { asked } from "./state.js";
 import { whyView } from "./why.js";
-
-const MOST_PICTURES = 21; // the query and 20 examples, as the API takes them
 
 let view = null;
 
@@ -43,11 +41,22 @@ function drawSpaces(now) {
   group.replaceChildren(
     ...spaces.map((space, number) => {
       const pressed = on.includes(space.name) || on.includes(space.fingerprint);
-      const title = `${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; Shift weighs it together with the others`;
+      const title = `${MEANING[space.short] ?? ""} ${space.name}${number < 9 ? ` (key ${number + 1})` : ""}; Shift weighs it together with the others`;
       return h("button", { type: "button", title, "aria-pressed": String(pressed), onclick: (event) => chooseSpace(space, event.shiftKey ? on : null) }, space.short);
     }),
   );
+  const help = $("#spaces-help");
+  help.hidden = group.hidden;
+  help.textContent = on.length > 1 ? "Several together: each counts alike." : (MEANING[short(on[0] ?? "")] ?? "");
 }
+
+/** What each profile takes for alike, in a line. */
+const MEANING = {
+  style: "How it is made: technique, colours, texture.",
+  instance: "The same thing: this very object, person or place.",
+  look: "The whole impression: what is where, and in which colours.",
+};
+const short = (name) => name.split("/").pop();
 
 function chooseSpace(space, beside) {
   const by = !beside ? [space.name] : beside.includes(space.name) ? beside.filter((name) => name !== space.name) : [...beside, space.name];
@@ -56,7 +65,6 @@ function chooseSpace(space, beside) {
 
 async function readIndex() {
   const found = await get("/api/index");
-  const short = (name) => name.split("/").pop();
   index.spaces = found.spaces.map((space) => {
     const twins = found.spaces.filter((other) => other.answers && short(other.name) === short(space.name));
     return { ...space, short: twins.length > 1 ? space.name : short(space.name) };
@@ -67,61 +75,6 @@ async function readIndex() {
   }
   index.pictures = found.pictures;
   index.generation = found.generation;
-}
-
-// Pictures from outside
-
-/** The first is the query, the others are further examples of weight 1. */
-async function askWith(files) {
-  if (!files.length) return;
-  say(files.length > 1 ? "Reading the pictures …" : "Reading the picture …");
-  document.body.classList.add("busy");
-  const found = new Set();
-  const problems = [];
-  for (const file of files.slice(0, MOST_PICTURES)) {
-    try {
-      found.add((await upload(file)).picture);
-    } catch (error) {
-      problems.push(files.length > 1 ? `${file.name}: ${error.message}` : error.message);
-    }
-  }
-  document.body.classList.remove("busy");
-  const [first, ...others] = found;
-  if (first !== undefined) go({ ...asked(state, first), also: others.map((picture) => ({ picture, weight: 1 })) });
-  if (files.length > MOST_PICTURES) problems.push(`Only the first ${MOST_PICTURES} of ${files.length} pictures were read.`);
-  if (problems.length) notice(problems.slice(0, 3).join(" ") + (problems.length > 3 ? ` And ${problems.length - 3} more.` : ""), "problem");
-  else if (others.length) notice(`Searched with ${found.size} pictures together, each with weight 1.`);
-}
-
-function outside() {
-  const input = $("#file");
-  $("#choose").addEventListener("click", () => input.click());
-  input.addEventListener("change", () => {
-    askWith([...input.files]);
-    input.value = "";
-  });
-  addEventListener("paste", (event) => {
-    const files = [...(event.clipboardData?.files ?? [])];
-    if (!files.length) return;
-    event.preventDefault();
-    askWith(files);
-  });
-  const drop = $("#drop");
-  const carries = (event) => [...(event.dataTransfer?.types ?? [])].includes("Files");
-  addEventListener("dragover", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    drop.hidden = false;
-  });
-  addEventListener("dragleave", (event) => {
-    if (!event.relatedTarget) drop.hidden = true;
-  });
-  addEventListener("drop", (event) => {
-    if (!carries(event)) return;
-    event.preventDefault();
-    drop.hidden = true;
-    askWith([...event.dataTransfer.files]);
-  });
 }
 
 // Keys and header

@@ -1,10 +1,12 @@
 // The query: its picture with a region to draw, further examples with their weights, and how to search.
 
-import { get, isUpload, smallOf, upload, previewOf } from "./api.js";
+import { get, isUpload, previewOf, smallOf } from "./api.js";
 import { bytesText, h, notice } from "./dom.js";
 import { filterBar } from "./filters.js";
+import { lightbox } from "./lightbox.js";
 import { go, state } from "./nav.js";
-import { asked, format } from "./state.js";
+import { regionTools } from "./region.js";
+import { format } from "./state.js";
 
 export function queryPanel() {
   const picture = h("img", { src: previewOf(state.q), alt: "The query" });
@@ -12,6 +14,9 @@ export function queryPanel() {
   picture.addEventListener("load", () => {
     frame.style.setProperty("--ratio", picture.naturalWidth / picture.naturalHeight);
   });
+  const shown = h("button.tool.open", { type: "button", title: "Open it large", "aria-label": "Open the query large" });
+  shown.addEventListener("click", () => enlarge(picture));
+  frame.append(shown);
   const about = h("div.about", {});
   if (isUpload(state.q)) about.append(h("p.name", {}, "Your picture"), h("p.quiet-text", {}, "Only in the memory of this page; it is not in the index."));
   else describe(about, picture);
@@ -32,6 +37,16 @@ export function queryPanel() {
     filterBar(),
   );
   return { element };
+}
+
+async function enlarge(picture) {
+  const own = { id: state.q, name: "Your picture", version: "", width: picture.naturalWidth, height: picture.naturalHeight };
+  try {
+    const item = isUpload(state.q) ? own : await get(`/api/pictures/${state.q}`);
+    lightbox({ count: () => 1, item: () => item }, 0);
+  } catch (error) {
+    notice(error.message, "problem");
+  }
 }
 
 async function describe(about, picture) {
@@ -57,101 +72,6 @@ function said({ camera, lens, rating, latitude, longitude, keywords, caption }) 
   const place = latitude === null ? "" : `${latitude.toFixed(4)}, ${longitude.toFixed(4)}`;
   const lines = [caption, [camera, lens].filter(Boolean).join(" · "), [stars, place].filter(Boolean).join(" · "), keywords.join(", ")];
   return lines.filter(Boolean).map((line) => h("p.quiet-text.said", {}, line));
-}
-
-// Region
-
-function regionTools(frame, picture) {
-  const box = h("div.region-box", { hidden: true });
-  frame.append(box);
-  let drawing = false;
-  const place = (given) => {
-    box.hidden = !given;
-    if (!given) return;
-    const [x, y, width, height] = given;
-    box.style.left = `${100 * x}%`;
-    box.style.top = `${100 * y}%`;
-    box.style.width = `${100 * width}%`;
-    box.style.height = `${100 * height}%`;
-  };
-  place(state.box);
-
-  const start = h("button", { type: "button", "aria-pressed": "false", onclick: () => arm(!drawing) }, state.box ? "Draw another region" : "Search by a region");
-  const arm = (on) => {
-    drawing = on;
-    start.setAttribute("aria-pressed", on);
-    frame.classList.toggle("drawing", on);
-  };
-  let from = null;
-  const at = (event) => {
-    const area = picture.getBoundingClientRect();
-    const clamp = (value) => Math.min(1, Math.max(0, value));
-    return [clamp((event.clientX - area.left) / area.width), clamp((event.clientY - area.top) / area.height)];
-  };
-  const between = (a, b) => [Math.min(a[0], b[0]), Math.min(a[1], b[1]), Math.abs(a[0] - b[0]), Math.abs(a[1] - b[1])];
-  frame.addEventListener("pointerdown", (event) => {
-    if (event.button || (!drawing && event.pointerType !== "mouse")) return; // a finger scrolls, unless drawing is on
-    event.preventDefault();
-    from = at(event);
-    frame.setPointerCapture(event.pointerId);
-  });
-  frame.addEventListener("pointermove", (event) => {
-    if (from) place(between(from, at(event)));
-  });
-  frame.addEventListener("pointerup", (event) => {
-    if (!from) return;
-    const drawn = between(from, at(event));
-    from = null;
-    if (drawn[2] > 0.02 && drawn[3] > 0.02) go({ ...state, box: drawn }, { keepScroll: true });
-    else place(state.box);
-  });
-  frame.addEventListener("pointercancel", () => {
-    from = null;
-    place(state.box);
-  });
-
-  const parts = [h("div.row", {}, start, state.box && h("button", { type: "button", onclick: () => go({ ...state, box: null }) }, "Whole picture"))];
-  if (state.box)
-    parts.push(
-      h(
-        "p.reading",
-        {},
-        "The part in the box, as the network sees it within the whole picture, is compared with every part of the others. ",
-        h("button.text", { type: "button", onclick: () => cutOut(picture) }, "Search with the cut-out alone instead"),
-      ),
-    );
-  parts.push(h("details.numbers", {}, h("summary", {}, "Region by numbers"), numbers()));
-  return h("div.region", {}, parts);
-}
-
-/** The same by keyboard. */
-function numbers() {
-  const given = state.box ?? [0.25, 0.25, 0.5, 0.5];
-  const names = ["left", "top", "width", "height"];
-  const inputs = names.map((name, number) => h("input", { type: "number", min: "0", max: "100", step: "any", value: String(Math.round(1000 * given[number]) / 10), "aria-label": `${name}, percent` }));
-  const onsubmit = (event) => {
-    event.preventDefault();
-    const [x, y, width, height] = inputs.map((input) => Math.min(1, Math.max(0, Number(input.value) / 100)));
-    go({ ...state, box: [x, y, Math.min(width, 1 - x), Math.min(height, 1 - y)] });
-  };
-  return h("form.four", { onsubmit }, names.map((name, number) => h("label", {}, `${name} %`, inputs[number])), h("button", {}, "Search"));
-}
-
-/** The other reading: the pixels in the box as a separate picture. */
-async function cutOut(picture) {
-  try {
-    await picture.decode();
-    const [x, y, width, height] = state.box;
-    const canvas = document.createElement("canvas");
-    canvas.width = Math.max(1, Math.round(width * picture.naturalWidth));
-    canvas.height = Math.max(1, Math.round(height * picture.naturalHeight));
-    canvas.getContext("2d").drawImage(picture, -Math.round(x * picture.naturalWidth), -Math.round(y * picture.naturalHeight));
-    const made = await new Promise((resolve) => canvas.toBlob(resolve, "image/png"));
-    const found = await upload(made);
-    go(asked(state, found.picture));
-  } catch (error) {
-    notice(error.message, "problem");
-  }
 }
 
 // Examples

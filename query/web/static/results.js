@@ -1,12 +1,14 @@
-// Ranked neighbours of a query: the first stage's order at once, then that of the full score; a line where likeness ends.
+// Ranked neighbours of a query: the first stage's order at once, then that of the full score, each with how sure it is.
 
 import { search } from "./api.js";
 import { h, plural, say } from "./dom.js";
 import { Grid } from "./grid.js";
-import { state } from "./nav.js";
+import { lightbox } from "./lightbox.js";
+import { chips, listTools, tileSide } from "./listtools.js";
+import { go, state } from "./nav.js";
 import { queryPanel } from "./query.js";
-import { addAll, take } from "./selection.js";
-import { filtersOn, format, searchBody } from "./state.js";
+import * as selection from "./selection.js";
+import { MOST_HITS, SOME_HITS, filtersOn, format, searchBody } from "./state.js";
 import { makeTile, updateTile } from "./tile.js";
 
 const known = new Map(); // address -> answer, for the way back
@@ -17,94 +19,42 @@ export function results(main) {
   const address = format(state);
   const head = h("div.head", {});
   const notes = h("div.notes", {});
-  const near = h("div", {});
-  const beyond = h("section.beyond", { hidden: true });
-  const column = h("div.column", {}, head, notes, near, beyond);
+  const holder = h("div", {});
   const panel = queryPanel();
-  main.replaceChildren(h("div.asked", {}, panel.element, column));
-  const grids = [];
+  const further = h("p.further", {});
+  const tools = listTools({ usual: "closest first", more: { name: "file name" }, onSize: (side) => grid.resize(side) });
+  main.replaceChildren(h("div.asked", {}, panel.element, h("div.column", {}, ...[head, tools, chips(), notes, holder, further].filter(Boolean))));
   let hits = [];
-  let ends = 0;
-  let open = null; // not chosen yet: the rest is then shown if there is nothing else
 
-  const grid = makeGrid("Neighbours", () => 0);
-  const rest = makeGrid("Beyond likeness", () => ends);
-  near.append(grid.element);
-  grid.onLeave = (event, side) => {
-    if (side > 0 && !beyond.hidden) {
-      event.preventDefault();
-      open ? rest.focus(0) : beyond.querySelector("button").focus();
-    }
-  };
-  rest.onLeave = (event, side) => {
-    if (side < 0 && grid.count) {
-      event.preventDefault();
-      grid.focus(grid.count - 1);
-    }
-  };
-
-  function makeGrid(label, from) {
-    const made = new Grid({
-      label,
-      count: 0,
-      item: (number) => hits[from() + number] ?? null,
-      key: (one) => one.id,
-      make: makeTile,
-      update: updateTile,
-    });
-    grids.push(made);
-    return made;
-  }
+  const grid = new Grid({ label: "Neighbours", count: 0, item: (number) => hits[number] ?? null, key: (one) => one.id, make: makeTile, update: updateTile, least: tileSide() });
+  holder.append(grid.element);
+  selection.among((first, last) => hits.slice(first, last + 1));
+  grid.element.addEventListener("enlarge", (event) => {
+    lightbox({ count: () => hits.length, item: (number) => hits[number] }, event.detail, (number) => grid.focus(number));
+  });
 
   function show(answer) {
     const ranked = answer.stage === "ranked";
-    hits = answer.hits;
-    const first = hits.findIndex((hit) => hit.ended);
-    ends = ranked && first >= 0 ? first : hits.length;
-    grid.refresh(ends);
-    beyond.hidden = ends === hits.length;
-    if (ranked) open ??= ends === 0;
-    if (!beyond.hidden) drawBeyond();
-    rest.refresh(open ? hits.length - ends : 0);
+    hits = ranked ? inOrder(answer.hits) : answer.hits;
+    grid.refresh(hits.length);
     const names = answer.spaces.map((space) => space.name).join(" + ");
-    const found = ranked ? plural(ends, "similar picture") : "…";
+    const certain = hits.filter((hit) => hit.certainty && hit.certainty !== "weak");
     head.replaceChildren(
-      h("h1", {}, !ranked ? "Ranking …" : ends ? found : hits.length ? "None more similar than by chance" : "Nothing to show"),
+      h("h1", {}, ranked ? headline(hits) : "Ranking …"),
       h("p.count", { title: `${answer.recalled} recalled, ${answer.scored} scored in full` }, ranked ? `by ${names} · ${answer.scored.toLocaleString("en")} of ${answer.pictures.toLocaleString("en")} scored in ${answer.seconds.toFixed(2)} s` : `${plural(answer.recalled, "candidate")} by ${names}`),
       h(
         "div.head-tools",
         {},
-        ranked && ends > 0 && h("button", { type: "button", onclick: () => addAll(hits.slice(0, ends)) }, "Select these"),
-        ranked && h("button", { type: "button", title: "Query and first hits as one picture", onclick: () => take("/api/sheet", { search: searchBody(state), top: 12 }, "diffsim.png") }, "Sheet"),
+        ranked && certain.length > 0 && h("button", { type: "button", title: "Those that are sure or likely", onclick: () => selection.addAll(certain) }, `Select ${certain.length.toLocaleString("en")} certain`),
+        ranked && h("button", { type: "button", title: "Query and first hits as one picture", onclick: () => selection.take("/api/sheet", { search: searchBody(state), top: 12 }, "diffsim.png") }, "Sheet"),
       ),
     );
     head.classList.toggle("working", !ranked);
     const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes;
     notes.replaceChildren(...told.map((note) => h("p.notice", {}, note)));
-    if (ranked && !ends) near.classList.add("none");
-    if (ranked) say(`${plural(ends, "neighbour")} by ${names}${beyond.hidden ? "" : "; there likeness ends"}.`);
-  }
-
-  function drawBeyond() {
-    const count = hits.length - ends;
-    beyond.replaceChildren(
-      h(
-        "div.end",
-        {},
-        h("h2", {}, ends ? "Likeness ends here" : "No likeness here"),
-        h("p", {}, "From here on, more than one picture of this collection is expected to score as high by chance alone."),
-        h("button", { type: "button", "aria-expanded": String(Boolean(open)), onclick: toggle }, open ? "Hide them" : `Show ${plural(count, "more picture")}`),
-      ),
-      rest.element,
-    );
-  }
-
-  function toggle() {
-    open = !open;
-    drawBeyond();
-    rest.refresh(open ? hits.length - ends : 0);
-    if (open) rest.layout();
-    beyond.querySelector("button").focus();
+    const more = ranked && hits.length >= state.k && state.k < MOST_HITS && answer.pictures > hits.length;
+    further.replaceChildren(...(more ? [h("button", { type: "button", onclick: () => go({ ...state, k: Math.min(MOST_HITS, state.k + SOME_HITS) }, { replace: true, keepScroll: true }) }, `Show ${SOME_HITS} more`)] : []));
+    if (ranked) say(`${headline(hits)}, by ${names}.`);
   }
 
   head.replaceChildren(h("h1", {}, "Searching …"));
@@ -130,9 +80,30 @@ export function results(main) {
     close() {
       stop.abort();
       panel.close?.();
-      grids.forEach((one) => one.close());
+      grid.close();
     },
   };
+}
+
+/** As the person wants them; the rank that each shows is by likeness. */
+function inOrder(hits) {
+  const by = {
+    name: (a, b) => a.name.localeCompare(b.name, undefined, { numeric: true }),
+    newest: (a, b) => (b.date ?? "").localeCompare(a.date ?? ""),
+    oldest: (a, b) => (a.date ?? "9").localeCompare(b.date ?? "9"),
+    largest: (a, b) => b.bytes - a.bytes,
+    smallest: (a, b) => a.bytes - b.bytes,
+  }[state.sort];
+  return by ? [...hits].sort(by) : hits;
+}
+
+/** How many there are, and how many of them are certain. */
+function headline(hits) {
+  const count = (word) => hits.filter((hit) => hit.certainty === word).length;
+  const [sure, likely] = [count("sure"), count("likely")];
+  const words = [sure && `${sure.toLocaleString("en")} of them sure`, likely && `${likely.toLocaleString("en")} ${sure ? "" : "of them "}likely`].filter(Boolean);
+  if (!hits.length) return "Nothing to show";
+  return [`Closest ${hits.length.toLocaleString("en")}`, ...words].join(", ");
 }
 
 /** Earlier searches may have other answers now. */

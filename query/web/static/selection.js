@@ -1,10 +1,11 @@
 // The selected pictures: to copy as paths, CSV or JSON, or to download as a ZIP or a sheet.
 
 import { blob, get } from "./api.js";
-import { $, h, notice, plural, say } from "./dom.js";
+import { $, copyText, h, notice, plural, say } from "./dom.js";
 import { state } from "./nav.js";
 import { searchBody } from "./state.js";
 
+const MOST = 5000; // as the API takes them
 const chosen = new Map(); // id -> item, in the order of selection
 
 export const has = (id) => chosen.has(id);
@@ -13,6 +14,29 @@ export function toggle(item) {
   if (!chosen.delete(item.id)) chosen.set(item.id, item);
   show();
   say(`${plural(chosen.size, "picture")} selected.`);
+}
+
+let anchor = null; // the number of the tile that was chosen last
+let between = null; // items(from, to) of the list that is shown, which may be a promise
+
+/** The list of which ranges may be chosen. */
+export function among(items) {
+  anchor = null;
+  between = items;
+}
+
+/** One tile, or with Shift all from the one that was chosen last. */
+export async function pick(item, number, range) {
+  const from = anchor;
+  anchor = number;
+  if (!range || from === null || from === number) return toggle(item);
+  try {
+    const items = await between(Math.min(from, number), Math.min(Math.max(from, number), Math.min(from, number) + MOST - 1));
+    addAll(items.filter(Boolean));
+    say(`${plural(chosen.size, "picture")} selected.`);
+  } catch (error) {
+    notice(error.message, "problem");
+  }
 }
 
 export function addAll(items) {
@@ -72,10 +96,9 @@ async function copy(form) {
         return [names, ...found.map((row) => names.map((name) => row[name]))].map((line) => line.map(cell).join(",")).join("\n") + "\n";
       },
     }[form]();
-    await navigator.clipboard.writeText(text);
-    notice(`${plural(found.length, "picture")} copied as ${form === "paths" ? "paths" : form.toUpperCase()}.`);
+    await copyText(text, `${plural(found.length, "picture")} copied as ${form === "paths" ? "paths" : form.toUpperCase()}.`);
   } catch (error) {
-    notice(error.name === "NotAllowedError" ? "The browser does not allow copying here." : error.message, "problem");
+    notice(error.message, "problem");
   }
 }
 

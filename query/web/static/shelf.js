@@ -4,12 +4,16 @@ import { get, post } from "./api.js";
 import { h, notice, plural, say } from "./dom.js";
 import { filterBar } from "./filters.js";
 import { Grid } from "./grid.js";
+import { chips, listTools, tileSide } from "./listtools.js";
+import { lightbox } from "./lightbox.js";
 import { index, state } from "./nav.js";
+import * as selection from "./selection.js";
 import { filtersOn } from "./state.js";
 import { makeTile, updateTile } from "./tile.js";
 
 const PAGE = 100;
 const KEPT = 60; // pages
+const SERVED = { newest: 1, oldest: 1, largest: 1, smallest: 1 }; // orders of the API
 
 export function shelf(main) {
   const pages = new Map(); // number of a page -> {generation: of the catalog, items}
@@ -18,11 +22,20 @@ export function shelf(main) {
   const title = h("h1", {}, "All pictures");
   const count = h("p.count", {}, "");
   const holder = h("div", {});
-  main.replaceChildren(welcome(), h("div.head", {}, title, count), filterBar(), holder);
+  const tools = listTools({ usual: "folder and name", onSize: (side) => grid.resize(side) });
+  main.replaceChildren(...[welcome(), h("div.head", {}, title, count), tools, chips(), filterBar(), holder].filter(Boolean));
 
   const item = (number) => pages.get(Math.floor(number / PAGE))?.items[number % PAGE] ?? null;
-  const grid = new Grid({ label: "All pictures", count: 0, item, key: (one) => one.id, make: makeTile, update: updateTile, onNeed: need, caption: 42 });
+  const grid = new Grid({ label: "All pictures", count: 0, item, key: (one) => one.id, make: makeTile, update: updateTile, onNeed: need, least: tileSide(), caption: 42 });
   holder.append(grid.element);
+  const fetched = async (number) => item(number) ?? (await fetchPage(Math.floor(number / PAGE)), item(number));
+  selection.among(async (first, last) => {
+    for (let page = Math.floor(first / PAGE); page <= Math.floor(last / PAGE); page++) if (!pages.has(page)) await fetchPage(page);
+    return Array.from({ length: last - first + 1 }, (_, i) => item(first + i));
+  });
+  grid.element.addEventListener("enlarge", (event) => {
+    lightbox({ count: () => grid.count, item: fetched }, event.detail, (number) => grid.focus(number));
+  });
 
   let generation = 0; // the latest
   let timer;
@@ -38,7 +51,8 @@ export function shelf(main) {
 
   async function fetchPage(page) {
     waiting.add(page);
-    const address = `/api/pictures?offset=${page * PAGE}&limit=${PAGE}`;
+    const order = state.sort in SERVED ? `&order=${state.sort}` : "";
+    const address = `/api/pictures?offset=${page * PAGE}&limit=${PAGE}${order}`;
     try {
       const found = await (filtersOn(state.filters) ? post(address, state.filters, stop.signal) : get(address, stop.signal));
       generation = Math.max(generation, found.generation);

@@ -1,6 +1,8 @@
 // The address bar holds the whole view: what is asked, how, and among which pictures.
 
 const UPLOAD = /^u[0-9a-f]{32}$/;
+export const SOME_HITS = 200;
+export const MOST_HITS = 1000; // as the API takes them
 const NUMBERS = ["min_side", "max_side", "min_bytes", "max_bytes"];
 
 const picture = (text) => (UPLOAD.test(text) ? text : /^[1-9][0-9]{0,15}$/.test(text) ? Number(text) : null);
@@ -18,6 +20,8 @@ export function parse(address) {
   const filters = emptyFilters();
   filters.folders = given.getAll("folder");
   filters.formats = given.getAll("format");
+  const name = (given.get("name") ?? "").trim().slice(0, 200);
+  if (name) filters.name = name;
   for (const name of ["after", "before"]) if (/^\d{4}-\d\d-\d\d$/.test(given.get(name) ?? "")) filters[name] = given.get(name);
   for (const name of NUMBERS) if (/^[1-9]\d{0,14}$/.test(given.get(name) ?? "")) filters[name] = Number(given.get(name));
   const also = given.getAll("also").map((text) => {
@@ -34,6 +38,8 @@ export function parse(address) {
     also: also.filter((example) => example.picture !== null && Number.isFinite(example.weight) && example.weight !== 0),
     filters,
     fold: given.get("fold") === "1",
+    sort: given.get("sort"),
+    k: Math.min(MOST_HITS, Math.max(SOME_HITS, Number(given.get("k")) || SOME_HITS)),
   };
 }
 
@@ -48,20 +54,22 @@ export function format(state) {
   for (const example of state.also) given.append("also", `${example.picture}@${example.weight}`);
   for (const folder of state.filters.folders) given.append("folder", folder);
   for (const name of state.filters.formats) given.append("format", name);
-  for (const name of ["after", "before", ...NUMBERS]) if (state.filters[name]) given.set(name, state.filters[name]);
+  for (const name of ["name", "after", "before", ...NUMBERS]) if (state.filters[name]) given.set(name, state.filters[name]);
   if (state.fold) given.set("fold", "1");
+  if (state.sort) given.set("sort", state.sort);
+  if (state.q !== null && state.k !== SOME_HITS) given.set("k", state.k);
   const path = { compare: "/compare", why: "/why", index: "/index", pictures: "/" }[state.view];
   const text = given.toString().replaceAll("%2F", "/").replaceAll("%2C", ",").replaceAll("%40", "@");
   return path + (text ? `?${text}` : "");
 }
 
 /** The same view with another query: a region and further examples belonged to the old one. */
-export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, at: null, box: null, also: [] });
+export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, at: null, box: null, also: [], k: SOME_HITS });
 
 export const filtersOn = (filters) =>
-  filters.folders.length + filters.formats.length + ["after", "before", ...NUMBERS].filter((name) => filters[name]).length;
+  filters.folders.length + filters.formats.length + ["name", "after", "before", ...NUMBERS].filter((name) => filters[name]).length;
 
 /** The body of /api/search. */
 export function searchBody(state, more = {}) {
-  return { picture: state.q, region: state.box, examples: state.also, spaces: state.by, filters: state.filters, fold: state.fold, ...more };
+  return { picture: state.q, region: state.box, examples: state.also, spaces: state.by, filters: state.filters, fold: state.fold, k: state.k, ...more };
 }
