@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
-from sqlalchemy import Connection, func, select
+from sqlalchemy import Connection, select
 
 from .arrays import ascending, int64_column, raw_rows
 from .changes import generation_of
@@ -109,11 +109,10 @@ def _first_places(connection: Connection, ids: Iterable[int]) -> dict[int, Place
     found: dict[int, Place] = {}
     for some in chunks(ids):
         statement = (
-            select(File.content_id, Root.path, func.min(File.path))
+            select(File.content_id, Root.path, File.path)
             .join(Root, Root.id == File.root_id)
             .join(Content, Content.id == File.content_id)
             .where(File.content_id.in_(some), PRESENT, Content.format.is_not(None))
-            .group_by(File.content_id, Root.path)
         )
         for content_id, root, path in connection.execute(statement):
             if content_id is not None:

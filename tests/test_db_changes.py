@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from postgres import Server
 from sqlalchemy import event
 from test_db_catalog import add_files, set_missing, sha
 
@@ -329,17 +330,28 @@ def commit(catalog: Catalog, kind: str, numbers: list[int], step: int) -> None:
         catalog.set_shard_capacity(1 + numbers[0] % 4)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-@given(
+operations = given(
     operations=st.lists(OPERATION, min_size=5, max_size=40), when=st.lists(st.integers(1, 6), min_size=4, max_size=4)
 )
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@operations
 def test_changes_add_up_to_the_whole(operations: list[tuple[str, list[int]]], when: list[int]) -> None:
+    with tempfile.TemporaryDirectory() as name:
+        add_up(Path(name) / "catalog.sqlite", operations, when)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@operations
+def test_changes_on_a_server_do_too(server: Server, operations: list[tuple[str, list[int]]], when: list[int]) -> None:
+    with server.schema() as url:
+        add_up(url, operations, when)
+
+
+def add_up(where: Path | str, operations: list[tuple[str, list[int]]], when: list[int]) -> None:
     """Readers of different patience, of whole spaces and of single shards, beside one that reads everything."""
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        tempfile.TemporaryDirectory() as name,
-        Catalog.open(Path(name) / "catalog.sqlite", create=True) as catalog,
-    ):
+    with pytest.MonkeyPatch.context() as patch, Catalog.open(where, create=True) as catalog:
         patch.setattr(changes, "ROWS_KEPT", 3)
         spaces = [catalog.add_space(space, space, "mini", "{}") for space in SPACES]
         catalog.set_shard_capacity(4)

@@ -1,14 +1,15 @@
 """Lists that are brought up to date are those that are read anew, whatever was committed in between."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy import create_engine, text
+from postgres import Server
+from sqlalchemy import text
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.files import Finding
@@ -50,7 +51,7 @@ _steps = st.one_of(
 class Changing:
     """A catalog that changes, and a reader that looks now and then."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path | str) -> None:
         self.place = place
         self.catalog = Catalog.open(place, create=True)
         self.spaces = [self.catalog.add_space(name, name, "mini", "{}") for name in ("one", "two")]
@@ -122,7 +123,7 @@ class Changing:
 
     def look(self) -> None:
         """Brought up to date, everything is as read anew."""
-        with create_engine(f"sqlite:///{self.place}").connect() as connection:
+        with self.catalog._database.reading() as connection:
             wanted = list(dict.fromkeys(connection.scalars(text(BY_PATH))))
             places = connection.execute(text(PATHS)).all()
         self.order = self.catalog.picture_order(self.order)
@@ -140,7 +141,18 @@ class Changing:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(_steps, max_size=30))
 def test_whatever_was_committed(tmp_path_factory: pytest.TempPathFactory, steps: list[tuple]) -> None:
-    changing = Changing(tmp_path_factory.mktemp("lists") / "catalog.sqlite")
+    look_after_each(tmp_path_factory.mktemp("lists") / "catalog.sqlite", steps)
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(_steps, max_size=30))
+def test_whatever_was_committed_on_a_server(server: Server, steps: list[tuple]) -> None:
+    with server.schema() as url:
+        look_after_each(url, steps)
+
+
+def look_after_each(place: Path | str, steps: list[tuple]) -> None:
+    changing = Changing(place)
     with changing.catalog:
         changing.look()
         for step in steps:
@@ -149,9 +161,9 @@ def test_whatever_was_committed(tmp_path_factory: pytest.TempPathFactory, steps:
 
 
 @pytest.fixture
-def many(tmp_path: Path) -> Catalog:
+def many(place: Path | str) -> Iterator[Catalog]:
     """3,000 pictures in one space, of which the first 2,000 are indexed."""
-    catalog = Catalog.open(tmp_path / "catalog.sqlite", create=True)
+    catalog = Catalog.open(place, create=True)
     root = catalog.files.add_root(b"/photos")
     names = [b"%02d/%04d.png" % (number * 7919 % 13, number) for number in range(3000)]
     catalog.files.write(
@@ -159,7 +171,8 @@ def many(tmp_path: Path) -> Catalog:
     )
     space = catalog.add_space("one", "one", "mini", "{}")
     catalog.mark_indexed([space], [(row, "PNG", 9, 9) for row in range(1, 2001)])
-    return catalog
+    yield catalog
+    catalog.close()
 
 
 def reads(catalog: Catalog, work: Callable[[], object], monkeypatch: pytest.MonkeyPatch) -> int:
