@@ -12,6 +12,7 @@ from diffsim.errors import Error
 from diffsim.indexer.index_folder import IndexBusy
 
 from ..picture_cache import NoPicture
+from ..text import printable
 
 MEDIA_TYPE = "application/problem+json"
 _TITLES = {
@@ -94,6 +95,6 @@ def install(app: FastAPI, missing_page: str) -> None:
 
 def _sentence(error: RequestValidationError) -> str:
     first = error.errors()[0]
-    where = ".".join(str(part) for part in first["loc"] if part not in ("body", "query", "path"))
+    where = ".".join(printable(str(part)) for part in first["loc"] if part not in ("body", "query", "path"))
     what = str(first["msg"]).rstrip(".")
     return f"{where}: {what}." if where else f"{what}."
