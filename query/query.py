@@ -109,7 +109,8 @@ class Query:
     spread, see stages.py; an example in several spaces has the mean over them, weighted where they have weights.
     Candidates come from the examples with positive weight.
     spaces: names or beginnings of fingerprints of feature spaces, for examples that name none, each perhaps with its
-    weight, `style:0.7`, else 1; empty means the index's first. Among spaces that share a name, the newest that holds at least as many pictures as every older one is used.
+    weight, `style:0.7`, else 1; empty means the index's first. Among spaces that share a name, the newest that holds
+    at least as many pictures as every older one is used.
     filters: conditions a picture must meet to be a hit; applied before recall. by_chance then counts only the pictures
     that pass.
     k: how many neighbours. fold: near copies of a better hit become its `duplicates` and do not count towards k.

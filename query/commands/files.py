@@ -55,7 +55,7 @@ class Picture(click.ParamType):
 
 
 class WeighedText(click.ParamType):
-    """A text with a weight before a colon; one that begins with a number and a colon itself is written 1:12:30 train."""
+    """A text with a weight before a colon; one that itself begins like that is written 1:12:30 train."""
 
     name = "text"
 

@@ -20,8 +20,9 @@ from ..decoders import Decoders
 from ..locate import Locator
 from ..pair import Pair
 from ..picture_cache import PictureCache
-from ..query import Example, ExtractedPicture, Query
+from ..query import Example, ExtractedPicture, Query, Text
 from ..text import printable
+from ..weighed import split_weight
 from . import schemas
 from .kept import Kept
 from .lanes import Asker, Lanes
@@ -126,11 +127,16 @@ class Engine:
 
     async def query(self, asked: schemas.SearchIn) -> Query:
         """The search in the search core's terms; extracts uploads, in their own lane."""
-        named = [asked.picture, *(example.picture for example in asked.examples)]
-        found = {name: await self.subject(name, asked.spaces) for name in named}
+        spaces = [split_weight(name)[0] for name in asked.spaces]
+        named = [one.picture for one in (asked, *asked.examples) if one.picture is not None]
+        found = {name: await self.subject(name, spaces) for name in named}
+
+        def subject(one: schemas.SearchIn | schemas.ExampleIn) -> Subject | Text:
+            return Text(one.text or "") if one.picture is None else found[one.picture]
+
         examples = [
-            Example(found[asked.picture], region=asked.region),
-            *(Example(found[one.picture], one.weight, one.region) for one in asked.examples),
+            Example(subject(asked), region=asked.region),
+            *(Example(subject(one), one.weight, one.region) for one in asked.examples),
         ]
         return Query(
             examples,
