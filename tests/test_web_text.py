@@ -54,6 +54,15 @@ def test_pictures_and_texts_together(asker: TestClient, index: Path) -> None:
     assert asker.post("/api/sheet", json=asked).content.startswith(b"\x89PNG")
 
 
+def test_weights_of_spaces(asker: TestClient, index: Path) -> None:
+    spaces = ["look:0.25", "clip/global:0.75"]
+    hits = Searcher(index, "cpu").search(1, spaces=spaces, k=5)
+    assert [hit["id"] for hit in answers(asker, picture=1, spaces=spaces, k=5)[-1]["hits"]] == [
+        hit.content_id for hit in hits
+    ]
+    assert asker.get("/api/why", params={"a": 1, "b": 2, "space": "look:0.25"}).status_code == 200
+
+
 def test_what_a_text_may_not_be(asker: TestClient) -> None:
     def told(status: int = 422, **asked: object) -> str:
         return problem(asker.post("/api/search", json=asked), status)

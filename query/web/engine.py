@@ -127,9 +127,8 @@ class Engine:
 
     async def query(self, asked: schemas.SearchIn) -> Query:
         """The search in the search core's terms; extracts uploads, in their own lane."""
-        spaces = [split_weight(name)[0] for name in asked.spaces]
         named = [one.picture for one in (asked, *asked.examples) if one.picture is not None]
-        found = {name: await self.subject(name, spaces) for name in named}
+        found = {name: await self.subject(name, asked.spaces) for name in named}
 
         def subject(one: schemas.SearchIn | schemas.ExampleIn) -> Subject | Text:
             return Text(one.text or "") if one.picture is None else found[one.picture]
@@ -156,7 +155,7 @@ class Engine:
     def extract(self, name: str, spaces: Sequence[str]) -> ExtractedPicture:
         """The uploaded picture's features in these spaces; what was extracted before is not extracted again."""
         upload, searcher = self.uploads.get(name), self.lanes.extractor
-        chosen = [searcher.choose(space) for space in spaces or (None,)]
+        chosen = searcher.choose_all(_names(spaces))
         missing = [space.fingerprint for space in chosen if space.fingerprint not in upload.features]
         if missing:
             upload.features.update(searcher.extract(upload.data, missing).features)
@@ -166,7 +165,7 @@ class Engine:
         self, asker: Asker, a: Subject, b: Subject, spaces: Sequence[str], region: schemas.Box | None = None
     ) -> Comparison:
         """Two pictures, to compare part by part in the first of the spaces, and as a whole in all."""
-        chosen = asker.searcher.choose_all(spaces)
+        chosen = asker.searcher.choose_all(_names(spaces))
         indexed = isinstance(a, int) and isinstance(b, int)
         make = asker.indexed_pair if indexed else asker.searcher.pair
         pairs = [make(a, b, space.fingerprint, region) for space in chosen]
@@ -212,3 +211,8 @@ class Engine:
             run=self.runs.state(),
             writer=self.runs.writer(),
         )
+
+
+def _names(spaces: Sequence[str]) -> list[str]:
+    """The feature spaces without their weights."""
+    return [split_weight(space)[0] for space in spaces]
