@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Literal
 
 import numpy as np
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, func, select
 
 from .arrays import ascending, int64_column, raw_rows
 from .changes import generation_of

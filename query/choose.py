@@ -33,6 +33,10 @@ class SpaceChooser:
             raise ambiguous(str(wanted), found)
         return answering(found, self._visible())
 
+    def first(self, spaces: Sequence[KnownSpace]) -> KnownSpace:
+        """Of some spaces of the index, the one that answers for the name of the first of them."""
+        return answering([space for space in spaces if space.name == spaces[0].name], self._visible())
+
     def several(self, names: Sequence[str]) -> list[KnownSpace]:
         """The same for several names, each space once; an empty sequence means the index's first."""
         return list({space.fingerprint: space for space in map(self.one, names or (None,))}.values())

@@ -21,7 +21,9 @@ from diffsim.retrieval.shard.messages import SpaceQuery
 from .collection import Collection
 from .extract_pictures import PictureExtractor
 from .picture_files import sha256_of
-from .query import BadQuery, Example, ExtractedPicture, Subject
+from .query import BadQuery, Example, ExtractedPicture, Subject, Text
+from .texts import TextEncoder
+from .weighed import WeighedSpace
 
 
 class Encoder:
@@ -31,14 +33,16 @@ class Encoder:
         self._catalog = catalog
         self._collection = collection
         self._pictures = pictures
+        self.texts = TextEncoder(collection, pictures)
 
-    def encode(self, examples: Sequence[tuple[Example, Sequence[KnownSpace]]]) -> list[SpaceQuery]:
-        """Each example in each of its spaces; the weight of an example is shared among its spaces.
+    def encode(self, examples: Sequence[tuple[Example, Sequence[WeighedSpace]]]) -> list[SpaceQuery]:
+        """Each example in each of its spaces, which share its weight.
 
         Raises BadQuery, BadRegion, UnreadableImage, UnknownModel, ...
         """
         queries: list[SpaceQuery] = []
-        for ready, (_, spaces) in zip(without_errors(self.prepared(examples)), examples, strict=True):
+        placed = [(example, [space for space, _ in spaces]) for example, spaces in examples]
+        for ready, (_, spaces) in zip(without_errors(self.prepared(placed)), examples, strict=True):
             queries += self._encoded(ready, spaces)
         return queries
 
@@ -54,6 +58,11 @@ class Encoder:
         lacking: dict[tuple[str, ...], list[int]] = {}  # examples that lack the same spaces
         for number, (example, spaces) in enumerate(examples):
             try:
+                if isinstance(example.subject, Text):
+                    for space in spaces:
+                        self.texts.features(space, example.subject)
+                    found.append(example)
+                    continue
                 content_id = self._content_id(example.subject)
             except Error as problem:
                 found.append(problem)
@@ -69,13 +78,18 @@ class Encoder:
                 found[number] = made if isinstance(made, Error) else replace(examples[number][0], subject=made)
         return found
 
-    def _encoded(self, example: Example, spaces: Sequence[KnownSpace]) -> Iterator[SpaceQuery]:
+    def _encoded(self, example: Example, spaces: Sequence[WeighedSpace]) -> Iterator[SpaceQuery]:
         """A prepared example in each of its spaces."""
+        if isinstance(example.subject, Text):
+            for space, share in spaces:
+                features = self.texts.features(space, example.subject)
+                yield SpaceQuery(space.fingerprint, features.descriptor, b"", weight=example.weight * share)
+            return
         content_id = self._content_id(example.subject)
-        for space in spaces:
+        for space, share in spaces:
             features = self._stored(space, content_id) or self._extracted(example.subject, space)
             region = self._region(example, space, content_id) if example.region else None
-            weight = example.weight / len(spaces)
+            weight = example.weight * share
             yield SpaceQuery(space.fingerprint, features.descriptor, features.tokens, region, weight, content_id)
 
     def _content_id(self, subject: Subject) -> int | None:

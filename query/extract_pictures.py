@@ -21,6 +21,7 @@ from .query import ExtractedPicture, Subject
 if TYPE_CHECKING:
     from diffsim.indexer.spaces import Networks
     from diffsim.retrieval.extractor import Extractor
+    from diffsim.retrieval.networks import Network
 
 TOGETHER = 16
 """Pictures per network pass: enough to fill a GPU, few enough for its memory at full size."""
@@ -144,16 +145,20 @@ class PictureExtractor:
 
         return [list(group) for _, group in groupby(sorted(spaces, key=key), key=key)]
 
-    def _extractor(self, spaces: Sequence[KnownSpace]) -> "Extractor":
+    def network(self, space: KnownSpace) -> "Network":
+        """The network of a space, loaded once. Raises UnknownModel, BadNetwork, FamilyProblem."""
         from diffsim.indexer.spaces import Networks
+
+        self._networks = self._networks or Networks(self._device)
+        return self._networks.of(space, self._collection.kit(space).space)
+
+    def _extractor(self, spaces: Sequence[KnownSpace]) -> "Extractor":
         from diffsim.retrieval.extractor import Extractor
 
         wanted = tuple(space.fingerprint for space in spaces)
         if wanted not in self._extractors:
-            self._networks = self._networks or Networks(self._device)
             kits = [self._collection.kit(space) for space in spaces]
-            network = self._networks.of(spaces[0], kits[0].space)
-            self._extractors[wanted] = Extractor(network, kits)
+            self._extractors[wanted] = Extractor(self.network(spaces[0]), kits)
         return self._extractors[wanted]
 
 

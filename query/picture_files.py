@@ -18,7 +18,7 @@ from diffsim.retrieval.pictures.colour import to_rgb
 from diffsim.retrieval.pictures.decode_pool import Job
 from diffsim.retrieval.regular_files import MAX_FILE_BYTES, NotRegular, open_regular
 
-from .query import BadQuery, Subject
+from .query import BadQuery, Subject, Text
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,8 @@ def _png(picture: object) -> bytes:
                 "RGB."
             )
         picture = Image.fromarray(picture)
+    if isinstance(picture, Text):
+        raise BadQuery("A text is no picture and has nothing to extract; give it to a query.")
     if not isinstance(picture, Image.Image):
         raise BadQuery(
             f"A {type(picture).__name__} cannot be queried with; give a path, bytes of a picture file, a Pillow image, "

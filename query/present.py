@@ -32,7 +32,7 @@ def present(
         hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
     else:
         hits = [replace(hit, rank=rank) for rank, hit in zip(range(1, asked.query.k + 1), located, strict=False)]
-    notes = [*asked.own.notes, *absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)]
+    notes = [*asked.notes, *asked.own.notes, *absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)]
     if asked.query.filters and not found.pictures:
         notes.append(NOTHING_PASSES)
     if not asked.query.exact and any(part.region for part in asked.parts):

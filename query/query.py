@@ -2,6 +2,7 @@
 
 import math
 import os
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -42,19 +43,41 @@ class ExtractedPicture:
     features: Mapping[str, PictureFeatures]
 
 
-Subject = Union[str, "os.PathLike[str]", bytes, int, "Image", "np.ndarray", ExtractedPicture]
-"""The picture of an example: a path; the bytes of a picture file; a Pillow image; an array uint8 [height, width, 3] of
-RGB; the id of a content of the index, whose file is not read; or a picture that was extracted before."""
+@dataclass(frozen=True)
+class Text:
+    """Words that say what a picture shows: an example in feature spaces that take texts, see docs/querying.md.
+
+    text: of any length; a network reads its beginning. Control characters count as spaces. Raises BadQuery if it is
+    empty or no Unicode.
+    """
+
+    text: str
+
+    def __post_init__(self) -> None:
+        words = "".join(" " if unicodedata.category(char) == "Cc" else char for char in self.text)
+        if any("\ud800" <= char <= "\udfff" for char in words):
+            raise BadQuery("The text holds bytes that are no characters; write it in UTF-8.")
+        if not words.strip():
+            raise BadQuery("The text is empty; say what a picture should show, for example: a red bicycle in the rain.")
+        object.__setattr__(self, "text", words.strip())
+
+
+Subject = Union[str, "os.PathLike[str]", bytes, int, "Image", "np.ndarray", ExtractedPicture, Text]
+"""What an example is: the path of a picture; the bytes of a picture file; a Pillow image; an array uint8 [height,
+width, 3] of RGB; the id of a content of the index, whose file is not read; a picture that was extracted before; or a
+text."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to query with.
+    """A picture, or a text, to query with.
 
     weight: of its similarity in the score; negative weights push results away; not 0.
     region: (left, top, width, height) of a box in it, in fractions of its upright sides: only the tokens that it
     touches are compared, in one direction; see retrieval/region.py. None means the whole picture.
-    spaces: names or beginnings of fingerprints of the feature spaces in which it is compared; empty means the query's.
+    spaces: names or beginnings of fingerprints of the feature spaces in which it is compared, each perhaps with its
+    weight, `style:0.7`; empty means the query's, and for a text those of them that take texts, else the index's first
+    that does.
     file: filled in: the file that the subject names, empty for a picture in memory, None for an id. It stays when the
     subject is replaced by what was read of it.
     """
@@ -73,6 +96,8 @@ class Example:
         object.__setattr__(self, "spaces", _names(self.spaces))
         if not math.isfinite(self.weight) or self.weight == 0:
             raise BadQuery(f"The weight {self.weight:g} of an example is not allowed; give a number above or below 0.")
+        if self.region is not None and isinstance(self.subject, Text):
+            raise BadQuery("A region belongs to a picture, not to a text; leave it out.")
         if self.region is not None:
             object.__setattr__(self, "region", checked_box(self.region))
 
@@ -83,10 +108,11 @@ class Query:
 
     examples: one or several, at least one with positive weight; a subject alone is an example of weight 1. With several
     examples, or several spaces, the score is the sum of weight x similarity, each similarity in units of its own null
-    spread, see stages.py; an example in several spaces has the mean over them. Candidates come from the examples with
-    positive weight.
-    spaces: names or beginnings of fingerprints of feature spaces, for examples that name none; empty means the index's
-    first. Among spaces that share a name, the newest that holds at least as many pictures as every older one is used.
+    spread, see stages.py; an example in several spaces has the mean over them, weighted where they have weights.
+    Candidates come from the examples with positive weight.
+    spaces: names or beginnings of fingerprints of feature spaces, for examples that name none, each perhaps with its
+    weight, `style:0.7`, else 1; empty means the index's first. Among spaces that share a name, the newest that holds
+    at least as many pictures as every older one is used.
     filters: conditions a picture must meet to be a hit; applied before recall. by_chance then counts only the pictures
     that pass. colours: of each of which a hit must have enough; as text (see Colour.parse), which needs the space
     `colour`.
@@ -119,7 +145,9 @@ class Query:
         object.__setattr__(self, "examples", examples)
         object.__setattr__(self, "colours", _colours(self.colours))
         if not any(example.weight > 0 for example in examples):
-            raise BadQuery("A query needs a picture that results should be similar to; give one with a weight above 0.")
+            raise BadQuery(
+                "A query needs a picture or a text that results should be similar to; give one with a weight above 0."
+            )
         if self.k < 1:
             raise BadQuery(f"The number of neighbours {self.k} is too small; give at least 1.")
         if self.candidates < 1:

@@ -30,8 +30,10 @@ from .extract_pictures import TOGETHER, PictureExtractor
 from .own_files import NOTHING_LEFT_OUT, own_files
 from .pair import Pair
 from .present import more_for_folds, present
-from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
+from .query import Answer, BadQuery, Embeddings, Example, ExtractedPicture, Hit, Query, Subject, Text
 from .stages import Candidates, EncodedQuery, Scored, first_order, recall, rerank, score_null_samples
+from .texts import spaces_of_text
+from .weighed import WeighedSpace, weighed_spaces
 
 
 class Searcher:
@@ -162,7 +164,7 @@ class Searcher:
         for each in queries:
             try:
                 query = each if isinstance(each, Query) else Query(each)
-                placed = self._in_spaces(query)
+                placed = [(example, _known(spaces)) for example, spaces in self._in_spaces(query)]
                 self.collection.refresh([space for _, spaces in placed for space in spaces])
             except Error as problem:
                 checked.append(problem)
@@ -195,15 +197,21 @@ class Searcher:
         """The first step: brings the spaces up to date and gives every example's features in each of its spaces.
         Features of an indexed picture are read, others extracted: one decoding, one pass of each network."""
         examples = self._in_spaces(query)
-        spaces = list({space.fingerprint: space for _, each in examples for space in each}.values())
+        spaces = list({space.fingerprint: space for _, each in examples for space in _known(each)}.values())
         self.collection.refresh(spaces)
         parts = self._encoder.encode(examples)
+        notes = [
+            note
+            for example, each in examples
+            if isinstance(example.subject, Text)
+            for note in self._encoder.texts.notes(_known(each), example.subject)
+        ]
         allowed = self.allowed(query.filters, query.all_colours)
         own = NOTHING_LEFT_OUT
         if not query.include_self:
             ends = accumulate(len(each) for _, each in examples)
             own = own_files(self.catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
-        return EncodedQuery(query, spaces, parts, allowed, own)
+        return EncodedQuery(query, spaces, parts, allowed, own, notes)
 
     def allowed(self, filters: Filters, colours: Sequence[Colour]) -> np.ndarray | None:
         """The contents that may be hits: ids int64, ascending; None without filters. Raises BadFilter, BadColour."""
@@ -213,8 +221,13 @@ class Searcher:
         coloured = self._coloured.ids(colours)
         return coloured if passing is None else np.intersect1d(passing, coloured, assume_unique=True)
 
-    def _in_spaces(self, query: Query) -> list[tuple[Example, list[KnownSpace]]]:
-        return [(example, self.choose_all(example.spaces or query.spaces)) for example in query.all_examples]
+    def _in_spaces(self, query: Query) -> list[tuple[Example, list[WeighedSpace]]]:
+        return [(example, self._spaces_of(example, query)) for example in query.all_examples]
+
+    def _spaces_of(self, example: Example, query: Query) -> list[WeighedSpace]:
+        if isinstance(example.subject, Text):
+            return spaces_of_text(self._chooser, example, query)
+        return weighed_spaces(self._chooser, example.spaces or query.spaces)
 
     # Pictures
 
@@ -238,9 +251,12 @@ class Searcher:
         """Two pictures in one space (None: the index's first), from their stored tokens if they are indexed: which
         parts of each are found in the other, and where attention falls. region: the box of `a` that is compared, as in
         an Example. Raises BadQuery, BadRegion, ..."""
+        if isinstance(a, Text) or isinstance(b, Text):
+            raise BadQuery("Two pictures are compared part by part, and a text has no parts; give two pictures.")
         chosen = self.choose(space)
         self.collection.refresh([chosen])
-        first, second = self._encoder.encode([(Example(a, region=region), [chosen]), (Example(b), [chosen])])
+        asked = [(Example(a, region=region), [(chosen, 1.0)]), (Example(b), [(chosen, 1.0)])]
+        first, second = self._encoder.encode(asked)
         return Pair.of_records(self.collection.kit(chosen), chosen.name, first.tokens, second.tokens, first.region)
 
     def embeddings(self, space: str | None = None) -> Embeddings:
@@ -272,3 +288,8 @@ class Searcher:
     def choose_all(self, names: Sequence[str]) -> list[KnownSpace]:
         """The same for several names, each space once; an empty sequence means the index's first."""
         return self._chooser.several(names)
+
+
+def _known(spaces: Sequence[WeighedSpace]) -> list[KnownSpace]:
+    """The spaces without their weights."""
+    return [space for space, _ in spaces]

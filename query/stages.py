@@ -27,13 +27,15 @@ EXHAUSTIVE_NUMBERS = 32_000_000
 @dataclass(frozen=True, eq=False)
 class EncodedQuery:
     """A query after its first step. spaces: all that are queried. parts: each example in each of its spaces. allowed:
-    ids of the pictures that pass the filters, int64, None without filters. own: the examples' own files."""
+    ids of the pictures that pass the filters, int64, None without filters. own: the examples' own files. notes: what
+    was cut of its texts, as sentences."""
 
     query: Query
     spaces: list[KnownSpace]
     parts: list[SpaceQuery]
     allowed: np.ndarray | None
     own: OwnFiles
+    notes: Sequence[str] = ()
 
     @property
     def fingerprints(self) -> list[str]:

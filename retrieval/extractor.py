@@ -16,7 +16,7 @@ from torch import Tensor
 from .errors import RetrievalError
 from .features import PictureFeatures
 from .kit import SpaceKit, constants_hash
-from .networks import Network, Read, TapPlace, dtype_name
+from .networks import Network, Read, TapPlace, TextNetwork, dtype_name
 from .pictures.images import DECODE_REVISION
 from .settings import InvalidSpace, SpaceSettings
 from .space import EXTRACTOR_REVISION, FeatureSpace, OtherRevision, SpaceMismatch
@@ -38,7 +38,7 @@ class Extractor:
     def __init__(self, network: Network, kits: Sequence[SpaceKit]) -> None:
         for kit in kits:
             if kit.space.weights != network.weights:
-                raise _mismatch(kit.space, network)
+                raise mismatch(kit.space, network)
             if (kit.space.decode_revision, kit.space.extractor_revision) != (DECODE_REVISION, EXTRACTOR_REVISION):
                 raise OtherRevision(kit.space.fingerprint)
         shared = {(kit.settings.size, kit.settings.fit, kit.settings.dtype) for kit in kits}
@@ -98,7 +98,7 @@ class Extractor:
         return numbers
 
 
-def _mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
+def mismatch(space: FeatureSpace, network: Network) -> RetrievalError:
     """Why the network does not match the space: other weights, or another revision of a package's family."""
     family, revision, _ = (*network.weights.split(":"), "", "")[:3]
     if space.family == family != "" and not space.weights.startswith(f"{family}:{revision}:"):
@@ -121,7 +121,8 @@ def make_space(network: Network, settings: SpaceSettings) -> SpaceKit:
     taps = tuple(replace(network.resolve(tap), weight=tap.weight) for tap in settings.taps)
     settings = replace(settings, taps=taps)
     constants = network.constants(settings)
-    space = FeatureSpace(settings, network.weights, constants_hash(constants))
+    text = network.text if settings.variant == "global" and isinstance(network, TextNetwork) else ""
+    space = FeatureSpace(settings, network.weights, constants_hash(constants), text=text)
     projections = tuple(network.projection(tap.module) for tap in taps)
     return SpaceKit(space, constants, projections, _shapes(network, settings, constants))
 

@@ -48,6 +48,7 @@ class FeatureSpace:
     weights, constants: hash of the network's weights and configuration (text encoders included), and of the tensors
     that all pictures share: the noise, the prompt embedding, ... The weights of a network that another package reads
     begin with the name and revision of its family, `FAMILY:REVISION:`.
+    text: hash of the network's tokenizer if texts can be compared with the pictures of this space, else empty.
     """
 
     settings: SpaceSettings
@@ -55,6 +56,7 @@ class FeatureSpace:
     constants: str
     decode_revision: int = DECODE_REVISION
     extractor_revision: int = EXTRACTOR_REVISION
+    text: str = ""
 
     @property
     def family(self) -> str:
@@ -70,6 +72,8 @@ class FeatureSpace:
         """The record as plain values, for JSON: one table, the settings among the rest."""
         rest = asdict(self)
         settings: dict[str, Any] = rest.pop("settings")
+        if not self.text:
+            del rest["text"]  # as in records from before there were texts, whose fingerprints stay
         return settings | rest
 
     @classmethod

@@ -36,6 +36,7 @@ def test_the_public_names_are_a_promise():
         "SpaceSettings",
         "Subject",
         "Tap",
+        "Text",
         "explain",
         "index",
         "open",

@@ -54,6 +54,15 @@ class Picture(click.ParamType):
         return _given(value)
 
 
+class WeighedText(click.ParamType):
+    """A text with a weight before a colon; one that itself begins like that is written 1:12:30 train."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, str]:
+        return value if isinstance(value, tuple) else _weighed(value, self, param, ctx)
+
+
 class WeighedPicture(Picture):
     """A picture with a weight before a colon, as in rclip; a file name that begins like that is written ./2:cat.png."""
 
@@ -62,14 +71,22 @@ class WeighedPicture(Picture):
     ) -> tuple[float, GivenPicture]:
         if isinstance(value, tuple):
             return value
-        found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.*)", value, re.DOTALL)
-        weight, path = (float(found[1]), found[2]) if found else (1.0, value)
-        if not weight:
-            self.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
+        weight, path = _weighed(value, self, param, ctx)
         return weight, super().convert(path, param, ctx)
 
 
 WEIGHED_PICTURE = WeighedPicture()
+WEIGHED_TEXT = WeighedText()
+
+
+def _weighed(
+    value: str, kind: click.ParamType, param: click.Parameter | None, ctx: click.Context | None
+) -> tuple[float, str]:
+    found = re.fullmatch(r"([0-9]*\.?[0-9]+):(.*)", value, re.DOTALL)
+    weight, rest = (float(found[1]), found[2]) if found else (1.0, value)
+    if not weight:
+        kind.fail(f"{value!r} has weight 0 and would change nothing; leave it out.", param, ctx)
+    return weight, rest
 
 
 def _given(path: str) -> GivenPicture:

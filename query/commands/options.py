@@ -36,6 +36,14 @@ class Choice(click.Choice):
             self.fail(f"{problem.message.removesuffix('.')}{did_you_mean(str(value), self.choices)}.", param, ctx)
 
 
+class WeighedChoice(Choice):
+    """The same with a weight behind a colon if it has one: `style:0.7`. The query checks the weight."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        name, colon, weight = str(value).partition(":")
+        return f"{super().convert(name, param, ctx)}{colon}{weight}"
+
+
 class Date(click.DateTime):
     """A day, or a moment of one, in local time."""
 

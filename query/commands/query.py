@@ -1,4 +1,4 @@
-"""`diffsim query`: ranked neighbours of one picture."""
+"""`diffsim query`: ranked neighbours of a picture, of a text, or of several of both."""
 
 import csv
 import io
@@ -14,8 +14,8 @@ from diffsim.retrieval.names import PROFILES
 
 from ..metadata import told
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
-from .files import WEIGHED_PICTURE, GivenPicture, Picture, output_option
-from .options import NEAR, REGION, Choice, Date, FilePath, device_option, index_option
+from .files import WEIGHED_PICTURE, WEIGHED_TEXT, GivenPicture, Picture, output_option
+from .options import NEAR, REGION, Choice, Date, FilePath, WeighedChoice, device_option, index_option
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("image", type=Picture())
+@click.argument("image", type=Picture(), required=False)
+@click.option("--text", metavar="TEXT", help="Words that say what a picture shows, in place of IMAGE.")
 @index_option
 @click.option("-k", "--top", type=click.IntRange(min=1), default=10, show_default=True, help="How many neighbours.")
 @click.option(
@@ -40,13 +41,16 @@ if TYPE_CHECKING:
     "--by",
     "profiles",
     multiple=True,
-    type=Choice(PROFILES),
-    help="What similar means; several are combined.  [default: the first space of the index]",
+    metavar=f"[{'|'.join(PROFILES)}][:WEIGHT]",
+    type=WeighedChoice(PROFILES),
+    help="What similar means; several are combined, with their weights: style:0.7.  [default: the first space of the "
+    "index]",
 )
 @click.option(
     "--space",
     "spaces",
     multiple=True,
+    metavar="SPACE[:WEIGHT]",
     help="A feature space by name or fingerprint, as `diffsim status` lists them; several are combined.",
 )
 @click.option(
@@ -66,6 +70,8 @@ if TYPE_CHECKING:
     metavar="[WEIGHT:]PICTURE",
     help="Push away what is similar.",
 )
+@click.option("--add-text", type=WEIGHED_TEXT, multiple=True, metavar="[WEIGHT:]TEXT", help="The same with words.")
+@click.option("--subtract-text", type=WEIGHED_TEXT, multiple=True, metavar="[WEIGHT:]TEXT", help="Push away in words.")
 @click.option("--folder", "folders", type=FilePath(), multiple=True, help="Only pictures below this folder.")
 @click.option("--after", type=Date(), help="Only pictures of this day or later: by EXIF, else by the file.")
 @click.option("--before", type=Date(), help="Only pictures from before this day.")
@@ -104,7 +110,8 @@ if TYPE_CHECKING:
 @output_option("--sheet", "Also draw the query and its neighbours into this .png or .jpg.")
 @device_option
 def query(
-    image: GivenPicture,
+    image: GivenPicture | None,
+    text: str | None,
     index_path: Path,
     top: int,
     candidates: int,
@@ -113,6 +120,8 @@ def query(
     region: tuple[float, ...] | None,
     add: tuple[tuple[float, GivenPicture], ...],
     subtract: tuple[tuple[float, GivenPicture], ...],
+    add_text: tuple[tuple[float, str], ...],
+    subtract_text: tuple[tuple[float, str], ...],
     folders: tuple[Path, ...],
     after: "datetime | None",
     before: "datetime | None",
@@ -135,17 +144,28 @@ def query(
     force: bool,
     device: str,
 ) -> None:
-    """Rank the pictures of the index by similarity to IMAGE: its path, or - for standard input."""
+    """Rank the pictures of the index by similarity to IMAGE: its path, or - for standard input; or by what --text
+    says."""
+    if (image is None) == (text is None):
+        raise click.UsageError(
+            "Missing argument 'IMAGE': give a picture, or words with --text."
+            if image is None
+            else "IMAGE and --text are both given; give further words with --add-text."
+        )
     from diffsim.db.filters import Filters
 
     from ..outputs import check_output
-    from ..query import Example, Query
+    from ..query import Example, Query, Text
     from ..search import Searcher
 
+    asked_with = Text(text or "") if image is None else image.subject
+    name = f"“{asked_with.text}”" if isinstance(asked_with, Text) else image.name  # type: ignore[union-attr]
     examples = [
-        Example(image.subject, region=region),  # type: ignore[arg-type]  # Example checks the box
+        Example(asked_with, region=region),  # type: ignore[arg-type]  # Example checks the box
         *(Example(picture.subject, weight) for weight, picture in add),
         *(Example(picture.subject, -weight) for weight, picture in subtract),
+        *(Example(Text(words), weight) for weight, words in add_text),
+        *(Example(Text(words), -weight) for weight, words in subtract_text),
     ]
     asked = Query(
         examples,
@@ -181,7 +201,7 @@ def query(
     for note in _notes(answer, form):
         click.echo(note, err=True)
     if sheet:
-        _draw(examples, answer, f"{printable(image.name)} by {answer.name}", sheet, searcher.index)
+        _draw(examples, answer, f"{printable(name)} by {answer.name}", sheet, searcher.index)
 
 
 def _notes(answer: "Answer", form: str) -> list[str]:

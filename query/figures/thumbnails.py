@@ -10,11 +10,12 @@ from diffsim.retrieval.pictures.decode_pool import Decoded
 
 from ..decoders import THUMBNAIL_SIDE, Decoders, picture_of
 from ..picture_files import picture_file
-from ..query import Subject
+from ..query import Subject, Text
+from .text_tile import text_tile
 
 
 def thumbnail(subject: Subject) -> Image.Image:
-    """A picture, not an id, at most 384 pixels wide and high; a plain grey square if it cannot be read now."""
+    """A picture, not an id, at most 384 pixels wide and high, or a text; a plain grey square if it cannot be read now."""
     return thumbnails([subject])[0]
 
 
@@ -25,6 +26,8 @@ def thumbnails(subjects: Sequence[Subject]) -> list[Image.Image]:
 
 
 def _thumbnail(subject: Subject, decoders: Decoders) -> Image.Image:
+    if isinstance(subject, Text):
+        return text_tile(subject.text, THUMBNAIL_SIDE)
     try:
         with picture_file(subject) as file:
             found = decoders.decode(file.job(), THUMBNAIL_SIDE)

@@ -20,8 +20,9 @@ from ..decoders import Decoders
 from ..locate import Locator
 from ..pair import Pair
 from ..picture_cache import PictureCache
-from ..query import Example, ExtractedPicture, Query
+from ..query import Example, ExtractedPicture, Query, Text
 from ..text import printable
+from ..weighed import split_weight
 from . import schemas
 from .kept import Kept
 from .lanes import Asker, Lanes
@@ -131,11 +132,15 @@ class Engine:
 
     async def query(self, asked: schemas.SearchIn) -> Query:
         """The search in the search core's terms; extracts uploads, in their own lane."""
-        named = [asked.picture, *(example.picture for example in asked.examples)]
+        named = [one.picture for one in (asked, *asked.examples) if one.picture is not None]
         found = {name: await self.subject(name, asked.spaces) for name in named}
+
+        def subject(one: schemas.SearchIn | schemas.ExampleIn) -> Subject | Text:
+            return Text(one.text or "") if one.picture is None else found[one.picture]
+
         examples = [
-            Example(found[asked.picture], region=asked.region),
-            *(Example(found[one.picture], one.weight, one.region) for one in asked.examples),
+            Example(subject(asked), region=asked.region),
+            *(Example(subject(one), one.weight, one.region) for one in asked.examples),
         ]
         return Query(
             examples,
@@ -155,7 +160,7 @@ class Engine:
     def extract(self, name: str, spaces: Sequence[str]) -> ExtractedPicture:
         """The uploaded picture's features in these spaces; what was extracted before is not extracted again."""
         upload, searcher = self.uploads.get(name), self.lanes.extractor
-        chosen = [searcher.choose(space) for space in spaces or (None,)]
+        chosen = searcher.choose_all(_names(spaces))
         missing = [space.fingerprint for space in chosen if space.fingerprint not in upload.features]
         if missing:
             upload.features.update(searcher.extract(upload.data, missing).features)
@@ -165,7 +170,7 @@ class Engine:
         self, asker: Asker, a: Subject, b: Subject, spaces: Sequence[str], region: schemas.Box | None = None
     ) -> Comparison:
         """Two pictures, to compare part by part in the first of the spaces, and as a whole in all."""
-        chosen = asker.searcher.choose_all(spaces)
+        chosen = asker.searcher.choose_all(_names(spaces))
         indexed = isinstance(a, int) and isinstance(b, int)
         make = asker.indexed_pair if indexed else asker.searcher.pair
         pairs = [make(a, b, space.fingerprint, region) for space in chosen]
@@ -211,3 +216,8 @@ class Engine:
             run=self.runs.state(),
             writer=self.runs.writer(),
         )
+
+
+def _names(spaces: Sequence[str]) -> list[str]:
+    """The feature spaces without their weights."""
+    return [split_weight(space)[0] for space in spaces]

@@ -12,8 +12,9 @@ from diffsim.retrieval.region import seen_part
 from ..dates import date_of
 from ..metadata import told
 from ..picture_cache import PictureCache
-from ..query import Answer, Hit
+from ..query import Answer, Example, Hit, Text
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
+from ..texts import takes_text
 from . import schemas
 from .engine import Comparison, IndexState, Page, Place
 from .runs import Run
@@ -68,8 +69,10 @@ def folders_out(folders: Mapping[str, tuple[bytes, int]]) -> list[schemas.Folder
 # Answers
 
 
-def answer_out(answer: Answer, seconds: float, pictures: PictureCache) -> schemas.AnswerOut:
-    """seconds: since the question."""
+def answer_out(
+    answer: Answer, examples: Sequence[Example], seconds: float, pictures: PictureCache
+) -> schemas.AnswerOut:
+    """examples: of the question. seconds: since it."""
     pictures.learn([each.content_id for hit in answer.hits for each in (hit, *hit.duplicates)])
     return schemas.AnswerOut(
         stage="ranked" if answer.reranked else "recalled",
@@ -78,6 +81,11 @@ def answer_out(answer: Answer, seconds: float, pictures: PictureCache) -> schema
         pictures=answer.pictures,
         recalled=answer.recalled,
         scored=answer.scored,
+        texts=[
+            schemas.TextOut(text=printable(example.subject.text), weight=example.weight)
+            for example in examples
+            if isinstance(example.subject, Text)
+        ],
         notes=[printable(note) for note in answer.notes],
         seconds=round(seconds, 3),
     )
@@ -184,6 +192,7 @@ def _spaces_out(state: IndexState) -> list[schemas.SpaceStateOut]:
             pictures=counts[space.id].contents,
             waiting=max(0, state.counts.files - state.counts.failures - counts[space.id].files),
             answers=answering([each for each in known if each.name == space.name], visible) == space,
+            takes_text=takes_text(space),
         )
         for space in known
     ]

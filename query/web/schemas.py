@@ -1,9 +1,9 @@
 """What goes in and out of the JSON API."""
 
 from datetime import date
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Id = Annotated[int, Field(ge=1, le=2**63 - 1)]
 UploadId = Annotated[str, Field(pattern="^u[0-9a-f]{32}$")]
@@ -31,8 +31,20 @@ class Problem(BaseModel):
     detail: str
 
 
-class ExampleIn(_In):
-    picture: PictureId
+class _SubjectIn(_In):
+    """A picture, or words that say what one shows."""
+
+    picture: PictureId | None = None
+    text: Annotated[str, Field(max_length=100_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        if (self.picture is None) == (self.text is None):
+            raise ValueError("give a picture or a text, one of the two")
+        return self
+
+
+class ExampleIn(_SubjectIn):
     weight: Annotated[float, Field(ge=-100, le=100, allow_inf_nan=False)] = 1.0
     region: Box | None = None
 
@@ -58,11 +70,11 @@ class FiltersIn(_In):
     name: Annotated[str, Field(max_length=200)] = ""
 
 
-class SearchIn(_In):
-    """picture: the query; region: only this part of it is compared. examples: further pictures, with weights. spaces:
-    names or fingerprints; none is the index's first. fold: near copies of a better hit become its `duplicates`."""
+class SearchIn(_SubjectIn):
+    """picture or text: the query; region: only this part of the picture is compared. examples: further pictures and
+    texts, with weights. spaces: names or fingerprints, each perhaps with its weight, `style:0.7`; none is the index's
+    first, and a text is compared in one that takes texts. fold: near copies of a better hit become its `duplicates`."""
 
-    picture: PictureId
     region: Box | None = None
     examples: Annotated[list[ExampleIn], Field(max_length=20)] = []
     spaces: Annotated[list[Annotated[str, Field(min_length=1, max_length=200)]], Field(max_length=8)] = []
@@ -113,10 +125,15 @@ class SpaceOut(BaseModel):
     name: str
 
 
+class TextOut(BaseModel):
+    text: str
+    weight: float
+
+
 class AnswerOut(BaseModel):
     """One line of a search's answer. stage: `recalled`, the order of the first stage, which comes first, then
     `ranked`, that of the full score. pictures: how many could be hits; recalled, scored: how many each stage looked at.
-    seconds: since the question."""
+    texts: the examples that are texts. seconds: since the question."""
 
     stage: Literal["recalled", "ranked"]
     hits: list[HitOut]
@@ -124,6 +141,7 @@ class AnswerOut(BaseModel):
     pictures: int
     recalled: int
     scored: int
+    texts: list[TextOut]
     notes: list[str]
     seconds: float
 
@@ -226,7 +244,7 @@ class FolderOut(BaseModel):
 
 class SpaceStateOut(SpaceOut):
     """answers: whether it is the space that its name means. files, pictures: how many have features in it; waiting: how
-    many files do not yet."""
+    many files do not yet. takes_text: whether words can be searched with in it."""
 
     network: str
     created: str
@@ -234,6 +252,7 @@ class SpaceStateOut(SpaceOut):
     pictures: int
     waiting: int
     answers: bool
+    takes_text: bool
 
 
 class RootOut(BaseModel):

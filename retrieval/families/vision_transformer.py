@@ -141,7 +141,8 @@ def _by_depth(layers: int) -> dict[str, tuple[Tap, ...]]:
 def _published(
     name: str, about: str, repository: str, revision: str, download: int, work: float, fit: str = "squash"
 ) -> Preset:
-    files = ("config.json", "preprocessor_config.json", "model.safetensors")
+    tokenizer = ("tokenizer*.json", "vocab*.json", "merges*.txt", "spiece*.model", "special_tokens_map*.json")
+    files = ("config.json", "preprocessor_config.json", "model.safetensors", *tokenizer)  # DINOv2 has no tokenizer
     sources = (Source(repository, revision, files),)
     return Preset(
         224, _by_depth(12), noises=0, fit=fit, name=name, about=about, sources=sources, download=download, work=work
@@ -151,7 +152,7 @@ def _published(
 _PRESETS = (
     _published(
         "clip-vit-b32",
-        "CLIP ViT-B/32, for what a picture is about",
+        "CLIP ViT-B/32, for what a picture is about; takes text",
         "openai/clip-vit-base-patch32",
         "b97b0100e55e367c057773c2a614676470b0d575",
         606_000_000,
@@ -178,7 +179,7 @@ _PRESETS = (
     ),
     _published(
         "siglip-base",
-        "SigLIP ViT-B/16, for what a picture is about",
+        "SigLIP ViT-B/16, for what a picture is about; takes text",
         "google/siglip-base-patch16-224",
         "7fd15f0689c79d79e38b1c2e2e2370a7bf2761ed",
         813_000_000,

@@ -4,7 +4,17 @@ Only safetensors are read, remote code never runs, and a missing weight is an er
 """
 
 from ..errors import BadNetwork
-from .network import BadSize, Network, Read, TapPlace, dtype_name
+from .network import BadSize, EmbeddedText, Network, Read, TapPlace, TextNetwork, dtype_name
 from .taps import UnknownModule
 
-__all__ = ["BadNetwork", "BadSize", "Network", "Read", "TapPlace", "UnknownModule", "dtype_name"]
+__all__ = [
+    "BadNetwork",
+    "BadSize",
+    "EmbeddedText",
+    "Network",
+    "Read",
+    "TapPlace",
+    "TextNetwork",
+    "UnknownModule",
+    "dtype_name",
+]

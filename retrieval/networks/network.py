@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -100,4 +100,28 @@ class Network(Protocol):
     def embed(self, encoded: dict[str, Tensor]) -> Tensor:
         """One vector per picture, [pictures, dimensions], float32: the network's own global embedding. Only for
         the variant `global`."""
+        ...
+
+
+class EmbeddedText(NamedTuple):
+    """vector: [1, dimensions], float32, in the space of `Network.embed`. read: where only the beginning of the text
+    was read, that beginning; else None."""
+
+    vector: Tensor
+    read: str | None
+
+
+@runtime_checkable
+class TextNetwork(Protocol):
+    """What a network offers beside `Network` whose variant `global` can be compared with texts.
+
+    text: hash of what turns a text into tokens, its tokenizer (the weights are in `weights`); empty where this network
+    has none and takes no text.
+    """
+
+    @property
+    def text(self) -> str: ...
+
+    def embed_text(self, text: str) -> EmbeddedText:
+        """Raises BadNetwork."""
         ...

@@ -12,6 +12,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,8 +24,9 @@ from ..json_table import read_table
 from ..projection import Projection
 from ..settings import SpaceSettings, Tap
 from .files import DTYPES, hash_files, load_component, weight_files
-from .network import BadSize, Read, TapPlace, refuse_conditions, refuse_timestep
+from .network import BadSize, EmbeddedText, Read, TapPlace, refuse_conditions, refuse_timestep
 from .taps import hidden_states, resolve_module, run_to_taps
+from .text_tower import TextTower, tokenizer_hash
 
 if TYPE_CHECKING:
     from ..families.vision_transformer import VisionSettings
@@ -55,7 +57,8 @@ class VitNetwork:
     """A loaded vision transformer in evaluation mode; see network.Network for what it does.
 
     model: one of _LOADERS' classes. attentions: by our name of the layer, the module's name in the model.
-    weights: SHA-256 (hex) of the weights, of config.json's entries, and of the mean and deviation of RGB.
+    weights: SHA-256 (hex) of the weights, the text tower's included, of config.json's entries, and of the mean and
+    deviation of RGB. text: as in network.TextNetwork.
     """
 
     folder: Path
@@ -65,6 +68,7 @@ class VitNetwork:
     weights: str
     dtype: torch.dtype
     device: torch.device
+    text: str
 
     @classmethod
     def load(cls, folder: Path, settings: "VisionSettings", dtype: str, device: str) -> "VitNetwork":
@@ -75,7 +79,7 @@ class VitNetwork:
         headless = config.get("architectures") == ["CLIPVisionModel"]  # without the projection
         loader = getattr(transformers, "CLIPVisionModel" if headless else _LOADERS[settings.kind])
         if settings.kind in ("clip", "siglip"):
-            # The text part of such a checkpoint is not loaded, which transformers would report in some 200 lines.
+            # The text part of such a checkpoint is not loaded here, which transformers would report in some 200 lines.
             loader = type(loader.__name__, (loader,), {"_keys_to_ignore_on_load_unexpected": ["^text_", "^logit_"]})
         model = load_component(loader, folder, DTYPES[dtype])
         names = [name for name, module in model.named_modules() if _linear_names(module)]
@@ -84,7 +88,8 @@ class VitNetwork:
         files = hash_files(weight_files(folder)[1], [folder / "config.json"])
         weights = hashlib.sha256(f"{files} {shown}".encode()).hexdigest()
         model = model.to(device).eval().requires_grad_(False)
-        return cls(folder, model, settings, attentions, weights, DTYPES[dtype], torch.device(device))
+        text = tokenizer_hash(folder, settings.kind)
+        return cls(folder, model, settings, attentions, weights, DTYPES[dtype], torch.device(device), text)
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -134,6 +139,13 @@ class VitNetwork:
         output = self._forward(encoded)
         embedding: Tensor = output.image_embeds if "image_embeds" in output else output.pooler_output
         return embedding.float()
+
+    def embed_text(self, text: str) -> EmbeddedText:
+        return self._text_tower.embed(text)
+
+    @cached_property
+    def _text_tower(self) -> TextTower:
+        return TextTower.load(self.folder, self.settings.kind, self.dtype, self.device)
 
     def _forward(self, encoded: dict[str, Tensor]) -> Any:
         interpolate = self.settings.kind.startswith(_INTERPOLATING)

@@ -30,7 +30,7 @@ async def search(asked: schemas.SearchIn, request: Request) -> StreamingResponse
     def search_all(asker: Asker, put: Callable[[schemas.AnswerOut], None]) -> None:
         started = time.monotonic()
         for answer in asker.searcher.answers(question):  # the order of the first stage, then that of the full score
-            put(present.answer_out(answer, time.monotonic() - started, engine.pictures))
+            put(present.answer_out(answer, question.all_examples, time.monotonic() - started, engine.pictures))
 
     answers = engine.lanes.asked(request, search_all)
     first = await anext(answers, None)  # a problem before it becomes the status of the response

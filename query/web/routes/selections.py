@@ -9,7 +9,9 @@ from fastapi import APIRouter, Request
 from fastapi.responses import Response, StreamingResponse
 from PIL import Image
 
+from ...decoders import THUMBNAIL_SIDE
 from ...figures.sheet import SheetExample
+from ...figures.text_tile import text_tile
 from ...query import Answer
 from ...query import Query as SearchQuery
 from .. import export, schemas
@@ -55,8 +57,11 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
     def draw(answers: Sequence[Answer]) -> bytes:
         search = asked.search
         examples = [
-            SheetExample(_picture(engine, one.picture), one.weight, one.region)
-            for one in (schemas.ExampleIn(picture=search.picture, region=search.region), *search.examples)
+            SheetExample(_picture(engine, one), one.weight, one.region)
+            for one in (
+                schemas.ExampleIn(picture=search.picture, text=search.text, region=search.region),
+                *search.examples,
+            )
         ]
         return export.sheet(examples, answers, asked.only, asked.top, engine.pictures)
 
@@ -66,8 +71,11 @@ async def sheet(asked: schemas.SheetIn, request: Request) -> Response:
     )
 
 
-def _picture(engine: Engine, name: schemas.PictureId) -> Image.Image:
-    """A picture of the index, or one that was uploaded, for a sheet."""
+def _picture(engine: Engine, example: schemas.ExampleIn) -> Image.Image:
+    """A picture of the index, one that was uploaded, or a text, for a sheet."""
+    name = example.picture
+    if name is None:
+        return text_tile(example.text or "", THUMBNAIL_SIDE)
     if isinstance(name, int):
         return engine.pictures.drawn(name)
     return Image.open(io.BytesIO(engine.uploads.get(name).preview))

@@ -11,6 +11,7 @@ import { forget, results } from "./results.js";
 import * as selection from "./selection.js";
 import { shelf } from "./shelf.js";
 import { whyView } from "./why.js";
+import { drawWords } from "./words.js";
 
 let view = null;
 
@@ -18,11 +19,12 @@ async function render(now, { scroll = 0 } = {}) {
   view?.close();
   document.querySelectorAll("[data-passing]").forEach((one) => one.remove());
   drawSpaces(now);
+  drawWords(now);
   if (now.view === "index") $("#to-index").setAttribute("aria-current", "page");
   else $("#to-index").removeAttribute("aria-current");
   const main = $("#main");
   main.className = `view-${now.view}`;
-  const make = now.view === "index" ? indexView : now.q === null ? shelf : now.view === "why" && now.b !== null ? whyView : now.view === "compare" ? compareView : results;
+  const make = now.view === "index" ? indexView : now.q === null ? (now.words ? results : shelf) : now.view === "why" && now.b !== null ? whyView : now.view === "compare" ? compareView : results;
   document.title = { shelf: "All pictures", results: "Neighbours", whyView: "Why?", compareView: "Spaces compared", indexView: "The index" }[make.name] + " – diffsim";
   const made = make(main);
   view = made;
@@ -37,7 +39,7 @@ function drawSpaces(now) {
   const spaces = index.spaces.filter((space) => space.answers);
   const group = $("#spaces");
   group.hidden = now.q === null || now.view !== "pictures" || spaces.length < 2;
-  const on = now.by.length ? now.by : spaces.slice(0, 1).map((space) => space.name);
+  const on = now.by.length ? now.by.map((name) => name.replace(/:[^:/]*$/, "")) : spaces.slice(0, 1).map((space) => space.name);
   group.replaceChildren(
     ...spaces.map((space, number) => {
       const pressed = on.includes(space.name) || on.includes(space.fingerprint);

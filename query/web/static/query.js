@@ -9,6 +9,7 @@ import { regionTools } from "./region.js";
 import { format } from "./state.js";
 
 export function queryPanel() {
+  if (state.q === null) return { element: h("aside.query", { "aria-label": "The query" }, h("p.words", {}, `“${state.words}”`), filterBar()) };
   const picture = h("img", { src: previewOf(state.q), alt: "The query" });
   const frame = h("div.query-picture", {}, picture);
   picture.addEventListener("load", () => {
@@ -28,6 +29,7 @@ export function queryPanel() {
     about,
     region,
     examples(),
+    state.words && h("p.words", {}, `and “${state.words}”`),
     h(
       "div.row",
       {},

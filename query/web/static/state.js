@@ -31,6 +31,7 @@ export function parse(address) {
   return {
     view: { "/compare": "compare", "/why": "why", "/index": "index" }[pathname] ?? "pictures",
     q: picture(given.get("q") ?? ""),
+    words: (given.get("words") ?? "").trim(),
     b: picture(given.get("b") ?? ""),
     at: given.get("at"),
     by: (given.get("by") ?? "").split(",").filter(Boolean),
@@ -47,6 +48,7 @@ export function parse(address) {
 export function format(state) {
   const given = new URLSearchParams();
   if (state.q !== null && state.view !== "index") given.set("q", state.q);
+  if (state.words && state.view === "pictures") given.set("words", state.words);
   if (state.view === "why" && state.b !== null) given.set("b", state.b);
   if (state.view === "why" && state.at) given.set("at", state.at);
   if (state.by.length) given.set("by", state.by.join(","));
@@ -64,12 +66,15 @@ export function format(state) {
 }
 
 /** The same view with another query: a region and further examples belonged to the old one. */
-export const asked = (state, q) => ({ ...state, view: "pictures", q, b: null, at: null, box: null, also: [], k: SOME_HITS });
+export const asked = (state, q) => ({ ...state, view: "pictures", q, words: "", b: null, at: null, box: null, also: [], k: SOME_HITS });
 
 export const filtersOn = (filters) =>
   filters.folders.length + filters.formats.length + ["name", "after", "before", ...NUMBERS].filter((name) => filters[name]).length;
 
 /** The body of /api/search. */
 export function searchBody(state, more = {}) {
-  return { picture: state.q, region: state.box, examples: state.also, spaces: state.by, filters: state.filters, fold: state.fold, k: state.k, ...more };
+  // Words are the query, or beside a picture one of its examples.
+  const subject = state.q === null ? { text: state.words } : { picture: state.q };
+  const examples = state.q !== null && state.words ? [...state.also, { text: state.words }] : state.also;
+  return { ...subject, region: state.box, examples, spaces: state.by, filters: state.filters, fold: state.fold, k: state.k, ...more };
 }
