@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from .db.catalog import KnownSpace
     from .db.errors import CatalogError
     from .db.filters import Filters
+    from .db.metadata import PictureMetadata
     from .errors import Error
     from .indexer.build import IndexOptions, IndexReport
     from .indexer.errors import IndexerError
     from .query.errors import QueryError
+    from .query.export import export
     from .query.pair import Pair
     from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject, Text
     from .query.search import Searcher
@@ -48,6 +50,7 @@ _HOMES = {
     "KnownSpace": "db.catalog",
     "Pair": "query.pair",
     "PairScore": "retrieval.score",
+    "PictureMetadata": "db.metadata",
     "Query": "query.query",
     "QueryError": "query.errors",
     "RetrievalError": "retrieval.errors",
@@ -58,6 +61,7 @@ _HOMES = {
     "Tap": "retrieval.settings",
     "Text": "query.query",
     "explain": "api",
+    "export": "query.export",
     "index": "api",
     "open": "api",
     "score": "api",
@@ -82,6 +86,7 @@ __all__ = [  # sorted as _HOMES
     "KnownSpace",
     "Pair",
     "PairScore",
+    "PictureMetadata",
     "Query",
     "QueryError",
     "RetrievalError",
@@ -92,6 +97,7 @@ __all__ = [  # sorted as _HOMES
     "Tap",
     "Text",
     "explain",
+    "export",
     "index",
     "open",
     "score",

@@ -23,6 +23,7 @@ class Allowed:
         self._catalog = catalog
         self._known: dict[Filters, tuple[int, np.ndarray]] = {}  # with the catalog's generation
         self._undated: dict[Filters, tuple[int, tuple[int, int]]] = {}
+        self._unread = -1, 0
 
     def ids(self, filters: Filters) -> np.ndarray:
         """The contents that pass: int64, ascending. The same array object while nothing has changed. A content that was
@@ -40,6 +41,13 @@ class Allowed:
         if known is None or known[0] != generation:
             known = generation, self._catalog.count_undated(filters)
         return _kept(self._undated, filters, known)[1]
+
+    def count_unread(self) -> int:
+        """How many pictures were indexed before metadata were read."""
+        generation = self._catalog.generation()
+        if self._unread[0] != generation:
+            self._unread = generation, self._catalog.count_unread()
+        return self._unread[1]
 
     def _read(self, filters: Filters) -> tuple[int, np.ndarray]:
         generation = self._catalog.generation()

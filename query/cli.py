@@ -20,6 +20,7 @@ _COMMANDS = {
     "score": "diffsim.query.commands.score",
     "compare": "diffsim.query.commands.compare",
     "browse": "diffsim.query.commands.browse",
+    "export": "diffsim.query.commands.export",
     "audit": "diffsim.query.commands.audit",
     "evaluate": "diffsim.query.commands.evaluate",
     "sweep": "diffsim.query.commands.sweep",

@@ -1,11 +1,12 @@
 """What may leave the index of what files say of their pictures."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from diffsim.db.metadata import PictureMetadata
+if TYPE_CHECKING:
+    from diffsim.db.metadata import PictureMetadata
 
 
-def told(said: PictureMetadata | None, private: bool) -> dict[str, Any] | None:
+def told(said: "PictureMetadata | None", private: bool) -> dict[str, Any] | None:
     """As JSON tells it. private: also where the picture was taken, and its caption; exports leave these out unless they
     are asked for. None where nothing is known."""
     if said is None:

@@ -116,7 +116,7 @@ class Searcher:
         if filters.dated:
             notes += dates_used(*self._allowed.count_undated(filters))
         if filters.of_metadata:
-            notes += metadata_used(self.catalog.count_unread())
+            notes += metadata_used(self._allowed.count_unread())
         return replace(answer, notes=notes)
 
     @overload

@@ -25,7 +25,7 @@ class MissingPackage(QueryError):
 
 def to_pandas(hits: Sequence[Hit]) -> "pandas.DataFrame":
     """Raises MissingPackage."""
-    library = _load("pandas")
+    library = load_package("pandas")
     types = {
         "rank": "int64",
         "score": "float64",
@@ -43,7 +43,7 @@ def to_pandas(hits: Sequence[Hit]) -> "pandas.DataFrame":
 
 def to_arrow(hits: Sequence[Hit]) -> "pyarrow.Table":
     """Raises MissingPackage."""
-    library = _load("pyarrow")
+    library = load_package("pyarrow")
     text, number, real = library.string(), library.int64(), library.float64()
     schema = library.schema(
         {
@@ -69,22 +69,25 @@ def _columns(hits: Sequence[Hit]) -> dict[str, list[Any]]:
         "likeness": [hit.likeness for hit in hits],
         "by_chance": [hit.by_chance for hit in hits],
         "recall_rank": [hit.recall_rank for hit in hits],
-        "path": [_text(hit.path) for hit in hits],
+        "path": [text_of(hit.path) for hit in hits],
         "content_id": [hit.content_id for hit in hits],
         "offline": [hit.offline for hit in hits],
-        "paths": [[_text(path) for path in hit.paths] for hit in hits],
-        "duplicates": [[_text(copy.path) for copy in hit.duplicates] for hit in hits],
+        "paths": [[text_of(path) for path in hit.paths] for hit in hits],
+        "duplicates": [[text_of(copy.path) for copy in hit.duplicates] for hit in hits],
     }
 
 
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
+    """A path as text."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def _load(name: str) -> ModuleType:
+def load_package(name: str, extra: str = "") -> ModuleType:
+    """extra: of this distribution, which brings the package. Raises MissingPackage."""
     import importlib
 
     try:
         return importlib.import_module(name)
     except ImportError:
-        raise MissingPackage(f"A table of this kind needs {name}; install it with: pip install {name}.") from None
+        wanted = f"'diffsim-search[{extra}]'" if extra else name
+        raise MissingPackage(f"A table of this kind needs {name}; install it with: pip install {wanted}.") from None

@@ -60,7 +60,7 @@ async function describe(about, picture) {
       h("p.folder", { title: found.folder }, found.folder),
       h("p.quiet-text", {}, `${found.width} × ${found.height} · ${found.format} · ${bytesText(found.bytes)}${found.offline ? " · offline" : ""}`),
       found.date ? h("p.quiet-text", {}, `${found.date.slice(0, 16).replace("T", " ")} (${found.date_of === "picture" ? "the picture’s own date" : "date of the file"})`) : "",
-      found.metadata ? said(found.metadata) : "",
+      ...(found.metadata ? said(found.metadata) : []),
       found.paths.length > 1 ? h("details", {}, h("summary", {}, `${found.paths.length} files`), h("ul.paths", {}, found.paths.map((file) => h("li", {}, file.path)))) : "",
     );
   } catch (error) {
