@@ -365,6 +365,31 @@ def test_a_run_is_started_watched_and_stopped(tmp_path):
         assert run["state"] == "stopped" and not any("Traceback" in line for line in run["lines"]), run
 
 
+def test_a_folder_and_a_space_are_added_and_missing_files_pruned(tmp_path):
+    draw(tmp_path / "pictures", range(4))
+    build(tmp_path / "index", tmp_path / "pictures")
+    draw(tmp_path / "more", range(4, 7))
+    with client(tmp_path / "index") as asker:
+        for path in ("more", str(tmp_path / "nowhere"), "--help", "/a\0b"):
+            assert "There is no folder" in problem(asker.post("/api/runs", json={"folder": path}), 422)
+        assert asker.post("/api/runs", json={"folder": str(tmp_path / "more")}).json()["task"] == "index"
+        assert ended(asker)["state"] == "done"
+        assert asker.get("/api/pictures").json()["total"] == 7
+        spaces = [space["name"] for space in asker.get("/api/index").json()["spaces"]]
+        assert asker.post("/api/runs", json={"by": ["look"]}).status_code == 201
+        run = ended(asker, 300)
+        assert run["state"] == "done", run
+        assert [space["name"] for space in asker.get("/api/index").json()["spaces"]] == [*spaces, "mini/look"]
+        next((tmp_path / "more").rglob("*.png")).unlink()
+        asker.post("/api/runs", json={})
+        ended(asker)
+        assert asker.get("/api/index").json()["missing"] == 1
+        assert asker.post("/api/runs/prune").json()["task"] == "prune"
+        run = ended(asker)
+        assert run["state"] == "done" and run["lines"], run
+        assert asker.get("/api/index").json()["missing"] == 0
+
+
 def test_another_writer_is_named(work, tmp_path):
     index = IndexFolder.open(copy_index(work / "index", tmp_path / "index"))
     with client(index.path) as asker, index.writing():

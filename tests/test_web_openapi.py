@@ -51,6 +51,7 @@ OPERATIONS = {  # and what each must have answered in this test, lest it never g
     "POST /api/sheet": {200, 422},
     "GET /api/index": {200},
     "POST /api/runs": {404, 422},
+    "POST /api/runs/prune": {201, 409},
     "DELETE /api/runs/current": {409},
 }
 

@@ -383,6 +383,17 @@ def test_the_index_its_failures_and_a_run(page, gallery):
     page.until(lambda: page.texts(".card.run h2")[0].startswith("Indexed"), "the run does not end", 900)
     assert "5 new" in page.one(".lines").text
     page.shoot("index")
+    (gallery / "further").mkdir()
+    drawing("mug", "ink", size=128).save(gallery / "further" / "mug-ink.png")
+    page.one("#new-folder").send_keys(str(gallery / "nowhere"))
+    page.button("Add folder").click()
+    assert "There is no folder" in page.one(".toast.problem").text
+    page.driver.get_log("browser")  # the browser tells its console of the 422 too
+    page.one("#new-folder").clear()
+    page.one("#new-folder").send_keys(str(gallery / "further"))
+    page.button("Add folder").click()
+    page.until(lambda: str(gallery / "further") in " ".join(page.texts(".stack th")), "the folder is not added", 900)
+    page.until(lambda: page.texts(".card.run h2")[0].startswith("Indexed"), "the run does not end", 900)
 
 
 # Keys, widths, names

@@ -19,12 +19,16 @@ from .engine import Engine
 from .guard import ICON, Guard
 
 _HERE = Path(__file__).parent
+_YEAR_S = 365 * 86_400
 _PAGES = ("/", "/compare", "/why", "/index")
 
 
-def create_app(index: Path, *, token: str | None = None, device: str = "auto", fetch: bool = False) -> FastAPI:
+def create_app(
+    index: Path, *, token: str | None = None, device: str = "auto", fetch: bool = False, lasting: bool = False
+) -> FastAPI:
     """The page over an index. token: the secret that gives access, as `?token=`, as a cookie or as a bearer token; by
-    default a random one, `app.state.token`. fetch: whether pictures at addresses are fetched. Raises NoIndex, ..."""
+    default a random one, `app.state.token`. fetch: whether pictures at addresses are fetched. lasting: the browser
+    keeps the token for a year, not only until it is closed. Raises NoIndex, ..."""
     token = token or secrets.token_urlsafe(24)
     engine = Engine(IndexFolder.open(index), device)
     templates = Environment(loader=FileSystemLoader(_HERE / "templates"), autoescape=select_autoescape())
@@ -78,5 +82,6 @@ def create_app(index: Path, *, token: str | None = None, device: str = "auto", f
         return FileResponse(_HERE / "static" / "icon.svg")
 
     app.add_api_route(ICON, show_icon, include_in_schema=False)
-    app.add_middleware(Guard, token=token, locked_page=templates.get_template("locked.html").render())
+    locked_page = templates.get_template("locked.html").render()
+    app.add_middleware(Guard, token=token, locked_page=locked_page, cookie_s=_YEAR_S if lasting else None)
     return app

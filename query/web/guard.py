@@ -50,11 +50,12 @@ _LEADS_ON = """<!doctype html>
 
 
 class Guard:
-    """ASGI middleware around the whole app."""
+    """ASGI middleware around the whole app. cookie_s: how long the browser keeps the token; None until it is closed."""
 
-    def __init__(self, app: ASGIApp, token: str, locked_page: str) -> None:
+    def __init__(self, app: ASGIApp, token: str, locked_page: str, cookie_s: int | None = None) -> None:
         self._app = app
         self._token = token
+        self._cookie_s = cookie_s
         self._locked_page = locked_page
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +114,7 @@ class Guard:
             # Somebody followed a link. Where another page led here by redirection, a strict cookie is not sent; where
             # this page leads on, it is.
             answer = HTMLResponse(_LEADS_ON.format(address=html.escape(answer.headers["location"])))
-        answer.set_cookie(_cookie_name(scope), self._token, path="/", httponly=True, samesite="strict")
+        answer.set_cookie(_cookie_name(scope), self._token, self._cookie_s, path="/", httponly=True, samesite="strict")
         return answer
 
     def _is_open(self, scope: Scope, headers: Headers) -> bool:

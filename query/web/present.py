@@ -200,6 +200,7 @@ def _spaces_out(state: IndexState) -> list[schemas.SpaceStateOut]:
 
 def run_out(run: Run) -> schemas.RunOut:
     return schemas.RunOut(
+        task=run.task,
         root=run.root,
         folder="all folders" if run.folder is None else printable(os.fsdecode(run.folder)),
         state=run.state,

@@ -1,4 +1,4 @@
-"""Indexing from the page: one child process, `diffsim index`, on a folder that the index knows.
+"""Indexing from the page: one child process, `diffsim index` or `diffsim prune`.
 
 Its progress is read from the catalog, as for a run that was started elsewhere; its messages are kept.
 """
@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,11 +38,15 @@ except KeyboardInterrupt:
 """
 
 
+Task = Literal["index", "prune"]
+
+
 @dataclass(frozen=True)
 class Run:
-    """The state of a run. root: id of the folder, and folder: its path; None for all. started: ISO 8601, UTC. seconds:
-    how long it has taken. lines: its messages, as they came."""
+    """The state of a run. task: the command. root: id of the folder, and folder: its path; None for all. started: ISO
+    8601, UTC. seconds: how long it has taken. lines: its messages, as they came."""
 
+    task: Task
     root: int | None
     folder: bytes | None
     state: Literal["running", "stopping", "done", "stopped", "failed"]
@@ -53,20 +58,24 @@ class Run:
 class _Child:
     """A started run."""
 
-    def __init__(self, index: Path, root: int | None, folder: bytes | None) -> None:
-        self.root, self.folder = root, folder
+    def __init__(
+        self, index: Path, task: Task, root: int | None, folder: bytes | None, profiles: Sequence[str]
+    ) -> None:
+        self.task, self.root, self.folder = task, root, folder
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
         self.began = time.monotonic()
         self.ended: float | None = None
         self.stopping = False
         self.lines: deque[str] = deque(maxlen=_LINES)
-        line: list[str | bytes] = [sys.executable, "-c", _BOOT, "index", *([] if folder is None else [folder])]
+        line: list[str | bytes] = [sys.executable, "-c", _BOOT, task]
+        line += [part for profile in profiles for part in ("--by", profile)]
+        line += [] if folder is None else ["--", folder]
         project = str(Path(diffsim.__file__).parent.parent)
         paths = os.pathsep.join([project, *filter(None, [os.environ.get("PYTHONPATH")])])
         before = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT])  # of this thread; the child inherits it
         try:
             self.process = subprocess.Popen(
-                [*line, "--index", os.fsencode(index)],
+                [*line[:4], "--index", os.fsencode(index), *line[4:]],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -99,7 +108,7 @@ class _Child:
             for reader in self.readers:  # for its last messages; a process that it left could keep a pipe open
                 reader.join(1.0)
         seconds = round((self.ended or time.monotonic()) - self.began, 1)
-        return Run(self.root, self.folder, self._name(code), self.started, seconds, tuple(self.lines))
+        return Run(self.task, self.root, self.folder, self._name(code), self.started, seconds, tuple(self.lines))
 
     def _name(self, code: int | None) -> Literal["running", "stopping", "done", "stopped", "failed"]:
         if code is None:
@@ -121,12 +130,15 @@ class Runs:
         self._lock = threading.Lock()
         self._child: _Child | None = None
 
-    def start(self, root: int | None, folder: bytes | None) -> Run:
-        """Index a folder, or all that the index knows. Raises Problem while a run is going on."""
+    def start(
+        self, root: int | None = None, folder: bytes | None = None, profiles: Sequence[str] = (), task: Task = "index"
+    ) -> Run:
+        """Index a folder, or all that the index knows, in spaces of further profiles too; or prune. Raises Problem
+        while a run is going on."""
         with self._lock:
             if self._child is not None and self._child.running:
                 raise Problem(409, "An indexing run is going on already; wait until it ends, or stop it.")
-            self._child = _Child(self._index.path, root, folder)
+            self._child = _Child(self._index.path, task, root, folder, profiles)
             return self._child.state()
 
     def stop(self) -> Run:

@@ -271,9 +271,10 @@ class FailedOut(BaseModel):
 
 
 class RunOut(BaseModel):
-    """An indexing run that this page started. state: `running`, `stopping`, or how it ended: `done`, `stopped`,
-    `failed`. started: ISO 8601, UTC. lines: its messages."""
+    """A run that this page started. task: the command, `diffsim index` or `diffsim prune`. state: `running`,
+    `stopping`, or how it ended: `done`, `stopped`, `failed`. started: ISO 8601, UTC. lines: its messages."""
 
+    task: Literal["index", "prune"]
     root: int | None
     folder: str
     state: Literal["running", "stopping", "done", "stopped", "failed"]
@@ -302,9 +303,12 @@ class IndexOut(BaseModel):
 
 
 class RunIn(_In):
-    """root: id of a folder of the index; null is all of them."""
+    """root: id of a folder of the index; null is all of them. folder: the path of a further one, absolute, in its
+    place. by: profiles of the bundled network, each a further feature space of the index."""
 
     root: Id | None = None
+    folder: Annotated[str, Field(min_length=1, max_length=4096)] | None = None
+    by: Annotated[list[Literal["style", "instance", "look"]], Field(max_length=3)] = []
 
 
 class SelectionIn(_In):

@@ -23,10 +23,18 @@ class PortInUse(QueryError):
 
 
 def serve(
-    index: Path, port: int, *, device: str, open_browser: bool, fetch: bool, announce: Callable[[str], None]
+    index: Path,
+    port: int,
+    *,
+    device: str,
+    open_browser: bool,
+    announce: Callable[[str], None],
+    fetch: bool = False,
+    token: str | None = None,
 ) -> None:
-    """Announce the address, with its token, and serve. port: 0 means any free one. Raises PortInUse."""
-    app = create_app(index, device=device, fetch=fetch)
+    """Announce the address, with its token, and serve. port: 0 means any free one. fetch: see `create_app`. token: one
+    that was kept from an earlier start. Raises PortInUse."""
+    app = create_app(index, device=device, fetch=fetch, token=token, lasting=token is not None)
     listening = listen(port)
     address = f"http://127.0.0.1:{listening.getsockname()[1]}/?token={app.state.token}"
     announce(address)

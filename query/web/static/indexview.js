@@ -1,6 +1,7 @@
 // The index: what is in it, what failed and why, what is offline; a run's progress, to start and to stop.
 
 import { get, post, remove } from "./api.js";
+import { adding } from "./adding.js";
 import { bytesText, h, notice, plural, say } from "./dom.js";
 
 const EVERY_MS = 1000;
@@ -45,8 +46,9 @@ export function indexView(main) {
     const focused = document.activeElement?.id;
     const open = new Set([...body.querySelectorAll("details[open]")].map((one) => one.id));
     main.querySelector(".count").textContent = state.bytes === null ? state.path : `${state.path} · ${bytesText(state.bytes)} on disk`;
-    body.replaceChildren(...[run(state), folders(state), spaces(state), failed(state)].filter(Boolean));
+    body.replaceChildren(...[run(state), folders(state), add.element, spaces(state), failed(state)].filter(Boolean));
     for (const one of body.querySelectorAll("details")) one.open = open.has(one.id) || one.open;
+    add.update(state, isRunning(state));
     if (focused) document.getElementById(focused)?.focus();
     const now = state.run?.state ?? "";
     if (now !== said && state.run) say(`Indexing: ${now}.`);
@@ -69,19 +71,22 @@ export function indexView(main) {
   function run(state) {
     if (!state.run && !state.writer) return null;
     const running = isRunning(state);
-    const names = { running: "Indexing", stopping: "Stopping", done: "Indexed", stopped: "Stopped; what was done is kept", failed: "Indexing failed" };
-    const title = state.run ? `${names[state.run.state]}: ${state.run.folder}` : `Another program is indexing: ${state.writer}`;
+    const prunes = state.run?.task === "prune";
+    const names = prunes ? { running: "Pruning", stopping: "Stopping", done: "Pruned", stopped: "Stopped", failed: "Pruning failed" } : { running: "Indexing", stopping: "Stopping", done: "Indexed", stopped: "Stopped; what was done is kept", failed: "Indexing failed" };
+    const title = state.run ? (prunes ? names[state.run.state] : `${names[state.run.state]}: ${state.run.folder}`) : `Another program is indexing: ${state.writer}`;
     const total = state.files - state.failures;
     const left = state.rate ? `, ${state.rate.toFixed(1)} pictures/s, about ${timeText(state.waiting / state.rate)} left` : "";
     return h(
       "section.card.run",
       { class: `card run ${state.run?.state ?? "running"}` },
       h("div.card-head", {}, h("h2", {}, title), running && state.run && h("button", { type: "button", id: "stop", disabled: state.run.state === "stopping", onclick: halt }, "Stop")),
-      running && h("progress", { max: Math.max(1, total), value: total - state.waiting, "aria-label": "Pictures indexed" }),
-      running && h("p", {}, `${(total - state.waiting).toLocaleString("en")} of ${plural(total, "file")} in every space${left}`),
+      running && !prunes && h("progress", { max: Math.max(1, total), value: total - state.waiting, "aria-label": "Pictures indexed" }),
+      running && !prunes && h("p", {}, `${(total - state.waiting).toLocaleString("en")} of ${plural(total, "file")} in every space${left}`),
       state.run?.lines.length ? h("pre.lines", { tabindex: "0", "aria-label": "Messages of the run" }, state.run.lines.join("\n")) : null,
     );
   }
+
+  const add = adding((wanted) => act(() => post("/api/runs", wanted)));
 
   function folders(state) {
     const running = isRunning(state);
@@ -101,8 +106,10 @@ export function indexView(main) {
       h("div.card-head", {}, h("h2", {}, "Folders"), state.roots.length > 1 && h("button", { type: "button", id: "start-all", disabled: running, onclick: () => start(null) }, "All of them")),
       state.roots.length
         ? h("div.scroll", { tabindex: "0", role: "region", "aria-label": "Folders" }, h("table.stack", {}, h("thead", {}, h("tr", {}, ["Folder", "Files", "Missing", "State", ""].map((name) => h("th", { scope: "col" }, name)))), h("tbody", {}, state.roots.map(row))))
-        : h("p", {}, "No folder yet; add one with ", h("code", {}, "diffsim index FOLDER"), "."),
-      state.missing ? h("p.quiet-text", {}, `${plural(state.missing, "file")} missing; `, h("code", {}, "diffsim prune"), " removes them from the index.") : null,
+        : h("p", {}, "No folder yet; add one below."),
+      state.missing
+        ? h("div.row", {}, h("p.quiet-text", {}, `${plural(state.missing, "file")} missing; the index keeps what it knows of them until it is pruned.`), h("button", { type: "button", id: "prune", disabled: running, onclick: () => confirm("Forget the missing files? Their pictures are indexed again if they come back. No picture file is touched.") && act(() => post("/api/runs/prune", {})) }, "Prune"))
+        : null,
     );
   }
 
