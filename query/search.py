@@ -98,7 +98,7 @@ class Searcher:
         found = found or recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        answer = present(self.catalog, self.collection, asked, found, ranking)
+        answer = present(self.index, self.catalog, self.collection, asked, found, ranking)
         further = more_for_folds(asked, found, ranking, answer)
         return self._dated(asked, answer) if further is None else self._answered(further, ranking.known)
 
@@ -177,7 +177,7 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        first = present(self.catalog, self.collection, asked, found, first_order(asked, found))
+        first = present(self.index, self.catalog, self.collection, asked, found, first_order(asked, found))
         yield self._dated(asked, first)
         if query.rerank:
             yield self._answered(asked, found=found)
