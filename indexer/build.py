@@ -25,6 +25,7 @@ from .recall_files import RecallReport, refresh_recall
 from .requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .roots import find_folders, offline_roots
 from .scan import ScanReport, scan
+from .sketches import fill_sketches
 from .skipped import UNUSABLE, SkippedSpace, reason
 from .spaces import Networks, OpenSpace, PassKey, known_spaces, pass_key, resolve_spaces
 from .work import OnWork, silently
@@ -83,6 +84,8 @@ def index_folders(
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
         read_missing_metadata(index, catalog, options, on_work)
+        if options.only is None:
+            fill_sketches(index, catalog, options, on_work)
         index.check_there()  # a store that is opened to be read anew would be made anew
         recall = refresh_recall(
             index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work

@@ -4,7 +4,7 @@ The feature store is committed before the catalog: the row in the catalog is wha
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -24,6 +24,7 @@ from .metadata import said_of
 from .options import IndexOptions
 from .roots import offline_roots
 from .scan import ScanReport, rescan_file
+from .sketches import sketch_record
 from .spaces import Networks, OpenSpace
 
 _PASSES = 3
@@ -100,7 +101,9 @@ class Extraction:
         waiting: list[_Waiting] = []
         committed = time.monotonic()
         with ExitStack() as opened:
-            stores = opened.enter_context(_Stores(self._index, [each.known.fingerprint for each in self._spaces]))
+            stores = opened.enter_context(
+                _Stores(self._index, [each.known.fingerprint for each in self._spaces], extractor.fit)
+            )
             try:
                 limits = options.file_timeout_s, options.decoder_memory
                 pool = opened.enter_context(DecodePool(options.workers, extractor.size, *limits, extractor.fit))
@@ -154,6 +157,7 @@ class Extraction:
             for number, store in enumerate(stores.of(shard)):
                 store.put(item.record(number) for item in items)
                 self._on_step("features stored")
+            stores.put_sketches(shard, ((item.content.content_id, item.content.sha256, item.decoded) for item in items))
         pictures = [
             (item.content.content_id, item.decoded.format, item.decoded.width, item.decoded.height) for item in waiting
         ]
@@ -170,10 +174,12 @@ class _Stores:
     """The stores that are written to, in every space those of the shards at work. Contents come by id, so that their
     shards come in turn."""
 
-    def __init__(self, index: IndexFolder, fingerprints: Sequence[str]) -> None:
+    def __init__(self, index: IndexFolder, fingerprints: Sequence[str], fit: str) -> None:
         self._index = index
         self._fingerprints = fingerprints
+        self._fit = fit
         self._open: dict[int, list[FeatureStore]] = {}
+        self._sketches: dict[int, FeatureStore] = {}
 
     def of(self, shard: int) -> list[FeatureStore]:
         """In the order of the spaces."""
@@ -182,7 +188,17 @@ class _Stores:
             stores.append(self._index.store(fingerprint, shard, readonly=False))
         return stores
 
+    def put_sketches(self, shard: int, decoded: Iterable[tuple[int, bytes, Decoded]]) -> None:
+        """Of pictures, by id and hash, as far as they can be made of what the network sees; see sketches.py."""
+        made = (sketch_record(content_id, sha256, each, self._fit) for content_id, sha256, each in decoded)
+        if records := [record for record in made if record is not None]:
+            if shard not in self._sketches:
+                self._sketches[shard] = self._index.sketches(shard, readonly=False)
+            self._sketches[shard].put(records)
+
     def close_below(self, shard: float) -> None:
+        for finished in [number for number in self._sketches if number < shard]:
+            self._sketches.pop(finished).close()
         for finished in [number for number in self._open if number < shard]:
             for store in self._open.pop(finished):
                 store.close()

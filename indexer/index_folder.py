@@ -5,6 +5,7 @@ INDEX/
   catalog.sqlite                 the truth, unless it is on a server
   writer.lock, writer.json       held by, and telling of, the one process that writes
   thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
+  sketches/0000/, 0001/, ...     what copies are recognised by, for each shard, see retrieval/copies/sketch.py
   spaces/<fingerprint>/
     space.json, space.safetensors    the space's record and kit
     shards/0000/, 0001/, ...     one folder for each shard; the same picture is in the same shard of every space
@@ -266,6 +267,14 @@ class IndexFolder:
         """The features of one shard of a space; raises as FeatureStore does."""
         return FeatureStore(self.shard(fingerprint, shard), readonly=readonly)
 
+    def sketches(self, shard: int, *, readonly: bool) -> FeatureStore:
+        """The sketches of the pictures of one shard; raises as FeatureStore does."""
+        return FeatureStore(self.sketches_folder(shard), readonly=readonly)
+
+    def sketches_folder(self, shard: int) -> Path:
+        """There is none until a picture of the shard is indexed."""
+        return self.path / "sketches" / f"{shard:04d}"
+
     @contextmanager
     def writing(self) -> Iterator[None]:
         """Be the one writer; raises IndexBusy, which says who is, and IndexGone at the end as `check_there` does. The
@@ -340,7 +349,7 @@ def index_around(folder: bytes) -> bytes | None:
     if is_index(folder):
         return folder
     parts = folder.split(b"/")
-    owned = (b"/".join(parts[:n]) for n, name in enumerate(parts) if name in (b"spaces", b"thumbnails"))
+    owned = (b"/".join(parts[:n]) for n, name in enumerate(parts) if name in (b"spaces", b"thumbnails", b"sketches"))
     return next(filter(is_index, owned), None)
 
 

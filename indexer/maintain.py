@@ -20,6 +20,7 @@ from .choose import ambiguous, find_spaces
 from .errors import IndexerError
 from .index_folder import IndexFolder
 from .recall_files import forget_false, refresh_recall
+from .sketches import check_sketches, clean_sketches
 from .work import OnWork, counted, silently
 
 _CHECKED_AT_ONCE = 1000
@@ -44,11 +45,12 @@ class SpaceCheck:
 @dataclass(frozen=True)
 class Verified:
     """strays: folders of spaces and shards that the catalog does not know, left by an interrupted `prune` or when an
-    older catalog was put back; they are never read. fault: what was wrong with the catalog, which was rebuilt from what
-    could be read; None if it was sound."""
+    older catalog was put back; they are never read. sketches: damaged ones, which the next run makes again. fault: what
+    was wrong with the catalog, which was rebuilt from what could be read; None if it was sound."""
 
     spaces: list[SpaceCheck]
     strays: list[Path]
+    sketches: int
     fault: str | None
 
 
@@ -89,7 +91,8 @@ def verify_index(index: IndexFolder, memory: int, on_work: OnWork = silently) ->
         on_work("Checking the catalog", 0, None)
         fault = catalog.mend()
         checked = [_check_space(index, catalog, space, memory, on_work) for space in catalog.spaces()]
-        return Verified(checked, _strays(index, catalog), fault)
+        on_work("Checking the sketches", 0, None)
+        return Verified(checked, _strays(index, catalog), check_sketches(index, catalog), fault)
 
 
 def _check_space(index: IndexFolder, catalog: Catalog, space: KnownSpace, memory: int, on_work: OnWork) -> SpaceCheck:
@@ -174,6 +177,7 @@ def _clean(index: IndexFolder, catalog: Catalog, memory: int, on_step: Callable[
                 store.compact()
             on_step("store cleaned")
     refresh_recall(index, catalog, spaces, memory, on_work=on_work)
+    clean_sketches(index, catalog)
     _clean_thumbnails(index, catalog)
 
 

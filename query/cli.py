@@ -19,6 +19,7 @@ _COMMANDS = {
     "query": "diffsim.query.commands.query",
     "score": "diffsim.query.commands.score",
     "compare": "diffsim.query.commands.compare",
+    "duplicates": "diffsim.query.commands.duplicates",
     "browse": "diffsim.query.commands.browse",
     "export": "diffsim.query.commands.export",
     "audit": "diffsim.query.commands.audit",

@@ -15,10 +15,10 @@ from diffsim.indexer.index_folder import IndexFolder
 from diffsim.retrieval.features import PictureFeatures
 from diffsim.retrieval.kit import SpaceKit
 from diffsim.retrieval.shard.messages import SpaceChanges, SpaceQuery
-from diffsim.retrieval.shard.near_copies import unlike
 from diffsim.retrieval.shard.part import SpacePart, smallest_of
 from diffsim.retrieval.shard.recall import Found, merge
 from diffsim.retrieval.shard.shard import LocalShard, Shard
+from diffsim.retrieval.shard.unlike import unlike
 
 SAMPLE_AHEAD = 4
 """Among so many times as many contents as a sample needs, unlike ones are looked for."""
@@ -164,12 +164,6 @@ class Collection:
         for found, descriptors in read:
             chosen &= unlike(descriptors[np.searchsorted(found, ids)])
         return ids[chosen][:size]
-
-    def values(self, space: str, ids: np.ndarray) -> dict[int, np.ndarray]:
-        """Place values by id, used to detect near copies: unit vectors float32 [2, numbers] of those that could be
-        read; see retrieval/shard/near_copies.py."""
-        found = (shard.values(space, ids) for shard in self._asked())
-        return {int(row): vector for rows, vectors in found for row, vector in zip(rows, vectors, strict=True)}
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
         """The stored features of one picture in a space; None if they are missing or damaged."""

@@ -40,3 +40,11 @@ def absent(catalog: Catalog, collection: Collection, ids: np.ndarray, spaces: Se
         f"Left out because {' and '.join(lacking)} {'lacks' if len(lacking) == 1 else 'lack'} them: "
         f"{', '.join(names)}{more}; `diffsim index` fills every space."
     ]
+
+
+def without_sketches(count: int) -> str:
+    """A sentence on pictures that an older program indexed, or whose sketches are damaged."""
+    return (
+        f"{count} pictures have no sketch to tell copies by and were decoded, which takes longer; the next "
+        "`diffsim index` makes the sketches."
+    )

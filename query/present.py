@@ -1,35 +1,50 @@
 """Turns a ranking into an answer: drops hits without a file, folds near copies, keeps the first k, adds notes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 
-import numpy as np
-import torch
-
-from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.catalog import Catalog
 from diffsim.db.chunks import chunks
-from diffsim.retrieval.shard.near_copies import SAMPLE, NearCopies
+from diffsim.indexer.index_folder import IndexFolder
+from diffsim.retrieval.copies.compare import Groups, Seen
 
 from .collection import Collection
 from .locate import Locator
-from .notes import ALL_FOLDED, NOTHING_PASSES, REGION_AGAINST_ALL, REGION_RECALLED, absent, damaged_rows
-from .query import Answer, BadQuery, Hit
+from .notes import (
+    ALL_FOLDED,
+    NOTHING_PASSES,
+    REGION_AGAINST_ALL,
+    REGION_RECALLED,
+    absent,
+    damaged_rows,
+    without_sketches,
+)
+from .query import Answer, Hit
+from .sketches import Sketches
 from .stages import Candidates, EncodedQuery, Ranking
 
-_AT_ONCE = 64
+_AT_ONCE = 32
 
 _MORE = 4
 """So many times as many candidates are recalled where near copies took the places of hits."""
 
 
 def present(
-    catalog: Catalog, collection: Collection, asked: EncodedQuery, found: Candidates, ranking: Ranking
+    index: IndexFolder,
+    catalog: Catalog,
+    collection: Collection,
+    asked: EncodedQuery,
+    found: Candidates,
+    ranking: Ranking,
 ) -> Answer:
-    """The first k hits of a ranking, with notes. Raises BadQuery if near copies cannot be detected."""
+    """The first k hits of a ranking, with notes."""
     locator = Locator(catalog)
     located = _located(locator, asked, found, ranking)
+    unsketched = 0
     if asked.query.fold:
-        hits = _folded(located, asked.query.k, collection, _with_tokens(collection, asked.spaces))
+        with Sketches(index, catalog) as sketches:
+            hits = _folded(located, asked.query.k, sketches)
+            unsketched = sketches.decoded
     else:
         hits = [replace(hit, rank=rank) for rank, hit in zip(range(1, asked.query.k + 1), located, strict=False)]
     notes = [*asked.notes, *asked.own.notes, *absent(catalog, collection, found.ids[~found.everywhere], asked.spaces)]
@@ -40,6 +55,8 @@ def present(
     folded = sum(len(hit.duplicates) for hit in hits)
     if folded and len(hits) < asked.query.k and asked.query.max_by_chance is None and _all_recalled(asked, found):
         notes.append(ALL_FOLDED)
+    if unsketched:
+        notes.append(without_sketches(unsketched))
     notes += collection.notes(asked.fingerprints, ranking.unread)
     if damaged := locator.damaged | asked.own.damaged:
         notes.append(damaged_rows(len(damaged)))
@@ -80,15 +97,13 @@ def _located(locator: Locator, asked: EncodedQuery, found: Candidates, ranking: 
             yield Hit(0, score, shown[0], recall_ranks[row], likeness, by_chance, shown, offline, row)
 
 
-def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> list[Hit]:
-    """The first k hits that are not near copies of a better one; near copies become its duplicates."""
-    nobody = np.empty(0, np.int64)
-    sample = list(collection.values(space, collection.null_sample([space], SAMPLE, nobody)).values())
-    near = NearCopies(torch.from_numpy(np.stack(sample)) if sample else torch.empty(0, 0))
+def _folded(hits: Iterator[Hit], k: int, sketches: Sketches) -> list[Hit]:
+    """The first k hits that are not copies of a better one; copies become its duplicates."""
+    groups = Groups()
     leaders: list[Hit] = []
     copies: list[list[Hit]] = []
-    for hit, values in _with_values(hits, collection, space):
-        group = near.group(values)
+    for hit, seen in _with_sketches(hits, sketches):
+        group = groups.group(seen)
         if group is not None:
             copies[group].append(replace(hit, rank=group + 1))
         elif len(leaders) == k:
@@ -99,18 +114,9 @@ def _folded(hits: Iterator[Hit], k: int, collection: Collection, space: str) -> 
     return [replace(hit, duplicates=tuple(more)) for hit, more in zip(leaders, copies, strict=True)]
 
 
-def _with_values(hits: Iterator[Hit], collection: Collection, space: str) -> Iterator[tuple[Hit, torch.Tensor | None]]:
-    """Each hit with its place values, read in batches; None if they cannot be read."""
+def _with_sketches(hits: Iterator[Hit], sketches: Sketches) -> Iterator[tuple[Hit, Seen | None]]:
+    """Each hit with its sketch, read in batches; None if it has none."""
     for some in chunks(hits, _AT_ONCE):
-        values = collection.values(space, np.array([hit.content_id for hit in some], np.int64))
+        found = sketches.of([hit.content_id for hit in some])
         for hit in some:
-            vector = values.get(hit.content_id)
-            yield hit, None if vector is None else torch.from_numpy(vector)
-
-
-def _with_tokens(collection: Collection, spaces: Sequence[KnownSpace]) -> str:
-    """The first space that has tokens, needed to detect near copies. Raises BadQuery if none has."""
-    for space in spaces:
-        if collection.kit(space).has_tokens:
-            return space.fingerprint
-    raise BadQuery(f"The feature space {spaces[0].name} has one embedding per picture and cannot detect near copies.")
+            yield hit, found.get(hit.content_id)

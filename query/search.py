@@ -106,7 +106,7 @@ class Searcher:
         found = found or recall(self.collection, asked)
         both = asked.query.rerank
         ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        answer = present(self.catalog, self.collection, asked, found, ranking)
+        answer = present(self.index, self.catalog, self.collection, asked, found, ranking)
         further = more_for_folds(asked, found, ranking, answer)
         return self._described(asked, answer) if further is None else self._answered(further, ranking.known)
 
@@ -188,7 +188,7 @@ class Searcher:
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
         found = recall(self.collection, asked)
-        first = present(self.catalog, self.collection, asked, found, first_order(asked, found))
+        first = present(self.index, self.catalog, self.collection, asked, found, first_order(asked, found))
         yield self._described(asked, first)
         if query.rerank:
             yield self._answered(asked, found=found)

@@ -11,3 +11,5 @@ DEFAULT_SEED = 2334
 METRICS = ("cosine", "mse")
 PROTOCOLS = ("engine", "paper")
 BENCHMARKS = ("sref", "ip", "nights", "cute", "tid2013", "instantstyle", "dreambench", "triplets", "retrieval")
+COPY_KINDS = ("exact", "resized", "recoloured", "cropped", "captioned", "mirrored", "burst")
+"""Kinds of copies, see copies/kinds.py."""

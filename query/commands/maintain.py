@@ -29,6 +29,8 @@ def verify(index_path: Path, memory: int) -> None:
             click.echo(f"{space.name}: the FAISS file was rebuilt")
     if found.strays:
         click.echo(f"{len(found.strays)} forgotten spaces or shards on disk (harmless); `diffsim prune` removes them")
+    if found.sketches:
+        click.echo(f"sketches: {found.sketches} damaged, made again by the next `diffsim index`")
     damaged = sum(len(space.damaged) for space in found.spaces)
     if found.fault:
         raise click.ClickException(

@@ -14,7 +14,6 @@ from ..features import PictureFeatures
 from ..kit import SpaceKit
 from .members import Members, common
 from .messages import SpaceChanges, SpaceQuery
-from .near_copies import place_values
 from .part import SpacePart
 from .recall import Found
 
@@ -44,11 +43,6 @@ class Shard(Protocol):
     def null_sample(self, spaces: Sequence[str], count: int, without: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The `count` contents with the smallest hashes that can be hits in every one of the spaces: hashes uint8
         [n, 32], ascending, and ids int64 [n]. without: ids to exclude."""
-        ...
-
-    def values(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Place values, used to detect near copies, of those that could be read: ids int64 [n], unit vectors float32
-        [n, 2, numbers]; see near_copies.place_values."""
         ...
 
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -134,14 +128,6 @@ class LocalShard:
             return np.empty((0, 32), np.uint8), np.empty(0, np.int64)
         nobody = np.empty(0, np.int64)
         return part.smallest(count, self._members(spaces).changed(nobody, without))
-
-    def values(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        part = self._parts.get(space)
-        records = list(part.tokens(ids)) if part else []
-        if not part or not records:
-            return np.empty(0, np.int64), np.empty((0, 2, 0), np.float32)
-        found = np.array([content_id for content_id, _ in records], np.int64)
-        return found, place_values(part.kit, [record for _, record in records]).numpy()
 
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = self._parts.get(space)
