@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from .indexer.errors import IndexerError
     from .query.errors import QueryError
     from .query.pair import Pair
-    from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject
+    from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject, Unanswered
     from .query.search import Searcher
     from .retrieval.agreement import Agreement
     from .retrieval.errors import RetrievalError
@@ -56,6 +56,7 @@ _HOMES = {
     "SpaceSettings": "retrieval.settings",
     "Subject": "query.query",
     "Tap": "retrieval.settings",
+    "Unanswered": "query.query",
     "explain": "api",
     "index": "api",
     "open": "api",
@@ -89,6 +90,7 @@ __all__ = [  # sorted as _HOMES
     "SpaceSettings",
     "Subject",
     "Tap",
+    "Unanswered",
     "explain",
     "index",
     "open",

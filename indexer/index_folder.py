@@ -1,7 +1,7 @@
 """The index on disk: what lies where in its folder, and who may write.
 
 INDEX/
-  index.toml                     format version, catalog URL
+  index.toml                     format version, catalog URL, and the Ray cluster, if one is used
   catalog.sqlite                 the truth
   writer.lock, writer.json       held by, and telling of, the one process that writes
   thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
@@ -41,6 +41,7 @@ _CATALOG_FILE = "catalog.sqlite"
 _CATALOG_LINE = f'catalog = "sqlite:///{_CATALOG_FILE}"'
 _IN_THE_FOLDER = re.compile(r"sqlite:///([^/\\?#%:]+)")
 _FINGERPRINT = re.compile("[0-9a-f]{12}")
+_CLUSTER = re.compile(r"auto|local|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
 class NoIndex(IndexerError):
@@ -55,6 +56,10 @@ class IndexBusy(IndexerError):
     """Another process is writing to the index."""
 
 
+class BadCluster(IndexerError, ValueError):
+    """This is not the address of a Ray cluster."""
+
+
 class IndexGone(IndexerError):
     """The folder of the index was deleted or replaced while this process wrote to it."""
 
@@ -65,10 +70,13 @@ class IndexAltered(IndexerError):
 
 @dataclass(frozen=True)
 class IndexFolder:
-    """One index. catalog_url: a relative SQLite path is meant inside the folder."""
+    """One index. catalog_url: a relative SQLite path is meant inside the folder. cluster: of Ray, over which the shards
+    are asked: `auto` for the one that runs on this machine, `local` for one that lasts as long as the process that
+    asks, or HOST:PORT of its head; None to ask in this process."""
 
     path: Path
     catalog_url: str
+    cluster: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "IndexFolder":
@@ -79,6 +87,9 @@ class IndexFolder:
                 settings = tomllib.load(file)
             version, url = int(settings["format"]), str(settings["catalog"])
             on_a_server = "://" in url and not url.startswith("sqlite")
+            cluster = settings.get("cluster")
+            if cluster is not None and not _CLUSTER.fullmatch(cluster):
+                raise ValueError(f"cluster {cluster!r}")
             if version < 1 or not (on_a_server or _IN_THE_FOLDER.fullmatch(url)):
                 raise ValueError(f"format {version}, catalog {url!r}")
         except (FileNotFoundError, NotADirectoryError):
@@ -95,7 +106,7 @@ class IndexFolder:
                 f"The index in {path} has format {version} and this program knows formats up to {FORMAT}; "
                 "update diffsim-search."
             )
-        return cls(path, url)
+        return cls(path, url, cluster)
 
     @classmethod
     def create(cls, path: Path) -> "IndexFolder":
@@ -172,6 +183,23 @@ class IndexFolder:
     def _catalog_place(self) -> Path | str:
         local = _IN_THE_FOLDER.fullmatch(self.catalog_url)
         return self.path / local[1] if local else self.catalog_url
+
+    def use_cluster(self, address: str) -> "IndexFolder":
+        """The index with this cluster in index.toml, or with none for the address `none`. Raises BadCluster."""
+        if address != "none" and not _CLUSTER.fullmatch(address):
+            raise BadCluster(
+                f"{address!r} is not the address of a Ray cluster; give auto for the one on this machine, local to "
+                "start one with each command, HOST:PORT of its head, or none to do without."
+            )
+        with open_regular(self.path / "index.toml") as file:
+            lines = file.read().decode().splitlines()
+        kept = [line for line in lines if not line.startswith("cluster")]
+        named = [] if address == "none" else [f'cluster = "{address}"']
+        part = self.path / "index.toml.part"
+        part.unlink(missing_ok=True)  # it may be a link to elsewhere
+        part.write_text("\n".join([*kept, *named]) + "\n", encoding="utf-8")
+        put_in_place(part, self.path / "index.toml")
+        return IndexFolder.open(self.path)
 
     @property
     def spaces(self) -> Path:

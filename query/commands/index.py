@@ -61,6 +61,11 @@ _LARGER = (
     help="How many pictures the newest part of the index takes before the next one begins; remembered.  "
     "[default: 1000000]",
 )
+@click.option(
+    "--cluster",
+    metavar="auto|local|HOST:PORT|none",
+    help="Ask the index over this Ray cluster from now on, see docs/cluster.md; remembered.  [default: none]",
+)
 @click.option("--dry-run", is_flag=True, help="Only report what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -74,6 +79,7 @@ def index(
     include_hidden: bool | None,
     retry_failed: bool,
     shard_pictures: int | None,
+    cluster: str | None,
     dry_run: bool,
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
@@ -114,6 +120,8 @@ def index(
     new = not (index_path / "index.toml").exists()
     try:
         with stages() as on_work, IndexFolder.begin(index_path) as begun:
+            if cluster is not None:
+                begun = begun.use_cluster(cluster)
             extracting = partial(on_work, "Extracting pictures")
             report = index_folders(begun, folders, requests, options, on_progress=extracting, on_work=on_work)
     except KeyboardInterrupt:

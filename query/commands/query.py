@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,6 +88,15 @@ if TYPE_CHECKING:
     show_default=True,
     help="json is JSON Lines, one hit per line.",
 )
+@click.option(
+    "--shard-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of an index on a cluster: how long a shard is waited for, before the answer is given without it.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if a shard had no part in the answer.")
 @output_option("--sheet", "Also draw the query and its neighbours into this .png or .jpg.")
 @device_option
 def query(
@@ -110,6 +120,8 @@ def query(
     max_by_chance: float | None,
     include_self: bool,
     form: str,
+    shard_timeout: float,
+    strict: bool,
     sheet: Path | None,
     force: bool,
     device: str,
@@ -138,17 +150,22 @@ def query(
         filters=Filters(folders, after, before, min_side, formats=types),
         fold=fold,
     )
-    with Searcher(index_path, device) as searcher:
+    with Searcher(index_path, device, shard_timeout=shard_timeout) as searcher:
         if sheet:
             check_output(sheet, force=force, catalog=searcher.catalog)
         answer = searcher.answer(asked)
     stdout = sys.stdout.buffer
-    stdout.write(_FORMATS[form](answer.hits))
+    stdout.write(_json(answer) if form == "json" else _FORMATS[form](answer.hits))
     stdout.flush()
     for note in _notes(answer, form):
         click.echo(note, err=True)
     if sheet:
         _draw(examples, answer, f"{printable(image.name)} by {answer.name}", sheet, searcher.index)
+    if strict and answer.unanswered:
+        raise click.ClickException(
+            f"The answer lacks {len(answer.unanswered)} of the shards, and --strict wants all of them; ask again in a "
+            "minute, or see what is wrong with the cluster with `ray status`."
+        )
 
 
 def _notes(answer: "Answer", form: str) -> list[str]:
@@ -193,9 +210,12 @@ def json_row(hit: "Hit") -> dict[str, Any]:
     }
 
 
-def _json(hits: list["Hit"]) -> bytes:
-    """ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
-    return "".join(json.dumps(json_row(hit)) + "\n" for hit in hits).encode("ascii")
+def _json(answer: "Answer") -> bytes:
+    """Rows of an answer that lacks shards name these.
+
+    ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
+    lacking = {"unanswered": [asdict(shard) for shard in answer.unanswered]} if answer.unanswered else {}
+    return "".join(json.dumps(json_row(hit) | lacking) + "\n" for hit in answer.hits).encode("ascii")
 
 
 def _csv(hits: list["Hit"]) -> bytes:
@@ -213,7 +233,7 @@ def _paths(hits: list["Hit"]) -> bytes:
     return b"".join(os.fsencode(hit.path) + b"\n" for hit in hits)
 
 
-_FORMATS = {"table": table, "json": _json, "csv": _csv, "paths": _paths}
+_FORMATS = {"table": table, "csv": _csv, "paths": _paths}
 
 
 def _draw(examples: list["Example"], answer: "Answer", title: str, sheet: Path, index: "IndexFolder") -> None:

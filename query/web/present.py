@@ -75,6 +75,10 @@ def answer_out(answer: Answer, seconds: float, pictures: PictureCache) -> schema
         recalled=answer.recalled,
         scored=answer.scored,
         notes=[printable(note) for note in answer.notes],
+        unanswered=[
+            schemas.UnansweredOut(shard=shard.shard, pictures=shard.pictures, reason=printable(shard.reason))
+            for shard in answer.unanswered
+        ],
         seconds=round(seconds, 3),
     )
 

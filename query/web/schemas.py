@@ -100,10 +100,18 @@ class SpaceOut(BaseModel):
     name: str
 
 
+class UnansweredOut(BaseModel):
+    """A shard of a cluster that had no part in the answer. pictures: how many it holds."""
+
+    shard: int
+    pictures: int
+    reason: str
+
+
 class AnswerOut(BaseModel):
     """One line of a search's answer. stage: `recalled`, the order of the first stage, which comes first, then
     `ranked`, that of the full score. pictures: how many could be hits; recalled, scored: how many each stage looked at.
-    seconds: since the question."""
+    unanswered: shards that had no part; the first notes say so. seconds: since the question."""
 
     stage: Literal["recalled", "ranked"]
     hits: list[HitOut]
@@ -112,6 +120,7 @@ class AnswerOut(BaseModel):
     recalled: int
     scored: int
     notes: list[str]
+    unanswered: list[UnansweredOut]
     seconds: float
 
 

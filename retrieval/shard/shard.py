@@ -51,6 +51,10 @@ class Shard(Protocol):
         [n, 2, numbers]; see near_copies.place_values."""
         ...
 
+    def ids(self, space: str) -> np.ndarray:
+        """Every content that can be a hit in the space, int64, ascending."""
+        ...
+
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The descriptors of those that could be read: ids int64 [n], ascending, and unit vectors float16 [n,
         dimensions]."""
@@ -58,6 +62,10 @@ class Shard(Protocol):
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
         """The stored features of one picture; None if they are missing or damaged."""
+        ...
+
+    def records(self, space: str, ids: np.ndarray) -> list[tuple[int, bytes]]:
+        """(id, token record) of those that could be read."""
         ...
 
 
@@ -143,6 +151,10 @@ class LocalShard:
         found = np.array([content_id for content_id, _ in records], np.int64)
         return found, place_values(part.kit, [record for _, record in records]).numpy()
 
+    def ids(self, space: str) -> np.ndarray:
+        part = self._parts.get(space)
+        return part.members.ids() if part else np.empty(0, np.int64)
+
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = self._parts.get(space)
         return part.descriptors(ids) if part else (np.empty(0, np.int64), np.empty((0, 0), np.float16))
@@ -155,6 +167,10 @@ class LocalShard:
         _, descriptors = part.descriptors(wanted)
         records = [bytes(record) for _, record in part.tokens(wanted)]
         return PictureFeatures(descriptors[0], records[0]) if len(descriptors) and records else None
+
+    def records(self, space: str, ids: np.ndarray) -> list[tuple[int, bytes]]:
+        part = self._parts.get(space)
+        return [(row, bytes(record)) for row, record in part.tokens(ids)] if part else []
 
     def _members(self, spaces: Sequence[str], allowed: np.ndarray | None = None) -> Members:
         parts = [self._parts.get(space) for space in spaces]

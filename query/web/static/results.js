@@ -79,8 +79,12 @@ export function results(main) {
       ),
     );
     head.classList.toggle("working", !ranked);
-    const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes;
-    notes.replaceChildren(...told.map((note) => h("p.notice", {}, note)));
+    const lacking = answer.notes.slice(0, answer.unanswered.length);
+    const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes.slice(lacking.length);
+    notes.replaceChildren(
+      ...lacking.map((note) => h("p.notice.problem", { role: "alert" }, note)),
+      ...told.map((note) => h("p.notice", {}, note)),
+    );
     if (ranked && !ends) near.classList.add("none");
     if (ranked) say(`${plural(ends, "neighbour")} by ${names}${beyond.hidden ? "" : "; there likeness ends"}.`);
   }
