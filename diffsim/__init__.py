@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .query.errors import QueryError
     from .query.export import export
     from .query.pair import Pair
-    from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject, Text
+    from .query.query import Answer, Embeddings, Example, ExtractedPicture, Hit, Query, Subject, Text, Unanswered
     from .query.search import Searcher
     from .retrieval.agreement import Agreement
     from .retrieval.errors import RetrievalError
@@ -60,6 +60,7 @@ _HOMES = {
     "Subject": "query.query",
     "Tap": "retrieval.settings",
     "Text": "query.query",
+    "Unanswered": "query.query",
     "explain": "api",
     "export": "query.export",
     "index": "api",
@@ -96,6 +97,7 @@ __all__ = [  # sorted as _HOMES
     "Subject",
     "Tap",
     "Text",
+    "Unanswered",
     "explain",
     "export",
     "index",

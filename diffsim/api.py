@@ -21,7 +21,7 @@ from .indexer.paths import given_path
 from .indexer.requests import DEFAULT_MODEL, SpaceRequest, requested_spaces
 from .query.query import Subject
 from .query.score_pictures import ScoredPair, score_pictures
-from .query.search import Searcher
+from .query.search import SHARD_TIMEOUT_S, Searcher
 from .retrieval.agreement import Agreement
 from .retrieval.score import PairScore
 from .retrieval.settings import InvalidSpace
@@ -64,12 +64,12 @@ class Space:
         return request
 
 
-def open(index: str | os.PathLike[str], device: str = "auto") -> Searcher:
+def open(index: str | os.PathLike[str], device: str = "auto", *, shard_timeout: float = SHARD_TIMEOUT_S) -> Searcher:
     """Open an index to ask it: `diffsim.open(folder).search("cat.jpg")` gives a list of hits.
 
-    device: `auto`, `cpu`, `cuda` or `cuda:N`. Raises NoIndex, BadDevice, ...
+    device: `auto`, `cpu`, `cuda` or `cuda:N`. shard_timeout: seconds, see Searcher. Raises NoIndex, BadDevice, ...
     """
-    return Searcher(index, device)
+    return Searcher(index, device, shard_timeout=shard_timeout)
 
 
 def index(

@@ -1,7 +1,8 @@
 """The index on disk: what lies where in its folder, and who may write.
 
 INDEX/
-  index.toml                     format version, catalog URL; with a catalog on a server also the index's identity
+  index.toml                     format version, catalog URL; with a catalog on a server also the index's identity,
+                                 and the Ray cluster, if one is used
   catalog.sqlite                 the truth, unless it is on a server
   writer.lock, writer.json       held by, and telling of, the one process that writes
   thumbnails/<2 digits>/         small pictures by content hash, made for the page (a cache)
@@ -45,6 +46,7 @@ _CATALOG_FILE = "catalog.sqlite"
 _CATALOG_LINE = f'catalog = "sqlite:///{_CATALOG_FILE}"'
 _IN_THE_FOLDER = re.compile(r"sqlite:///([^/\\?#%:]+)")
 _FINGERPRINT = re.compile("[0-9a-f]{12}")
+_CLUSTER = re.compile(r"auto|local|[\w.-]+:\d{1,5}|\[[0-9a-fA-F:]+\]:\d{1,5}")
 
 
 class NoIndex(IndexerError):
@@ -57,6 +59,10 @@ class IndexTooNew(IndexerError):
 
 class IndexBusy(IndexerError):
     """Another process is writing to the index."""
+
+
+class BadCluster(IndexerError, ValueError):
+    """This is not the address of a Ray cluster."""
 
 
 class IndexGone(IndexerError):
@@ -74,11 +80,14 @@ class IndexAltered(IndexerError):
 @dataclass(frozen=True)
 class IndexFolder:
     """One index. catalog_url: a relative SQLite path is meant inside the folder; without a password. identity: what a
-    catalog on a server knows it by."""
+    catalog on a server knows it by. cluster: of Ray, over which the shards are asked: `auto` for the one that runs on
+    this machine, `local` for one that lasts as long as the process that asks, or HOST:PORT of its head; None to ask in
+    this process."""
 
     path: Path
     catalog_url: str
     identity: str | None = None
+    cluster: str | None = None
 
     @classmethod
     def open(cls, path: Path) -> "IndexFolder":
@@ -95,6 +104,9 @@ class IndexFolder:
                 raise ValueError("another catalog than this program makes")
             if version < 1:
                 raise ValueError(f"format {version}")
+            cluster = settings.get("cluster")
+            if cluster is not None and not _CLUSTER.fullmatch(cluster):
+                raise ValueError(f"cluster {cluster!r}")
         except (FileNotFoundError, NotADirectoryError):
             raise NoIndex(
                 f"There is no index in {path}; make one with `diffsim index FOLDER`, or name another with --index DIR."
@@ -111,7 +123,7 @@ class IndexFolder:
                 f"The index in {path} has format {version} and this program knows formats up to {FORMAT}; "
                 "update diffsim-search."
             )
-        return cls(path, url, identity)
+        return cls(path, url, identity, cluster)
 
     @classmethod
     def create(cls, path: Path, catalog_url: str | None = None) -> "IndexFolder":
@@ -233,6 +245,23 @@ class IndexFolder:
     def _catalog_place(self) -> Path | str:
         local = _IN_THE_FOLDER.fullmatch(self.catalog_url)
         return self.path / local[1] if local else self.catalog_url
+
+    def use_cluster(self, address: str) -> "IndexFolder":
+        """The index with this cluster in index.toml, or with none for the address `none`. Raises BadCluster."""
+        if address != "none" and not _CLUSTER.fullmatch(address):
+            raise BadCluster(
+                f"{address!r} is not the address of a Ray cluster; give auto for the one on this machine, local to "
+                "start one with each command, HOST:PORT of its head, or none to do without."
+            )
+        with open_regular(self.path / "index.toml") as file:
+            lines = file.read().decode().splitlines()
+        kept = [line for line in lines if not line.startswith("cluster")]
+        named = [] if address == "none" else [f'cluster = "{address}"']
+        part = self.path / "index.toml.part"
+        part.unlink(missing_ok=True)  # it may be a link to elsewhere
+        part.write_text("\n".join([*kept, *named]) + "\n", encoding="utf-8")
+        put_in_place(part, self.path / "index.toml")
+        return IndexFolder.open(self.path)
 
     @property
     def spaces(self) -> Path:

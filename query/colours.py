@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import ImageColor
 
+from diffsim.db.catalog import KnownSpace
 from diffsim.db.chunks import chunks
 from diffsim.retrieval.names import COLOUR
 
@@ -60,7 +61,7 @@ class Coloured:
 
     def ids(self, colours: Sequence[Colour]) -> np.ndarray:
         """The contents that have enough of every one of the colours: int64, ascending. A picture that is not in the
-        colour space yet is not among them. Raises BadColour for an index without colours."""
+        colour space yet is not among them. The collection must have been refreshed on that space. Raises BadColour."""
         generation = self._generation()
         known = self._known.pop(tuple(colours), None)
         if known is None or known[0] != generation:
@@ -70,17 +71,19 @@ class Coloured:
             self._known.pop(next(iter(self._known)))
         return known[1]
 
-    def _found(self, colours: Sequence[Colour]) -> np.ndarray:
-        from diffsim.retrieval.colour import shares_of
-
-        spaces = [space for space in self._chooser.all() if space.name == f"{COLOUR}/{COLOUR}"]
-        if not spaces:
+    def space(self) -> KnownSpace:
+        """The space that knows the colours. Raises BadColour for an index without one."""
+        if not any(space.name == f"{COLOUR}/{COLOUR}" for space in self._chooser.all()):
             raise BadColour(
                 "The index knows no colours yet; `diffsim index --by colour` adds them, in about a millisecond a "
                 "picture and without a network."
             )
-        space = self._chooser.one(COLOUR)
-        self._collection.refresh([space])
+        return self._chooser.one(COLOUR)
+
+    def _found(self, colours: Sequence[Colour]) -> np.ndarray:
+        from diffsim.retrieval.colour import shares_of
+
+        space = self.space()
         passing = [np.empty(0, np.int64)]
         for some in chunks(self._collection.ids(space.fingerprint), _READ_TOGETHER):
             ids, descriptors = self._collection.descriptors(space.fingerprint, np.asarray(some))

@@ -86,7 +86,8 @@ def find_duplicates(
     """Groups of copies.
 
     space: whose neighbours are compared; None: the index's first. kinds: only what is of these kinds beside the first
-    of its group; empty means all. neighbours: how many of each picture. on_progress: called with (pictures done, in all).
+    of its group; empty means all. neighbours: how many of each picture. on_progress: called with (pictures done, in
+    all).
     Raises UnknownKind, UnknownSpace.
     """
     wanted = _checked(kinds)

@@ -22,6 +22,7 @@ from .collection import Collection
 from .extract_pictures import PictureExtractor
 from .picture_files import sha256_of
 from .query import BadQuery, Example, ExtractedPicture, Subject, Text
+from .shards import NoShardAnswers
 from .texts import TextEncoder
 from .weighed import WeighedSpace
 
@@ -110,6 +111,11 @@ class Encoder:
     def _extracted(self, subject: Subject, space: KnownSpace) -> PictureFeatures:
         if not isinstance(subject, ExtractedPicture):
             assert isinstance(subject, int | np.integer)
+            if lost := self._collection.unanswered([space]):
+                raise NoShardAnswers(
+                    f"The features of picture {subject} are in no shard that answered ({' '.join(map(str, lost))}); "
+                    "ask with its file, or again in a minute."
+                )
             raise BadQuery(
                 f"There is no picture {subject} in the feature space {space.name}; `diffsim index` fills every space."
             )

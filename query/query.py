@@ -223,6 +223,18 @@ class Hit:
 
 
 @dataclass(frozen=True)
+class Unanswered:
+    """A shard that had no part in an answer. pictures: how many it holds of the spaces that were queried."""
+
+    shard: int
+    pictures: int
+    reason: str
+
+    def __str__(self) -> str:
+        return f"Shard {self.shard} with {self.pictures} pictures had no part in this answer: {self.reason}."
+
+
+@dataclass(frozen=True)
 class Answer:
     """Neighbours and how they were found.
 
@@ -230,6 +242,7 @@ class Answer:
     recalled, scored: candidates of the first stage, and how many of them were scored.
     notes: for the user, as sentences.
     reranked: True for the order by full score, False for that of the first stage.
+    unanswered: shards of a cluster that were down or late: the hits, `pictures` and by_chance are of the others.
     """
 
     hits: list[Hit]
@@ -239,6 +252,7 @@ class Answer:
     scored: int
     notes: list[str]
     reranked: bool = True
+    unanswered: tuple[Unanswered, ...] = ()
 
     @property
     def name(self) -> str:

@@ -4,10 +4,10 @@ Nothing here writes: an index on a read-only disk can be searched, even while an
 """
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import accumulate, islice
-from typing import Literal, Self, overload
+from typing import Literal, Self, TypeVar, overload
 
 import numpy as np
 
@@ -35,20 +35,27 @@ from .stages import Candidates, EncodedQuery, Scored, first_order, recall, reran
 from .texts import spaces_of_text
 from .weighed import WeighedSpace, weighed_spaces
 
+T = TypeVar("T")
+
+SHARD_TIMEOUT_S = 30.0
+
 
 class Searcher:
     """An open index. Picks up changes since the last query automatically.
 
     One thread at a time: give each thread its own searcher. Searchers of one index in one process share its
     memory-mapped files, and no other state that a query changes. device: `auto`, `cpu`, `cuda` or `cuda:N`, where
-    networks run and scores are computed. Raises NoIndex, BadDevice, ...
+    networks run and scores are computed. shard_timeout: of an index on a cluster, for how many seconds an
+    answer waits for a shard before it is given without it. Raises NoIndex, BadDevice, NoCluster, ...
     """
 
-    def __init__(self, index: str | os.PathLike[str], device: str = "auto") -> None:
+    def __init__(
+        self, index: str | os.PathLike[str], device: str = "auto", *, shard_timeout: float = SHARD_TIMEOUT_S
+    ) -> None:
         self.index = IndexFolder.open(given_path(index))
         chosen = choose_device(device)
         self.catalog = self.index.catalog(readonly=True)
-        self.collection = Collection(self.index, self.catalog, chosen)
+        self.collection = Collection(self.index, self.catalog, chosen, shard_timeout)
         self._pictures = PictureExtractor(self.collection, chosen)
         self._encoder = Encoder(self.catalog, self.collection, self._pictures)
         self._allowed = Allowed(self.catalog)
@@ -103,16 +110,38 @@ class Searcher:
         return self._answered(self.encode(query))
 
     def _answered(self, asked: EncodedQuery, known: Scored | None = None, found: Candidates | None = None) -> Answer:
-        found = found or recall(self.collection, asked)
-        both = asked.query.rerank
-        ranking = rerank(self.collection, asked, found, known) if both else first_order(asked, found)
-        answer = present(self.index, self.catalog, self.collection, asked, found, ranking)
-        further = more_for_folds(asked, found, ranking, answer)
-        return self._described(asked, answer) if further is None else self._answered(further, ranking.known)
+        answer, further, known = self._ranked(asked, known, found)
+        return self._described(asked, answer) if further is None else self._answered(further, known)
+
+    def _ranked(
+        self, asked: EncodedQuery, known: Scored | None, found: Candidates | None
+    ) -> tuple[Answer, EncodedQuery | None, Scored | None]:
+        """The answer, the same query with more candidates if it needs them, and the scores that were found."""
+
+        def work() -> tuple[Answer, EncodedQuery | None, Scored | None]:
+            candidates = found if found and self.collection.answering == before else recall(self.collection, asked)
+            scored = known if self.collection.answering == before else None
+            both = asked.query.rerank
+            ranking = rerank(self.collection, asked, candidates, scored) if both else first_order(asked, candidates)
+            answer = present(self.index, self.catalog, self.collection, asked, candidates, ranking)
+            return answer, more_for_folds(asked, candidates, ranking, answer), ranking.known
+
+        before = self.collection.answering
+        return self._steadily(work)
+
+    def _steadily(self, work: Callable[[], T]) -> T:
+        """What `work` gives when all its steps were answered by the same shards: it is done again when one is lost."""
+        while True:
+            before = self.collection.answering
+            done = work()
+            self.collection.check_answering()
+            if self.collection.answering == before:
+                return done
 
     def _described(self, asked: EncodedQuery, answer: Answer) -> Answer:
-        answer, filters = described(self.catalog, answer), asked.query.filters
-        notes = list(answer.notes)
+        unanswered = self.collection.unanswered(asked.spaces)
+        answer = described(self.catalog, replace(answer, unanswered=tuple(unanswered)))
+        filters, notes = asked.query.filters, [*map(str, unanswered), *answer.notes]
         if filters.dated:
             notes += dates_used(*self._allowed.count_undated(filters))
         if filters.of_metadata:
@@ -150,10 +179,15 @@ class Searcher:
 
     def _answer_together(self, queries: Sequence[Query | Example | Subject]) -> Iterator[Answer | Error]:
         encoded = self._encode_together(queries)
-        known = iter(score_null_samples(self.collection, [each for each in encoded if isinstance(each, EncodedQuery)]))
+        asking = [each for each in encoded if isinstance(each, EncodedQuery)]
+        known = iter(self._steadily(lambda: score_null_samples(self.collection, asking)))
+        answering = self.collection.answering
         for asked in encoded:
             try:
-                yield asked if isinstance(asked, Error) else self._answered(asked, next(known))
+                scored = None if isinstance(asked, Error) else next(known)
+                if self.collection.answering != answering:
+                    scored = None
+                yield asked if isinstance(asked, Error) else self._answered(asked, scored)
             except Error as problem:
                 yield problem
 
@@ -187,8 +221,12 @@ class Searcher:
         """The same in two steps: first the hits in the order of the first stage, with cosines of descriptors as scores
         and `reranked` False, as soon as they are known; then the answer as from `answer`."""
         asked = self.encode(query)
-        found = recall(self.collection, asked)
-        first = present(self.index, self.catalog, self.collection, asked, found, first_order(asked, found))
+
+        def work() -> tuple[Candidates, Answer]:
+            found = recall(self.collection, asked)
+            return found, present(self.index, self.catalog, self.collection, asked, found, first_order(asked, found))
+
+        found, first = self._steadily(work)
         yield self._described(asked, first)
         if query.rerank:
             yield self._answered(asked, found=found)
@@ -198,7 +236,7 @@ class Searcher:
         Features of an indexed picture are read, others extracted: one decoding, one pass of each network."""
         examples = self._in_spaces(query)
         spaces = list({space.fingerprint: space for _, each in examples for space in _known(each)}.values())
-        self.collection.refresh(spaces)
+        self.collection.refresh([*spaces, *([self._coloured.space()] if query.colours else [])])
         parts = self._encoder.encode(examples)
         notes = [
             note

@@ -67,6 +67,11 @@ _LARGER = (
     help="Where a new index has its catalog: a PostgreSQL database, as postgresql://USER@HOST/DATABASE, without a "
     "password; remembered.  [default: a file in the index]",
 )
+@click.option(
+    "--cluster",
+    metavar="auto|local|HOST:PORT|none",
+    help="Ask the index over this Ray cluster from now on, see docs/cluster.md; remembered.  [default: none]",
+)
 @click.option("--dry-run", is_flag=True, help="Only report what there is to do, and estimate time and disk.")
 def index(
     folders: tuple[Path, ...],
@@ -81,6 +86,7 @@ def index(
     retry_failed: bool,
     shard_pictures: int | None,
     catalog: str | None,
+    cluster: str | None,
     dry_run: bool,
 ) -> None:
     """Build the index from FOLDERS, or bring it up to date with them.
@@ -124,6 +130,8 @@ def index(
     new = not (index_path / "index.toml").exists()
     try:
         with stages() as on_work, IndexFolder.begin(index_path, catalog) as begun:
+            if cluster is not None:
+                begun = begun.use_cluster(cluster)
             extracting = partial(on_work, "Extracting pictures")
             report = index_folders(begun, folders, requests, options, on_progress=extracting, on_work=on_work)
     except KeyboardInterrupt:

@@ -5,6 +5,7 @@ import io
 import json
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,15 @@ if TYPE_CHECKING:
     help="json is JSON Lines, one hit per line.",
 )
 @click.option("--include-private", is_flag=True, help="Tell in JSON also where a picture was taken, and its caption.")
+@click.option(
+    "--shard-timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Of an index on a cluster: how long a shard is waited for, before the answer is given without it.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if a shard had no part in the answer.")
 @output_option("--sheet", "Also draw the query and its neighbours into this .png or .jpg.")
 @device_option
 def query(
@@ -140,6 +150,8 @@ def query(
     include_self: bool,
     form: str,
     include_private: bool,
+    shard_timeout: float,
+    strict: bool,
     sheet: Path | None,
     force: bool,
     device: str,
@@ -159,7 +171,7 @@ def query(
     from ..search import Searcher
 
     asked_with = Text(text or "") if image is None else image.subject
-    name = f"“{asked_with.text}”" if isinstance(asked_with, Text) else image.name  # type: ignore[union-attr]
+    title = f"“{asked_with.text}”" if isinstance(asked_with, Text) else image.name  # type: ignore[union-attr]
     examples = [
         Example(asked_with, region=region),  # type: ignore[arg-type]  # Example checks the box
         *(Example(picture.subject, weight) for weight, picture in add),
@@ -191,17 +203,22 @@ def query(
         fold=fold,
         colours=colours,
     )
-    with Searcher(index_path, device) as searcher:
+    with Searcher(index_path, device, shard_timeout=shard_timeout) as searcher:
         if sheet:
             check_output(sheet, force=force, catalog=searcher.catalog)
         answer = searcher.answer(asked)
     stdout = sys.stdout.buffer
-    stdout.write(_json(answer.hits, include_private) if form == "json" else _FORMATS[form](answer.hits))
+    stdout.write(_json(answer, include_private) if form == "json" else _FORMATS[form](answer.hits))
     stdout.flush()
     for note in _notes(answer, form):
         click.echo(note, err=True)
     if sheet:
-        _draw(examples, answer, f"{printable(name)} by {answer.name}", sheet, searcher.index)
+        _draw(examples, answer, f"{printable(title)} by {answer.name}", sheet, searcher.index)
+    if strict and answer.unanswered:
+        raise click.ClickException(
+            f"The answer lacks {len(answer.unanswered)} of the shards, and --strict wants all of them; ask again in a "
+            "minute, or see what is wrong with the cluster with `ray status`."
+        )
 
 
 def _notes(answer: "Answer", form: str) -> list[str]:
@@ -248,9 +265,12 @@ def json_row(hit: "Hit", private: bool = False) -> dict[str, Any]:
     }
 
 
-def _json(hits: list["Hit"], private: bool) -> bytes:
-    """ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
-    return "".join(json.dumps(json_row(hit, private)) + "\n" for hit in hits).encode("ascii")
+def _json(answer: "Answer", private: bool) -> bytes:
+    """Rows of an answer that lacks shards name these.
+
+    ASCII only: a byte of a path that is not UTF-8 is written as \\udcXX, which Python's os.fsencode turns back."""
+    lacking = {"unanswered": [asdict(shard) for shard in answer.unanswered]} if answer.unanswered else {}
+    return "".join(json.dumps(json_row(hit, private) | lacking) + "\n" for hit in answer.hits).encode("ascii")
 
 
 def _csv(hits: list["Hit"]) -> bytes:

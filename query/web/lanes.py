@@ -139,7 +139,8 @@ class Lanes:
     """extracting: of one thread, which alone may use `extractor`. decoding: of two."""
 
     def __init__(self, index: IndexFolder, device: str) -> None:
-        threads = min(_MOST_SEARCHING, max(2, os.cpu_count() or 1))
+        # Each searcher has processes of its own in a cluster, and there a question uses all cores.
+        threads = 1 if index.cluster else min(_MOST_SEARCHING, max(2, os.cpu_count() or 1))
         self._searching = Lane("searching", threads)
         self._free: queue.LifoQueue[Asker] = queue.LifoQueue()
         self._askers = [Asker(index, device) for _ in range(threads)]

@@ -87,6 +87,10 @@ def answer_out(
             if isinstance(example.subject, Text)
         ],
         notes=[printable(note) for note in answer.notes],
+        unanswered=[
+            schemas.UnansweredOut(shard=shard.shard, pictures=shard.pictures, reason=printable(shard.reason))
+            for shard in answer.unanswered
+        ],
         seconds=round(seconds, 3),
     )
 

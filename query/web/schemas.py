@@ -130,10 +130,19 @@ class TextOut(BaseModel):
     weight: float
 
 
+class UnansweredOut(BaseModel):
+    """A shard of a cluster that had no part in the answer. pictures: how many it holds."""
+
+    shard: int
+    pictures: int
+    reason: str
+
+
 class AnswerOut(BaseModel):
     """One line of a search's answer. stage: `recalled`, the order of the first stage, which comes first, then
     `ranked`, that of the full score. pictures: how many could be hits; recalled, scored: how many each stage looked at.
-    texts: the examples that are texts. seconds: since the question."""
+    texts: the examples that are texts. unanswered: shards that had no part; the first notes say so. seconds: since the
+    question."""
 
     stage: Literal["recalled", "ranked"]
     hits: list[HitOut]
@@ -143,6 +152,7 @@ class AnswerOut(BaseModel):
     scored: int
     texts: list[TextOut]
     notes: list[str]
+    unanswered: list[UnansweredOut]
     seconds: float
 
 

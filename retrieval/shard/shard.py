@@ -45,6 +45,10 @@ class Shard(Protocol):
         [n, 32], ascending, and ids int64 [n]. without: ids to exclude."""
         ...
 
+    def ids(self, space: str) -> np.ndarray:
+        """Every content that can be a hit in the space, int64, ascending."""
+        ...
+
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The descriptors of those that could be read: ids int64 [n], ascending, and unit vectors float16 [n,
         dimensions]."""
@@ -52,6 +56,10 @@ class Shard(Protocol):
 
     def features(self, space: str, content_id: int) -> PictureFeatures | None:
         """The stored features of one picture; None if they are missing or damaged."""
+        ...
+
+    def records(self, space: str, ids: np.ndarray) -> list[tuple[int, bytes]]:
+        """(id, token record) of those that could be read."""
         ...
 
 
@@ -129,6 +137,10 @@ class LocalShard:
         nobody = np.empty(0, np.int64)
         return part.smallest(count, self._members(spaces).changed(nobody, without))
 
+    def ids(self, space: str) -> np.ndarray:
+        part = self._parts.get(space)
+        return part.members.ids() if part else np.empty(0, np.int64)
+
     def descriptors(self, space: str, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         part = self._parts.get(space)
         return part.descriptors(ids) if part else (np.empty(0, np.int64), np.empty((0, 0), np.float16))
@@ -141,6 +153,10 @@ class LocalShard:
         _, descriptors = part.descriptors(wanted)
         records = [bytes(record) for _, record in part.tokens(wanted)]
         return PictureFeatures(descriptors[0], records[0]) if len(descriptors) and records else None
+
+    def records(self, space: str, ids: np.ndarray) -> list[tuple[int, bytes]]:
+        part = self._parts.get(space)
+        return [(row, bytes(record)) for row, record in part.tokens(ids)] if part else []
 
     def _members(self, spaces: Sequence[str], allowed: np.ndarray | None = None) -> Members:
         parts = [self._parts.get(space) for space in spaces]

@@ -50,8 +50,12 @@ export function results(main) {
       ),
     );
     head.classList.toggle("working", !ranked);
-    const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes;
-    notes.replaceChildren(...told.map((note) => h("p.notice", {}, note)));
+    const lacking = answer.notes.slice(0, answer.unanswered.length);
+    const told = !answer.pictures && filtersOn(state.filters) ? ["No picture passes the filters; remove some of them."] : answer.notes.slice(lacking.length);
+    notes.replaceChildren(
+      ...lacking.map((note) => h("p.notice.problem", { role: "alert" }, note)),
+      ...told.map((note) => h("p.notice", {}, note)),
+    );
     const more = ranked && hits.length >= state.k && state.k < MOST_HITS && answer.pictures > hits.length;
     further.replaceChildren(...(more ? [h("button", { type: "button", onclick: () => go({ ...state, k: Math.min(MOST_HITS, state.k + SOME_HITS) }, { replace: true, keepScroll: true }) }, `Show ${SOME_HITS} more`)] : []));
     if (ranked) say(`${headline(hits)}, by ${names}.`);
