@@ -32,7 +32,7 @@ endif
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) --editable '.[heif,web,dev]'
+	@$(PIP) --editable '.[heif,jxl,raw,svg,web,dev]'
 	@$(FAISS)
 	@touch $@
 
