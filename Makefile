@@ -32,7 +32,7 @@ endif
 	@touch $@
 
 .venv/installed-dev: .venv/installed
-	@$(PIP) --editable '.[heif,postgres,web,dev]'
+	@$(PIP) --editable '.[heif,jxl,postgres,raw,svg,web,dev]'
 	@$(FAISS)
 	@touch $@
 

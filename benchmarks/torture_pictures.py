@@ -6,14 +6,17 @@ Every file is indexed or has a reason; the sound ones have the scores that they 
 import io
 import random
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
+from odd_formats import dng, jxl, svg
 from PIL import Image
 from torture_ground import SIZE, Count, Ground, Outcome, Scores, in_process, shifted
 
 from diffsim.indexer.build import IndexOptions, index_folders
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.requests import requested_spaces
+from diffsim.retrieval.pictures.extras import package_needed
 
 _IN_A_RUN = 200
 _KINDS = {
@@ -48,7 +51,14 @@ def sound(picture: Image.Image) -> dict[str, bytes]:
         more = {"exif": exif.tobytes()} if suffix in _WITH_EXIF else {}
         picture.save(data, **settings, **more)  # type: ignore[arg-type]
         found[suffix] = data.getvalue()
-    return found
+    even = picture.resize((96, 64))
+    makers: dict[str, Callable[[], bytes]] = {
+        ".dng": lambda: dng(even, turn=6),
+        ".nef": lambda: dng(even, preview=even.resize((48, 32)), turn=6),
+        ".svg": lambda: svg(even),
+        ".jxl": lambda: jxl(even, exif=exif.tobytes()),
+    }
+    return found | {suffix: make() for suffix, make in makers.items() if package_needed(suffix) is None}
 
 
 def mutated(data: bytes, chance: random.Random) -> bytes:

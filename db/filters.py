@@ -27,12 +27,13 @@ class BadFilter(CatalogError, ValueError):
 
 _FORMATS = {
     **{name: (name,) for name in ("PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "ICO", "PPM", "QOI", "TGA", "HEIF")},
+    **{name: (name,) for name in ("JXL", "RAW", "SVG")},
     "JPEG": ("JPEG", "MPO"),
     "JPEG2000": ("JPEG2000",),
 }
 """Formats by the name that a person gives -> as they stand in the catalog. MPO: a camera's JPEG with a preview."""
 
-_ALSO = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF", "JP2": "JPEG2000"}
+_ALSO = {"JPG": "JPEG", "TIF": "TIFF", "HEIC": "HEIF", "JP2": "JPEG2000", "JPEGXL": "JXL", "DNG": "RAW"}
 
 FORMATS = tuple(sorted(_FORMATS))
 

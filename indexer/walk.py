@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from diffsim.db.times import storable
+from diffsim.retrieval.pictures.extras import package_needed
 from diffsim.retrieval.pictures.images import PICTURE_SUFFIXES
 from diffsim.retrieval.regular_files import plain_reason
 
@@ -105,4 +106,5 @@ def _reason_to_skip(entry: os.DirEntry[bytes], path: bytes, exclusions: Exclusio
     if reason := exclusions.reason(path, is_dir=False):
         return reason
     _, dot, suffix = name.rpartition(b".")
-    return None if dot + suffix.lower() in _SUFFIXES else "not a picture by its name"
+    suffix = dot + suffix.lower()
+    return package_needed(os.fsdecode(suffix)) if suffix in _SUFFIXES else "not a picture by its name"

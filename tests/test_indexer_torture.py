@@ -36,8 +36,8 @@ def test_a_full_disk_loses_nothing(tmp_path: Path) -> None:
 
 
 def test_mutated_files_and_questions(ground: Ground, tmp_path: Path) -> None:
-    mutated = torture_pictures.part(tmp_path, ground, files=32, seed=1)
-    assert mutated.wrong == [] and mutated.facts.startswith("16 formats")
+    mutated = torture_pictures.part(tmp_path, ground, files=40, seed=1)
+    assert mutated.wrong == [] and mutated.facts.startswith("20 formats")
     asked = torture_soak.part(tmp_path, ground, questions=20, seed=1)
     assert asked.wrong == [] and asked.tried == 20
 

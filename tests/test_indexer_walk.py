@@ -81,13 +81,13 @@ def test_entries_carry_the_stat(tmp_path):
 
 def test_what_is_skipped_and_why(tmp_path):
     root = make(
-        tmp_path, "a.jpg", "b.txt", "noext", ".h.jpg", ".hid/x.jpg", "._a.jpg", "Thumbs.db", "@eaDir/x.jpg", "t.svg"
+        tmp_path, "a.jpg", "b.txt", "noext", ".h.jpg", ".hid/x.jpg", "._a.jpg", "Thumbs.db", "@eaDir/x.jpg", "t.pdf"
     )
     assert pictures(root) == ["a.jpg"]
     assert reasons(root) == {
         "b.txt": "not a picture by its name",
         "noext": "not a picture by its name",
-        "t.svg": "not a picture by its name",
+        "t.pdf": "not a picture by its name",
         ".h.jpg": "hidden",
         ".hid": "hidden",
         "._a.jpg": "a system's side file",

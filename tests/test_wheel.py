@@ -117,6 +117,9 @@ def test_it_works_beside_a_user_s_own_modules_of_common_names(installed: Path, t
 
 BY_EXTRA = {
     "pillow_heif": "heif",
+    "pylibjxl": "jxl",
+    "rawpy": "raw",
+    "resvg_py": "svg",
     "matplotlib": "plot",
     "fastapi": "web",
     "jinja2": "web",

@@ -2,9 +2,9 @@
 
 A picture is what a viewer shows first: frame one, turned as its EXIF orientation says, transparent parts on white,
 deep pixels scaled to 8 bit, colours by their profile in sRGB. A file that lacks nothing of its pixels is decoded even
-where Pillow refuses it. Pillow reads a closed list of formats and identifies them by content, never by name. Hostile
-files can still hang or crash a C decoder: for untrusted files, `diffsim.retrieval.pictures.decode_pool` calls this
-module in worker processes.
+where Pillow refuses it. Pillow reads a closed list of formats and `other_formats` some more; all are identified by
+content, never by name. Hostile files can still hang or crash a C decoder: for untrusted files,
+`diffsim.retrieval.pictures.decode_pool` calls this module in worker processes.
 """
 
 import hashlib
@@ -35,11 +35,15 @@ from PIL import (  # noqa: F401  isort: skip
     WebPImagePlugin,
 )
 
-from ..errors import RetrievalError
 from .colour import to_rgb
 from .dates import taken_ns
+from .errors import NO_PICTURE, too_large
+from .errors import UnreadableImage as UnreadableImage
+from .extras import EXTRA_SUFFIXES, HEIF
 from .mend import MOST_TEXT, mended
 from .metadata import NOTHING_SAID, Metadata, read_metadata
+from .opened import Opened
+from .other_formats import open_other
 
 DECODE_REVISION = 3
 """Part of every feature space: raised whenever a change in this package changes a pixel. 2: large JPEGs are decoded at
@@ -53,13 +57,13 @@ MAX_PIXELS = 500_000_000
 PICTURE_SUFFIXES = frozenset({
     ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".tif", ".tiff", ".bmp", ".dib",
     ".avif", ".avifs", ".jp2", ".j2k", ".j2c", ".jpc", ".jpf", ".jpx", ".ico", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm",
-    ".tga", ".qoi", ".heic", ".heics", ".heif", ".heifs", ".hif",
-})
+    ".tga", ".qoi",
+}) | EXTRA_SUFFIXES
 # fmt: on
 """Suffixes (lower case) of files that count as pictures when a folder is walked."""
 
 # Pillow tries them in this order. TGA has no magic number, so it is tried last. MPO files are read by the JPEG plugin.
-# Never EPS (runs Ghostscript), PDF or SVG.
+# Never EPS (runs Ghostscript).
 _FORMATS = ["JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP", "AVIF", "JPEG2000", "ICO", "PPM", "QOI"]
 _LAST_FORMATS = ["TGA"]
 _HEIF_BRANDS = {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
@@ -81,10 +85,6 @@ _EXIF_ORIENTATION = 0x0112
 _LONGEST = 16  # times the short side
 
 _pillow_globals = threading.Lock()
-
-
-class UnreadableImage(RetrievalError):
-    """The bytes cannot be decoded: not a picture, truncated, damaged, too large, or in a format without a decoder."""
 
 
 @dataclass(frozen=True)
@@ -223,17 +223,23 @@ def _load(data: bytes, size: int | None = None) -> _Loaded:
 
 def _read(data: bytes, size: int | None) -> _Loaded:
     with _problems_named(), _our_limits():
-        picture: Image.Image = Image.open(io.BytesIO(data), formats=_formats(data))
-        format_name = picture.format or "?"
+        opened = open_other(data, MAX_PIXELS) or _opened(data)
+        picture = opened.picture
         declared, draft = picture.size, None
-        if size is not None and format_name == "JPEG":
+        if size is not None and picture.format == "JPEG":
             draft = picture.draft(None, (_REDUCED * size, _REDUCED * size))
         picture.load()
         # TIFF turns itself while loading and then no longer reports an orientation.
         whole, box = (declared, draft[1]) if draft else (picture.size, (0, 0, *picture.size))
-        depth = data[24] if format_name == "PNG" else 8
+        depth = data[24] if opened.format == "PNG" else 8
         said = taken_ns(picture), read_metadata(picture)
-        return _Loaded(to_rgb(picture, depth), box, whole, _turn(picture), format_name, *said)
+        turn = None if opened.upright else _turn(picture)
+        return _Loaded(to_rgb(picture, depth), box, opened.whole or whole, turn, opened.format, *said)
+
+
+def _opened(data: bytes) -> Opened:
+    picture = Image.open(io.BytesIO(data), formats=_formats(data))
+    return Opened(picture, picture.format or "?")
 
 
 def _mended(data: bytes) -> bytes | None:
@@ -257,9 +263,10 @@ def _problems_named() -> Iterator[None]:
     except (UnreadableImage, MemoryError):
         raise
     except UnidentifiedImageError:
-        raise UnreadableImage("not a picture, or in a format that is not read here") from None
+        raise UnreadableImage(NO_PICTURE) from None
     except Image.DecompressionBombError as error:
-        raise UnreadableImage(_too_large(error)) from None
+        declared = re.search(r"\d+", str(error))
+        raise too_large(int(declared[0]) if declared else None, MAX_PIXELS) from None
     except Exception as error:  # untrusted bytes: any failure of Pillow's parsers is the file's fault
         raise _damaged(error) from error
 
@@ -288,9 +295,7 @@ def _formats(data: bytes) -> list[str]:
     except ImportError:
         if brand in (b"mif1", b"msf1"):  # general brands, which AVIF files may carry too
             return _FORMATS
-        raise UnreadableImage(
-            "a HEIC/HEIF picture, which needs one more package: pip install 'diffsim-search[heif]'"
-        ) from None
+        raise UnreadableImage(f"one of {HEIF.needed}") from None
     pillow_heif.register_heif_opener()
     return [*_FORMATS, "HEIF"]
 
@@ -304,12 +309,6 @@ def _turn(picture: Image.Image) -> Image.Transpose | None:
 
 def _turned(picture: Image.Image, turn: Image.Transpose | None) -> Image.Image:
     return picture if turn is None else picture.transpose(turn)
-
-
-def _too_large(error: Exception) -> str:
-    declared = re.search(r"\d+", str(error))
-    megapixels = f"{int(declared[0]) / 1e6:,.0f}" if declared else "too many"
-    return f"{megapixels} megapixels, over the limit of {MAX_PIXELS / 1e6:,.0f}"
 
 
 def _damaged(error: Exception) -> Exception:
