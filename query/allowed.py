@@ -1,19 +1,29 @@
 """The pictures that pass a query's filters, updated when the catalog changes."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 
-from diffsim.db.catalog import Catalog
+from diffsim.db.catalog import Catalog, KnownSpace
+from diffsim.db.chunks import chunks
 from diffsim.db.filters import Filters
+from diffsim.retrieval.names import COLOUR
 
+from .choose import SpaceChooser
+from .collection import Collection
+from .colours import BadColour, Colour
+
+K = TypeVar("K")
 T = TypeVar("T")
 
 _KEPT = 8
 """Filters whose result is cached: the web page repeats the same ones."""
+
+_READ_TOGETHER = 65_536
+"""Descriptors."""
 
 
 class Allowed:
@@ -67,7 +77,48 @@ class Allowed:
         return generation, np.insert(ids, np.searchsorted(ids, now), now)
 
 
-def _kept(results: dict[Filters, T], filters: Filters, result: T) -> T:
+class Coloured:
+    """Caches the contents that have enough of some colours until the catalog changes; one thread at a time."""
+
+    def __init__(self, collection: Collection, chooser: SpaceChooser, generation: Callable[[], int]) -> None:
+        self._collection = collection
+        self._chooser = chooser
+        self._generation = generation
+        self._known: dict[tuple[Colour, ...], tuple[int, np.ndarray]] = {}
+
+    def ids(self, colours: Sequence[Colour]) -> np.ndarray:
+        """The contents that have enough of every one of the colours: int64, ascending. A picture that is not in the
+        colour space yet is not among them. The collection must have been refreshed on that space. Raises BadColour."""
+        generation = self._generation()
+        known = self._known.pop(tuple(colours), None)
+        if known is None or known[0] != generation:
+            known = generation, self._found(colours)
+        return _kept(self._known, tuple(colours), known)[1]
+
+    def space(self) -> KnownSpace:
+        """The space that knows the colours. Raises BadColour for an index without one."""
+        if not any(space.name == f"{COLOUR}/{COLOUR}" for space in self._chooser.all()):
+            raise BadColour(
+                "The index knows no colours yet; `diffsim index --by colour` adds them, in about a millisecond a "
+                "picture and without a network."
+            )
+        return self._chooser.one(COLOUR)
+
+    def _found(self, colours: Sequence[Colour]) -> np.ndarray:
+        from diffsim.retrieval.colour import shares_of
+
+        space = self.space()
+        passing = [np.empty(0, np.int64)]
+        for some in chunks(self._collection.ids(space.fingerprint), _READ_TOGETHER):
+            ids, descriptors = self._collection.descriptors(space.fingerprint, np.asarray(some))
+            enough = np.ones(len(ids), np.bool_)
+            for colour in colours:
+                enough &= shares_of(descriptors, colour.rgb) >= colour.share
+            passing.append(ids[enough])
+        return np.concatenate(passing)
+
+
+def _kept(results: dict[K, T], filters: K, result: T) -> T:
     """The result, now the newest of those that are cached; the oldest makes room for it."""
     results[filters] = result
     if len(results) > _KEPT:

@@ -20,10 +20,10 @@ from diffsim.indexer.paths import given_path
 from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.region import Box
 
-from .allowed import Allowed
+from .allowed import Allowed, Coloured
 from .choose import SpaceChooser
 from .collection import Collection
-from .colours import Colour, Coloured
+from .colours import Colour
 from .dates import dates_used, described, metadata_used
 from .encode import Encoder, without_errors
 from .extract_pictures import TOGETHER, PictureExtractor
