@@ -45,7 +45,7 @@ export function results(main) {
       h(
         "div.head-tools",
         {},
-        ranked && certain.length > 0 && h("button", { type: "button", title: "Those that are sure or likely", onclick: () => selection.addAll(certain) }, `Select ${certain.length.toLocaleString("en")} certain`),
+        ranked && certain.length > 0 && h("button", { type: "button", onclick: () => selection.addAll(certain) }, `Select ${certain.length.toLocaleString("en")} sure or likely`),
         ranked && h("button", { type: "button", title: "Query and first hits as one picture", onclick: () => selection.take("/api/sheet", { search: searchBody(state), top: 12 }, "diffsim.png") }, "Sheet"),
       ),
     );
