@@ -85,8 +85,9 @@ def find_duplicates(
 ) -> Duplicates:
     """Groups of copies.
 
-    space: whose neighbours are compared; None: the index's first. kinds: only what is of these kinds beside the first of
-    its group; empty means all. neighbours: how many of each picture. on_progress: called with (pictures done, in all).
+    space: whose neighbours are compared; None: the index's first. kinds: only what is of these kinds beside the first
+    of its group; empty means all. neighbours: how many of each picture. on_progress: called with (pictures done, in
+    all).
     Raises UnknownKind, UnknownSpace.
     """
     wanted = _checked(kinds)
