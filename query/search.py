@@ -251,6 +251,11 @@ class Searcher:
             own = own_files(self.catalog, query.all_examples, [parts[end - 1].content_id for end in ends])
         return EncodedQuery(query, spaces, parts, allowed, own, notes)
 
+    def coloured(self, colours: Sequence[Colour]) -> np.ndarray:
+        """The contents with enough of each of the colours: ids int64, ascending. Raises BadColour."""
+        self.collection.refresh([self._coloured.space()])
+        return self._coloured.ids(colours)
+
     def allowed(self, filters: Filters, colours: Sequence[Colour]) -> np.ndarray | None:
         """The contents that may be hits: ids int64, ascending; None without filters. Raises BadFilter, BadColour."""
         passing = self._allowed.ids(filters) if filters else None

@@ -10,12 +10,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.filters import Filters
 from diffsim.db.status import Status
 from diffsim.indexer.index_folder import IndexFolder
 from diffsim.indexer.roots import offline_roots
 
+from ..colours import Colour
 from ..decoders import Decoders
 from ..locate import Locator
 from ..pair import Pair
@@ -149,6 +152,7 @@ class Engine:
             exact=asked.exact,
             filters=self.filters(asked.filters),
             fold=asked.fold,
+            colours=asked.filters.colours,
         )
 
     async def subject(self, name: schemas.PictureId, spaces: Sequence[str]) -> Subject:
@@ -188,9 +192,21 @@ class Engine:
         """Where a picture's files are; none if all are gone."""
         return Locator(self.catalog).locate(content_id) or ((), False)
 
-    def page(self, offset: int, limit: int, filters: Filters, order: ListOrder = "path") -> Page:
-        """A piece of the list of pictures."""
+    def coloured(self, colours: Sequence[str]) -> np.ndarray:
+        """The contents with enough of each of the colours, in the lane of the extractor. Raises BadColour."""
+        return self.lanes.extractor.coloured([Colour.parse(colour) for colour in colours])
+
+    def page(
+        self,
+        offset: int,
+        limit: int,
+        filters: Filters,
+        order: ListOrder = "path",
+        among: np.ndarray | None = None,
+    ) -> Page:
+        """A piece of the list of pictures. among: only of these ids."""
         ids, generation = self._list.ids(filters, order)
+        ids = ids if among is None else ids[np.isin(ids, among)]
         some = ids[offset : offset + limit].tolist()
         places = Locator(self.catalog).locate_all(some)
         items = [(content_id, place or ((), False)) for content_id, place in zip(some, places, strict=True)]

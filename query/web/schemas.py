@@ -53,7 +53,8 @@ class FiltersIn(_In):
     """What a picture must be; an empty field does not restrict. folders: as `/api/folders` lists them. after, before:
     days of the picture, or where it has no date of its own, of its file; `before` exclusive. Sides are in pixels, sizes
     in bytes. name: a part of the path below the indexed folder. By what its file says: camera: maker and model hold
-    this; keywords: it has every one; rating: at least so many stars; near: latitude, longitude, kilometres."""
+    this; keywords: it has every one; rating: at least so many stars; near: latitude, longitude, kilometres. colours: it
+    has enough of each, #c0392b or a name, perhaps with a share, #c0392b:25%; needs the feature space `colour`."""
 
     folders: Annotated[list[Annotated[str, Field(max_length=8192)]], Field(max_length=20)] = []
     after: date | None = None
@@ -68,6 +69,7 @@ class FiltersIn(_In):
     rating: Annotated[int, Field(ge=1, le=5)] | None = None
     near: tuple[Latitude, Longitude, Kilometres] | None = None
     name: Annotated[str, Field(max_length=200)] = ""
+    colours: Annotated[list[Annotated[str, Field(min_length=1, max_length=60)]], Field(max_length=5)] = []
 
 
 class SearchIn(_SubjectIn):

@@ -91,7 +91,7 @@ def pictures(
 
 
 @router.post("/api/pictures")
-def filtered_pictures(
+async def filtered_pictures(
     request: Request,
     filters: schemas.FiltersIn,
     offset: Annotated[int, Query(ge=0, le=2**31)] = 0,
@@ -100,7 +100,13 @@ def filtered_pictures(
 ) -> schemas.PageOut:
     """The same of the pictures that pass filters."""
     engine = engine_of(request)
-    return present.page_out(engine.page(offset, limit, engine.filters(filters), order), engine.pictures)
+    coloured = await engine.lanes.extracting.run(engine.coloured, filters.colours) if filters.colours else None
+
+    def page() -> schemas.PageOut:
+        found = engine.page(offset, limit, engine.filters(filters), order, coloured)
+        return present.page_out(found, engine.pictures)
+
+    return await run_in_threadpool(page)
 
 
 @router.get("/api/pictures/{content_id}")

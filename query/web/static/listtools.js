@@ -67,6 +67,7 @@ export function chips() {
   const chip = (text, change, title) => h("button.chip", { type: "button", title, "aria-label": `Take off: ${text}`, onclick: () => set(change) }, h("span", {}, text), h("span", { "aria-hidden": "true" }, "×"));
   const without = (list, one) => list.filter((each) => each !== one);
   const single = {
+    colours: ([colour]) => `has the colour ${colour}`,
     name: (value) => `name has “${value}”`,
     after: (value) => `from ${value}`,
     before: (value) => `before ${value}`,

@@ -22,6 +22,7 @@ export function parse(address) {
   filters.formats = given.getAll("format");
   const name = (given.get("name") ?? "").trim().slice(0, 200);
   if (name) filters.name = name;
+  if (/^#[0-9a-f]{6}$/i.test(given.get("colour") ?? "")) filters.colours = [given.get("colour")];
   for (const name of ["after", "before"]) if (/^\d{4}-\d\d-\d\d$/.test(given.get(name) ?? "")) filters[name] = given.get(name);
   for (const name of NUMBERS) if (/^[1-9]\d{0,14}$/.test(given.get(name) ?? "")) filters[name] = Number(given.get(name));
   const also = given.getAll("also").map((text) => {
@@ -56,6 +57,7 @@ export function format(state) {
   for (const example of state.also) given.append("also", `${example.picture}@${example.weight}`);
   for (const folder of state.filters.folders) given.append("folder", folder);
   for (const name of state.filters.formats) given.append("format", name);
+  for (const colour of state.filters.colours ?? []) given.append("colour", colour);
   for (const name of ["name", "after", "before", ...NUMBERS]) if (state.filters[name]) given.set(name, state.filters[name]);
   if (state.fold) given.set("fold", "1");
   if (state.sort) given.set("sort", state.sort);
@@ -69,7 +71,7 @@ export function format(state) {
 export const asked = (state, q) => ({ ...state, view: "pictures", q, words: "", b: null, at: null, box: null, also: [], k: SOME_HITS });
 
 export const filtersOn = (filters) =>
-  filters.folders.length + filters.formats.length + ["name", "after", "before", ...NUMBERS].filter((name) => filters[name]).length;
+  filters.folders.length + filters.formats.length + ["colours", "name", "after", "before", ...NUMBERS].filter((name) => filters[name]).length;
 
 /** The body of /api/search. */
 export function searchBody(state, more = {}) {
