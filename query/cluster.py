@@ -64,23 +64,24 @@ class ShardHost:
         """Of this process; the first answer of a process that has started."""
         return os.getpid()
 
-    def open(self, calls: Mapping[int, tuple[Any, ...]], kit: bytes) -> dict[int, Any]:
+    def open(self, calls: Mapping[int, tuple[Any, ...]], kit: bytes) -> bytes:
         """Open spaces of shards, see LocalShard.open: by shard the space, its folder, and the digest."""
         known: SpaceKit = pickle.loads(kit).to(self._device)
         return self._answers(
             "open", {n: (space, Path(folder), known, digest) for n, (space, folder, digest) in calls.items()}
         )
 
-    def each(self, method: str, calls: bytes) -> dict[int, Any]:
+    def each(self, method: str, calls: bytes) -> bytes:
         """Call a method of shards, each with its own arguments."""
         return self._answers(method, pickle.loads(calls))
 
-    def all(self, method: str, numbers: Sequence[int], arguments: bytes) -> dict[int, Any]:
+    def all(self, method: str, numbers: Sequence[int], arguments: bytes) -> bytes:
         """Call a method of shards with the same arguments."""
         return self._answers(method, dict.fromkeys(numbers, pickle.loads(arguments)))
 
-    def _answers(self, method: str, calls: Mapping[int, tuple[Any, ...]]) -> dict[int, Any]:
-        """What each shard returns; an error in its place, which must not keep the other shards from answering."""
+    def _answers(self, method: str, calls: Mapping[int, tuple[Any, ...]]) -> bytes:
+        """What each shard returns, by number; an error in its place, which must not keep the other shards from
+        answering. Pickled here, because arrays that Ray passes on itself cannot be written to."""
         answers: dict[int, Any] = {}
         for number, arguments in calls.items():
             shard = self._shards.setdefault(number, LocalShard())
@@ -88,7 +89,7 @@ class ShardHost:
                 answers[number] = getattr(shard, method)(*arguments)
             except Exception as problem:
                 answers[number] = _Failed(str(problem).rstrip(".") or type(problem).__name__)
-        return answers
+        return pickle.dumps(answers, protocol=5)
 
 
 def _sees(folder: str) -> bool:
@@ -251,7 +252,7 @@ class ClusterShards:
                 self._leave_out(host, f"it gave no answer within {patience:g} s")
                 continue
             try:
-                answers = ray.get(call)
+                answers = pickle.loads(ray.get(call))
             except RayError as problem:
                 self._lose(host, problem)
                 continue

@@ -39,7 +39,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same pictures in an index of one shard, of two, three and seven, each with a link to be asked over Ray."""
     work = tmp_path_factory.mktemp("cluster")
     draw(work / "pictures" / "a", range(20))
-    draw(work / "pictures" / "b", range(20, 42))
+    draw(work / "pictures" / "b", range(20, 36))
+    draw(work / "pictures" / "c", range(36, 42))
     random_picture(77).save(work / "outside.png")
     for shards, capacity in SHARDS.items():
         options = replace(FAST, shard_pictures=capacity)
