@@ -96,12 +96,14 @@ def _contradiction(connection: Connection) -> str | None:
         for content_id, seal, *values in rows:
             if not is_sound(seal, content_seal(*values)):
                 return f"the checksum of content {content_id} is wrong"
-    of_files = select(File.id, File.seal, Root.path, File.path, Content.id, Content.sha256)
+    of_files = select(File.id, File.seal, Root.path, File.path, Content.id, Content.sha256, File.display)
     of_files = of_files.join(Root, Root.id == File.root_id).join(Content, Content.id == File.content_id, isouter=True)
     for rows in raw_rows(connection, of_files):
-        for file_id, seal, root, path, content_id, sha256 in rows:
+        for file_id, seal, root, path, content_id, sha256, display in rows:
             if not is_sound(seal, file_seal(os.path.join(root, path), content_id, sha256)):
                 return f"the checksum of file {file_id} is wrong"
+            if display != display_text(path):
+                return f"the text of the path of file {file_id} is wrong"
     of_metadata = select(Metadata.content_id, Metadata.seal, Content.sha256, *SEALED)
     for rows in raw_rows(connection, of_metadata.join(Content, Content.id == Metadata.content_id)):
         for content_id, seal, sha256, *values in rows:

@@ -83,10 +83,11 @@ def index_folders(
                 extracted += run.all_pending()
             except UNUSABLE as problem:
                 unusable += [(space, problem) for space in together]
+        index.check_there()  # a store that is opened to be read or written anew would be made anew
         read_missing_metadata(index, catalog, options, on_work)
         if options.only is None:
             fill_sketches(index, catalog, options, on_work)
-        index.check_there()  # a store that is opened to be read anew would be made anew
+        index.check_there()
         recall = refresh_recall(
             index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work
         )

@@ -193,6 +193,7 @@ class _Stores:
         made = (sketch_record(content_id, sha256, each, self._fit) for content_id, sha256, each in decoded)
         if records := [record for record in made if record is not None]:
             if shard not in self._sketches:
+                self._index.check_there()
                 self._sketches[shard] = self._index.sketches(shard, readonly=False)
             self._sketches[shard].put(records)
 

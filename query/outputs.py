@@ -61,7 +61,7 @@ def check_output(
         return
     if not _is_ours(path):
         raise CannotWrite(
-            f"{path} is there already and this program did not write it; name another file, or replace it with --force."
+            f"{path} is there already and does not say that this program wrote it; name another file, or give --force."
         )
     if catalog is not None and catalog.has_file(os.path.realpath(os.fsencode(path))):
         raise CannotWrite(f"{path} is a picture of the index; name another file, or replace it with --force.")

@@ -1,7 +1,8 @@
 """Names that a user may give, separate from their meaning, because `--help` must load neither NumPy nor Pillow."""
 
+PROFILES = ("style", "instance", "look")
 COLOUR = "colour"
-PROFILES = ("style", "instance", "look", COLOUR)
+LIKENESSES = (*PROFILES, COLOUR)
 VARIANTS = ("S", "C", "global")
 DTYPES = ("float32", "bfloat16", "float16")
 DEFAULT_DTYPE = "float32"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.names import LIKENESSES
 
 from ..text import printable, size_text, time_text
 from .options import Choice, FilePath, device_option, index_option, memory_option, space_options
@@ -31,7 +31,7 @@ _LARGER = (
     "--by",
     "profiles",
     multiple=True,
-    type=Choice(PROFILES),
+    type=Choice(LIKENESSES),
     help="What similar means; repeatable.  [default: look]",
 )
 @space_options(without=("prompt", "seed"))

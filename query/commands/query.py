@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.names import LIKENESSES
 
 from ..metadata import told
 from ..text import certainty, chance_text, likeness_ended, printable, standing_text
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
     "--by",
     "profiles",
     multiple=True,
-    metavar=f"[{'|'.join(PROFILES)}][:WEIGHT]",
-    type=WeighedChoice(PROFILES),
+    metavar=f"[{'|'.join(LIKENESSES)}][:WEIGHT]",
+    type=WeighedChoice(LIKENESSES),
     help="What similar means; several are combined, with their weights: style:0.7.  [default: the first space of the "
     "index]",
 )

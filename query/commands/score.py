@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from diffsim.retrieval.names import METRICS, PROFILES, PROTOCOLS
+from diffsim.retrieval.names import LIKENESSES, METRICS, PROTOCOLS
 
 from ..text import printable, telling
 from .files import GivenPicture, Picture, output_option
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("a", type=Picture())
 @click.argument("b", type=Picture())
-@click.option("--by", "profile", type=Choice(PROFILES), help="What similar means.  [default: look]")
+@click.option("--by", "profile", type=Choice(LIKENESSES), help="What similar means.  [default: look]")
 @space_options(without=("tier",))
 @click.option(
     "--protocol",

@@ -23,7 +23,7 @@ from diffsim.retrieval.devices import choose_device
 from diffsim.retrieval.evaluation.baselines import BASELINES, SIDE
 from diffsim.retrieval.evaluation.paper_scorer import PaperScorer
 from diffsim.retrieval.evaluation.scorers import DescriptorScorer, OnProgress, Scorer, TokenScorer
-from diffsim.retrieval.names import PROFILES
+from diffsim.retrieval.names import LIKENESSES
 from diffsim.retrieval.paper import NoPaperProtocol, PaperProtocol
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
 from diffsim.retrieval.settings import InvalidSpace
@@ -59,10 +59,10 @@ def parse_spec(spec: str, prompt: str | None = None) -> Contender:
             f"(mini/up_blocks.1.attentions.1@t501), each perhaps with :pooled, or one of {', '.join(BASELINES)}."
         )
     what = found["what"]
-    named = what in (*PROFILES, "global")
+    named = what in (*LIKENESSES, "global")
     (request,) = requested_spaces(
         found["model"],
-        [what] if what in PROFILES else [],
+        [what] if what in LIKENESSES else [],
         layers=[] if named else what.split("+"),
         variant="global" if what == "global" else "C" if found["variant"] else None,
         size=int(found["size"]) if found["size"] else None,

@@ -4,15 +4,19 @@ The order is held as one array of ids, 8 bytes a picture, which is brought up to
 So the scroll bar can ask for any place, and nothing is read for each of a million pictures after a commit.
 """
 
+import os
 import threading
 from collections import OrderedDict
+from contextlib import suppress
 from typing import Literal
 
 import numpy as np
 
 from diffsim.db.catalog import Catalog
+from diffsim.db.chunks import chunks
 from diffsim.db.filters import Filters
 from diffsim.db.listing import PictureOrder
+from diffsim.db.times import storable
 
 from ..allowed import Allowed
 
@@ -46,12 +50,26 @@ class PictureList:
         """The same pictures in another order; where two are alike in it, by folder and name."""
         of, ids = self._orders.get(order, (None, all_.ids))
         if of is not all_.ids:
-            known, values = self._catalog.picture_values("date" if order in ("newest", "oldest") else "size")
+            by_date = order in ("newest", "oldest")
+            known, values = self._catalog.picture_values("date" if by_date else "size")
+            values = self._with_late(known, values) if by_date else values
             places = np.minimum(np.searchsorted(known, all_.ids), max(0, len(known) - 1))
             found = values[places] if len(known) else np.zeros(len(all_.ids), np.int64)
             ids = all_.ids[np.argsort(-found if order in ("newest", "largest") else found, kind="stable")]
             self._orders[order] = all_.ids, ids
         return ids
+
+    def _with_late(self, ids: np.ndarray, dates: np.ndarray) -> np.ndarray:
+        """The catalog stores no time for a file that had just been modified when it was scanned: it is asked now."""
+        late: dict[int, int] = {}
+        for some in chunks(ids[dates == 0].tolist()):
+            for content_id, files in self._catalog.files_of(some).items():
+                for file in files:
+                    with suppress(OSError):
+                        late[content_id] = max(late.get(content_id, 0), storable(os.stat(file.path).st_mtime_ns))
+        dates = dates.copy()
+        dates[np.searchsorted(ids, list(late))] = list(late.values())
+        return dates
 
     def _passing(self, ids: np.ndarray, filters: Filters, order: ListOrder) -> np.ndarray:
         allowed = self._allowed.ids(filters)
