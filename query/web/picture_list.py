@@ -8,6 +8,7 @@ import os
 import threading
 from collections import OrderedDict
 from contextlib import suppress
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -66,7 +67,9 @@ class PictureList:
             for content_id, files in self._catalog.files_of(some).items():
                 for file in files:
                     with suppress(OSError):
-                        late[content_id] = max(late.get(content_id, 0), storable(os.stat(file.path).st_mtime_ns))
+                        late[content_id] = max(
+                            late.get(content_id, 0), storable(Path(os.fsdecode(file.path)).stat().st_mtime_ns)
+                        )
         dates = dates.copy()
         dates[np.searchsorted(ids, list(late))] = list(late.values())
         return dates
