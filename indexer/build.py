@@ -85,12 +85,12 @@ def index_folders(
                 unusable += [(space, problem) for space in together]
         index.check_there()  # a store that is opened to be read or written anew would be made anew
         read_missing_metadata(index, catalog, options, on_work)
-        if options.only is None:
-            fill_sketches(index, catalog, options, on_work)
         index.check_there()
         recall = refresh_recall(
             index, catalog, [space.known for space in begun.spaces], options.memory, on_step, on_work
         )
+        if options.only is None:
+            fill_sketches(index, catalog, options, on_work)
         return IndexReport(
             account(catalog, begun.report, [space.known.id for space in begun.spaces]),
             begun.report.offline,

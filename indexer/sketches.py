@@ -4,13 +4,17 @@ They are a cache: a missing or damaged one is made again by the next run.
 """
 
 from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
 from diffsim.db.catalog import Catalog
 from diffsim.db.chunks import chunks
 from diffsim.retrieval.copies.sketch import DECODED, SIDE, Sketch
+from diffsim.retrieval.durable import put_in_place
 from diffsim.retrieval.pictures.decode_pool import Decoded, DecodePool, Job
+from diffsim.retrieval.regular_files import open_regular
 from diffsim.retrieval.shard.salvage import mend_store
 from diffsim.retrieval.shard.store import Record
 
@@ -34,7 +38,9 @@ def sketch_record(content_id: int, sha256: bytes, decoded: Decoded, fit: str) ->
 
 def fill_sketches(index: IndexFolder, catalog: Catalog, options: IndexOptions, on_work: OnWork) -> None:
     """Decode the indexed pictures that lack a sketch, as all of an index do that an older program made."""
-    offline = offline_roots(catalog)
+    offline, reached = offline_roots(catalog), str(catalog.generation())
+    if _filled_at(index) == reached:
+        return
     for shard in catalog.shards():
         known = known_hashes(catalog, shard.number)
         there = index.sketches_folder(shard.number).exists()
@@ -56,11 +62,28 @@ def fill_sketches(index: IndexFolder, catalog: Catalog, options: IndexOptions, o
                     ]
                     index.check_there()
                     store.put(record for record in made if record is not None)
+    if not offline and _mark(index).parent.exists():
+        part = _mark(index).with_suffix(".part")
+        part.unlink(missing_ok=True)  # it may be a link to elsewhere
+        part.write_text(reached, encoding="ascii")
+        put_in_place(part, _mark(index))
+
+
+def _mark(index: IndexFolder) -> Path:
+    """Holds the generation of the catalog at which no sketch was lacking: a run that finds nothing to do reads no more."""
+    return index.path / "sketches" / "filled"
+
+
+def _filled_at(index: IndexFolder) -> str:
+    with suppress(OSError, ValueError), open_regular(_mark(index)) as file:
+        return file.read(32).decode("ascii")
+    return ""
 
 
 def check_sketches(index: IndexFolder, catalog: Catalog) -> int:
     """Drop damaged sketches; returns how many. The next run makes them again."""
     dropped = 0
+    _mark(index).unlink(missing_ok=True)
     for shard in catalog.shards():
         folder = index.sketches_folder(shard.number)
         if not folder.exists():

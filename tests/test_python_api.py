@@ -125,8 +125,8 @@ def test_mistakes_of_indexing_are_one_sentence(tmp_path: Path) -> None:
         diffsim.score(tmp_path, tmp_path, space=LOOK, by="style")
     with pytest.raises(diffsim.IndexerError, match="no index"):
         diffsim.index(tmp_path / "index")
-    with pytest.raises(diffsim.RetrievalError, match="'colour' is unknown"):
-        diffsim.index(tmp_path / "index", tmp_path, by="colour")
+    with pytest.raises(diffsim.RetrievalError, match="'color' is unknown"):
+        diffsim.index(tmp_path / "index", tmp_path, by="color")
     assert not (tmp_path / "index").exists()
 
 

@@ -409,7 +409,10 @@ def test_names_print_safely(tmp_path):
     [
         (("qurey", "a.png"), "There is no command 'qurey' (did you mean query?)."),
         (("nonsense",), "There is no command 'nonsense'."),
-        (("query", "a.png", "--by", "styl"), "'styl' is not one of 'style', 'instance', 'look' (did you mean style?)."),
+        (
+            ("query", "a.png", "--by", "styl"),
+            "'styl' is not one of 'style', 'instance', 'look', 'colour' (did you mean style?).",
+        ),
         (("query", "a.png", "--after", "yesterday"), "'yesterday' is not a day; write it as 2026-07-31, or with"),
         (("query", "a.png", "--before", "2026-02-30"), "'2026-02-30' is not a day; write it as 2026-07-31, or with"),
     ],

@@ -113,6 +113,7 @@ def test_an_index_of_before_goes_on_and_dates_its_pictures(work, tmp_path):
         connection.execute("ALTER TABLE contents DROP COLUMN taken_ns")
         connection.execute("ALTER TABLE roots DROP COLUMN seal")
         connection.execute("DROP TABLE metadata")
+        connection.execute("DROP TABLE index_identity")
         connection.execute("DELETE FROM schema_version WHERE version > 4")
         for row, *values in connection.execute(
             "SELECT id, sha256, size, shard, format, width, height FROM contents"

@@ -70,7 +70,6 @@ def test_an_embedding_has_no_parts(searcher: Searcher, work: Path) -> None:
     space = searcher.spaces()[1].fingerprint
     for question in (
         lambda: searcher.search(work / "outside.png", region=(0, 0, 1, 1), spaces=space),
-        lambda: searcher.search(work / "outside.png", fold=True, spaces=space),
         lambda: searcher.pair(1, 2, space),
     ):
         with pytest.raises(BadQuery, match=r"has one embedding per picture.*\.$"):

@@ -116,6 +116,7 @@ def test_it_works_beside_a_user_s_own_modules_of_common_names(installed: Path, t
 # ------------------------------------------------------------------------------------------- what it says of itself
 
 BY_EXTRA = {
+    "ray": "cluster",
     "pillow_heif": "heif",
     "pylibjxl": "jxl",
     "rawpy": "raw",
