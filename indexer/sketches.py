@@ -70,7 +70,7 @@ def fill_sketches(index: IndexFolder, catalog: Catalog, options: IndexOptions, o
 
 
 def _mark(index: IndexFolder) -> Path:
-    """Holds the generation of the catalog at which no sketch was lacking, so that a run with nothing to do reads none."""
+    """Holds the generation of the catalog at which no sketch was lacking, so a run with nothing to do reads none."""
     return index.path / "sketches" / "filled"
 
 
