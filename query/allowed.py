@@ -10,6 +10,7 @@ import numpy as np
 from diffsim.db.catalog import Catalog, KnownSpace
 from diffsim.db.chunks import chunks
 from diffsim.db.filters import Filters
+from diffsim.indexer.choose import UnknownSpace
 from diffsim.retrieval.names import COLOUR
 
 from .choose import SpaceChooser
@@ -78,31 +79,33 @@ class Allowed:
 
 
 class Coloured:
-    """Caches the contents that have enough of some colours until the catalog changes; one thread at a time."""
+    """Caches the contents that have enough of some colours until the catalog changes or other shards answer; one
+    thread at a time."""
 
     def __init__(self, collection: Collection, chooser: SpaceChooser, generation: Callable[[], int]) -> None:
         self._collection = collection
         self._chooser = chooser
         self._generation = generation
-        self._known: dict[tuple[Colour, ...], tuple[int, np.ndarray]] = {}
+        self._known: dict[tuple[Colour, ...], tuple[tuple[int, set[int]], np.ndarray]] = {}
 
     def ids(self, colours: Sequence[Colour]) -> np.ndarray:
         """The contents that have enough of every one of the colours: int64, ascending. A picture that is not in the
         colour space yet is not among them. The collection must have been refreshed on that space. Raises BadColour."""
-        generation = self._generation()
+        shown = self._generation(), self._collection.answering
         known = self._known.pop(tuple(colours), None)
-        if known is None or known[0] != generation:
-            known = generation, self._found(colours)
+        if known is None or known[0] != shown:
+            known = shown, self._found(colours)
         return _kept(self._known, tuple(colours), known)[1]
 
     def space(self) -> KnownSpace:
         """The space that knows the colours. Raises BadColour for an index without one."""
-        if not any(space.name == f"{COLOUR}/{COLOUR}" for space in self._chooser.all()):
+        try:
+            return self._chooser.one(f"{COLOUR}/{COLOUR}")
+        except UnknownSpace as problem:
             raise BadColour(
                 "The index knows no colours yet; `diffsim index --by colour` adds them, in about a millisecond a "
                 "picture and without a network."
-            )
-        return self._chooser.one(COLOUR)
+            ) from problem
 
     def _found(self, colours: Sequence[Colour]) -> np.ndarray:
         from diffsim.retrieval.colour import shares_of
