@@ -12,6 +12,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
+from webs import TOKEN
 
 SCREENSHOTS = Path(__file__).parent.parent / "screenshots"
 
@@ -107,3 +108,15 @@ def browser() -> Iterator[webdriver.Chrome]:
         yield made
     finally:
         made.quit()
+
+
+@contextmanager
+def fresh(driver: webdriver.Chrome, address: str) -> Iterator[Page]:
+    """The page as somebody sees it who was never there; in the end the browser must not have complained."""
+    made = Page(driver, address)
+    made.width(1280)
+    made.open(f"/?token={TOKEN}")
+    made.js("localStorage.clear()")
+    driver.get_log("browser")
+    yield made
+    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []

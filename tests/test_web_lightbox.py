@@ -6,12 +6,12 @@ from urllib.parse import unquote
 
 import pytest
 from indexing import build, draw
-from pages import Page, browser
+from pages import Page, browser, fresh
 from PIL import Image
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from webs import TOKEN, client, problem, served
+from webs import client, problem, served
 
 PICTURES = 5
 WIDE = (3000, 1200)
@@ -41,13 +41,8 @@ def address(index: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, address: str) -> Iterator[Page]:
-    made = Page(driver, address)
-    made.width(1280)
-    made.open(f"/?token={TOKEN}")
-    made.js("localStorage.clear()")
-    driver.get_log("browser")
-    yield made
-    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    with fresh(driver, address) as made:
+        yield made
 
 
 def shown(page: Page, name: str) -> None:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from indexing import build, draw
-from pages import Page, browser
+from pages import Page, browser, fresh
 from selenium import webdriver
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
-from webs import TOKEN, answers, client, problem, served
+from webs import answers, client, problem, served
 
 PICTURES = 230
 
@@ -42,13 +42,8 @@ def address(index: Path) -> Iterator[str]:
 
 @pytest.fixture
 def page(driver: webdriver.Chrome, address: str) -> Iterator[Page]:
-    made = Page(driver, address)
-    made.width(1280)
-    made.open(f"/?token={TOKEN}")
-    made.js("localStorage.clear()")
-    driver.get_log("browser")
-    yield made
-    assert [entry for entry in driver.get_log("browser") if entry["level"] == "SEVERE"] == []
+    with fresh(driver, address) as made:
+        yield made
 
 
 def listed(index: Path, order: str) -> list[dict]:
